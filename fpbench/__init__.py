@@ -1,0 +1,94 @@
+"""fpbench: a benchmark harness for neural network fingerprinting.
+
+A plugin imports this module, torch, and nothing else of ours. Names load when first used,
+so that `fpbench --help` never waits for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api.errors import (
+        FieldError,
+        FpbenchError,
+        PluginError,
+        ResourceError,
+        SuiteError,
+        TrialError,
+    )
+    from .api.fields import (
+        Count,
+        NonNegativeFloat,
+        Positive,
+        PositiveFloat,
+        Probability,
+        Share,
+    )
+    from .api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter, agreement
+    from .api.hooks import hookimpl
+    from .api.oracle import Access, Oracle, reply
+    from .api.recipe import Lab, Recipe
+    from .api.result import Built, Executor, PlanSummary, Report, Result, Trial
+    from .api.scenario import Classification, Pool, Regression, Scenario
+
+_HOMES = {
+    "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
+    "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
+    "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
+    "hooks": "hookimpl",
+    "oracle": "Access Oracle reply",
+    "recipe": "Lab Recipe",
+    "result": "Built Executor PlanSummary Report Result Trial",
+    "scenario": "Classification Pool Regression Scenario",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "Access",
+    "Built",
+    "Case",
+    "Classification",
+    "Count",
+    "Ensemble",
+    "Executor",
+    "FieldError",
+    "Fingerprint",
+    "Fingerprinter",
+    "FpbenchError",
+    "Lab",
+    "NonNegativeFloat",
+    "Oracle",
+    "PlanSummary",
+    "PluginError",
+    "Pool",
+    "Positive",
+    "PositiveFloat",
+    "Probability",
+    "Recipe",
+    "Regression",
+    "Report",
+    "ResourceError",
+    "Result",
+    "Scenario",
+    "Share",
+    "SuiteError",
+    "Trial",
+    "TrialError",
+    "agreement",
+    "hookimpl",
+    "reply",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".api.{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""What fpbench promises to those who write plugins; re-exported by `fpbench` itself."""

@@ -1,0 +1,68 @@
+"""What can go wrong, by whose fault it is.
+
+    FpbenchError
+    ├── SuiteError       the suite file or the command line          exit code 2
+    ├── PluginError      a plugin is broken, missing or ambiguous    exit code 2
+    ├── TrialError       a method broke its contract in a trial      exit code 1
+    └── ResourceError    no data, no disk, no memory                 exit code 3
+
+Each message is one sentence: what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class FpbenchError(Exception):
+    """Anything fpbench explains to its user in one sentence; shown without a traceback."""
+
+    exit_code = 1
+
+
+class SuiteError(FpbenchError):
+    """The suite cannot be run as it is written.
+
+    `where` is "file:line:col", or the command-line option that is at fault.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, where: str | None = None) -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class PluginError(FpbenchError):
+    """A plugin that is needed did not load, is unknown, or shares its name with another."""
+
+    exit_code = 2
+
+
+class TrialError(FpbenchError):
+    """A method did not keep its contract; its trial fails and the others go on."""
+
+
+class ResourceError(FpbenchError):
+    """Something outside fpbench is missing or used up: data, disk, memory."""
+
+    exit_code = 3
+
+
+class FieldError(ValueError):
+    """A field of a recipe, method or scenario has a value that it cannot have."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Say which known words are nearest to a misspelt one, or list them all."""
+    from difflib import get_close_matches
+
+    known = sorted(known)
+    near = get_close_matches(word, known, n=2, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"expected one of {', '.join(known)}" if known else "there are none"

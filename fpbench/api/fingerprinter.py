@@ -1,0 +1,147 @@
+"""A model fingerprinting method: how a fingerprint is constructed and matched."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .errors import TrialError
+from .fields import Positive, changed, validate
+from .oracle import Access, Oracle
+from .scenario import Scenario
+from .stack import Stacks
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Suspects the verifier made for itself; disjoint from those it is judged on.
+
+    Models are in eval mode, their parameters frozen, on the case's device.
+    """
+
+    positives: Sequence[nn.Module]
+    negatives: Sequence[nn.Module]
+
+    @functools.cached_property
+    def _stacks(self) -> Stacks:
+        return Stacks([*self.positives, *self.negatives])
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Every member's output on x (n, *input_shape): positives' and negatives',
+        each (members, n, *output_shape).
+
+        Differentiable in x. Members of one architecture answer in one stacked pass.
+        """
+        out = self._stacks(x)
+        return out[: len(self.positives)], out[len(self.positives) :]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verifier is given when it constructs a fingerprint.
+
+    scenario: the task, its data pools and architectures.
+    target:   the owner's model, white-box: eval mode, parameters frozen, input gradients flow.
+    access:   how suspects will reply later.
+    rng:      a CPU generator, seeded by suite, method and repeat.
+    device:   where the models are; move inputs there.
+    ensemble: given if and only if the method says `needs_ensemble`.
+    """
+
+    scenario: Scenario
+    target: nn.Module
+    access: Access
+    rng: torch.Generator
+    device: torch.device
+    ensemble: Ensemble | None = None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What to ask a suspect, and what to judge the replies by.
+
+    queries:  (n, *input_shape), on the CPU, inside the scenario's input range.
+    evidence: tensors on the CPU, by name.
+    """
+
+    queries: Tensor
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprinter(ABC):
+    """A fingerprinting method. Subclass it as a frozen dataclass, write `construct` and `match`.
+
+    Fields are its hyperparameters: keys of the suite, rows of `fpbench describe`.
+
+    n_queries: N, inputs put to each suspect.
+    """
+
+    name: ClassVar[str]
+
+    supports: ClassVar[type[Scenario]] = Scenario
+    """The task it applies to; `Classification`, say."""
+
+    accepts: ClassVar[frozenset[Access]] = frozenset({Access.LABEL})
+    """Access levels at which it can verify."""
+
+    needs_ensemble: ClassVar[bool] = False
+    """Whether it learns from suspects of its own (`case.ensemble`)."""
+
+    n_queries: Positive = 100
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def __str__(self) -> str:
+        fields = ",".join(f"{k}={v}" for k, v in changed(self).items())
+        return f"{self.name}({fields})" if fields else self.name
+
+    def declines(self, scenario: Scenario) -> str | None:
+        """Say why this method does not apply, or None. Default: checks `supports`."""
+        if isinstance(scenario, self.supports):
+            return None
+        task = next(
+            (c.__name__ for c in type(scenario).__mro__[1:] if c.__module__ == Scenario.__module__),
+            "another task",
+        )
+        return (
+            f"{self.name} fingerprints {self.supports.__name__.lower()} models; "
+            f"{scenario.name} is {task.lower()}"
+        )
+
+    @abstractmethod
+    def construct(self, case: Case) -> Fingerprint:
+        """Extract the target's fingerprint. Timed."""
+
+    @abstractmethod
+    def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
+        """The matching rate in [0, 1]; higher means more likely stolen.
+
+        replies: the oracle's answers to `fingerprint.queries`, at its access level.
+        """
+
+    def verify(self, fingerprint: Fingerprint, oracle: Oracle) -> float:
+        """Ask, then match. Timed. Override only to ask in several rounds."""
+        return self.match(fingerprint, oracle(fingerprint.queries))
+
+
+def agreement(replies: Tensor, labels: Tensor) -> float:
+    """The share of replies equal to the expected labels.
+
+    replies: labels (n,), or scores (n, n_classes) whose largest is the label.
+    Raises TrialError when the two do not pair up.
+    """
+    answers = replies.argmax(-1) if replies.ndim > 1 else replies
+    if answers.shape != labels.shape or not len(labels):
+        raise TrialError(
+            f"expected one reply for each of the {len(labels)} labels (at least one), "
+            f"got replies of shape {tuple(replies.shape)}"
+        )
+    return float((answers == labels.to(answers.device)).double().mean())

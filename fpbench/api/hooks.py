@@ -1,0 +1,76 @@
+"""The eight hooks: what a plugin may bring, do and hear.
+
+A plugin is a module with an entry point in group "fpbench"; it decorates functions of these
+names with `fpbench.hookimpl`. Loading order never matters: two plugins that offer the same
+name are an error that names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .fingerprinter import Fingerprinter
+    from .recipe import Recipe
+    from .result import Built, Executor, PlanSummary, Report, Result
+    from .scenario import Scenario
+
+hookspec = pluggy.HookspecMarker("fpbench")
+hookimpl = pluggy.HookimplMarker("fpbench")
+
+# ── what plugins bring: every plugin's list is joined ─────────────────────────────
+
+
+@hookspec
+def fpbench_scenarios() -> Iterable[type[Scenario]]:
+    """Called when names are looked up. Return scenarios; a suite picks one by its `name`."""
+    return ()
+
+
+@hookspec
+def fpbench_recipes() -> Iterable[type[Recipe]]:
+    """Called when names are looked up. Return recipes: ways to train a model or to obfuscate
+    one. A suite's zoo names them under `recipe:`; their fields are the other keys."""
+    return ()
+
+
+@hookspec
+def fpbench_fingerprinters() -> Iterable[type[Fingerprinter]]:
+    """Called when names are looked up. Return fingerprinting methods. A suite names them
+    under `method:`."""
+    return ()
+
+
+# ── who does the work: the first answer wins ──────────────────────────────────────
+
+
+@hookspec(firstresult=True)
+def fpbench_executor(name: str, devices: Sequence[str]) -> Executor | None:
+    """Called once per run. Return an executor if `name` is yours, else None; the first
+    answer that is not None wins."""
+
+
+# ── what is announced: nobody's answer is used ────────────────────────────────────
+
+
+@hookspec
+def fpbench_planned(plan: PlanSummary) -> None:
+    """Called when the suite was read and nothing has run."""
+
+
+@hookspec
+def fpbench_built(built: Built) -> None:
+    """Called when a cohort of the zoo is in the store."""
+
+
+@hookspec
+def fpbench_attempted(result: Result) -> None:
+    """Called when a trial ended, well or with `result.error`."""
+
+
+@hookspec
+def fpbench_reported(report: Report) -> None:
+    """Called when everything ended and `report.folder` holds the results."""

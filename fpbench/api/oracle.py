@@ -1,0 +1,115 @@
+"""A suspect behind its prediction API: ask, be answered, be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+import torch
+from torch import Tensor, nn
+
+from .errors import TrialError
+
+
+class Access(IntEnum):
+    """How much of each reply a prediction API gives away, least first."""
+
+    LABEL = 1  # top-1 class index            (n,)
+    PROBS = 2  # class probabilities          (n, n_classes)
+    OUTPUT = 3  # the model's output as it is  (n, *output_shape)
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+def reply(output: Tensor, access: Access) -> Tensor:
+    """Show a model's output (..., n, *output_shape) as an API of this access level would.
+
+    Differentiable for PROBS and OUTPUT, so a method can train through it. LABEL and PROBS
+    read the last dimension as class logits.
+    """
+    if access is Access.LABEL:
+        return output.argmax(-1)
+    if access is Access.PROBS:
+        return output.softmax(-1)
+    return output
+
+
+class Oracle:
+    """Black-box access to one suspect.
+
+    Call it with a batch of inputs (n, *input_shape) inside the scenario's input range; it
+    answers on the CPU, without gradients, at its access level. The model behind it is no
+    attribute of the oracle: a method sees replies and nothing else.
+    """
+
+    __slots__ = ("__ask", "access", "queries")
+
+    access: Access
+    """The level at which this oracle replies."""
+
+    queries: int
+    """Inputs asked so far."""
+
+    def __init__(self, ask: Callable[[Tensor], Tensor], access: Access) -> None:
+        self.__ask = ask
+        self.access = access
+        self.queries = 0
+
+    def __call__(self, x: Tensor, access: Access | None = None) -> Tensor:
+        """Answer a batch (n, *input_shape), at a lower access level if one is named.
+
+        Raises TrialError for more access than the suite grants, or inputs no API would take.
+        """
+        if access is not None and access > self.access:
+            raise TrialError(
+                f"expected a query at access level {self.access} or less, "
+                f"got one at {Access(access)}: the suite's api grants no more"
+            )
+        self.queries += len(x)
+        return reply_as(self.__ask(x), self.access, access)
+
+
+def reply_as(answer: Tensor, given: Access, wanted: Access | None) -> Tensor:
+    """Reduce an answer of one access level to a lower one."""
+    if wanted is None or wanted is given:
+        return answer
+    if wanted is Access.LABEL:
+        return answer.argmax(-1)
+    return reply(answer, wanted)
+
+
+def oracle_of(
+    model: nn.Module,
+    access: Access,
+    *,
+    input_shape: tuple[int, ...],
+    input_range: tuple[float, float],
+    device: torch.device,
+    batch_size: int = 1024,
+) -> Oracle:
+    """Put a model behind a prediction API.
+
+    `input_shape` and `input_range` are the scenario's; a query outside them raises
+    TrialError, because a real API could not be asked it.
+    """
+    model = model.to(device).eval()
+    low, high = input_range
+
+    def ask(x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != input_shape:
+            raise TrialError(
+                f"expected queries of shape (n, {', '.join(map(str, input_shape))}), "
+                f"got {tuple(x.shape)}"
+            )
+        slack = 1e-6 * (high - low)  # rounding, no more
+        if not bool(((x >= low - slack) & (x <= high + slack)).all()):
+            raise TrialError(
+                f"expected queries inside the input range [{low}, {high}], "
+                f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"
+            )
+        with torch.no_grad():
+            parts = [reply(model(part.to(device)), access) for part in x.split(batch_size)]
+        return torch.cat(parts).cpu()
+
+    return Oracle(ask, access)

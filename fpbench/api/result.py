@@ -1,0 +1,131 @@
+"""What is announced while a suite runs, and what it found in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from .fingerprinter import Fingerprinter
+from .oracle import Access
+from .recipe import Recipe
+from .scenario import Scenario
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method, one repeat: what it may learn from and what it is judged on.
+
+    label:    what the suite calls this variant of the method.
+    seed:     of the method and the split; equal for all methods of one repeat.
+    ensemble: recipes the method may learn from, positives and negatives; empty if it needs none.
+    suspects: recipes it is judged on; disjoint from `ensemble`.
+    """
+
+    scenario: Scenario
+    method: Fingerprinter
+    label: str
+    repeat: int
+    seed: int
+    target: Recipe
+    ensemble: tuple[Recipe, ...]
+    suspects: tuple[Recipe, ...]
+    access: Access
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one trial found.
+
+    matching_rates: by the suspect's digest, each in [0, 1].
+    queries:        inputs put to each suspect.
+    construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
+    cached:         the store had this very trial; its seconds are those of the first time.
+    error:          a traceback if the method failed; the other trials went on.
+    """
+
+    trial: Trial
+    matching_rates: Mapping[str, float] = field(default_factory=dict)
+    queries: int = 0
+    construct_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    device: str = "cpu"
+    cached: bool = False
+    error: str | None = None
+
+    def rates(self, positive: bool) -> list[float]:
+        """The rates of the positive or of the negative suspects; labels come from lineage."""
+        return [
+            self.matching_rates[suspect.digest]
+            for suspect in self.trial.suspects
+            if suspect.descends_from(self.trial.target) is positive
+        ]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A cohort of the zoo was made, or found made by another run meanwhile.
+
+    failures: by the digest of a member that could not be made, the reason.
+    """
+
+    recipes: tuple[Recipe, ...]
+    seconds: float
+    device: str
+    reused: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What a run is going to do.
+
+    missing:   models the store lacks, per recipe name.
+    cohorts:   the missing models, in the groups they will be made in.
+    trials:    trials per method label.
+    bytes:     disk that the missing models will take.
+    refusals:  by method label, why it does not apply.
+    """
+
+    suite: str
+    scenario: Scenario
+    api: Access
+    repeats: int
+    positives: Mapping[str, int]
+    negatives: Mapping[str, int]
+    judged: tuple[int, int]
+    ensemble: tuple[int, int]
+    missing: Mapping[str, int]
+    cohorts: tuple[tuple[Recipe, ...], ...]
+    trials: Mapping[str, int]
+    bytes: int
+    refusals: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a run found. `data` is what results.json holds, under its schema."""
+
+    suite: str
+    folder: Path
+    data: Mapping[str, Any]
+    results: tuple[Result, ...]
+
+    @property
+    def failed(self) -> bool:
+        """True when a model or a trial failed."""
+        return bool(self.data["failures"]) or any(r.error for r in self.results)
+
+
+class Executor(Protocol):
+    """Who does the work."""
+
+    def map(self, job: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
+        """Do `job` on each item and yield outcomes as they finish, in any order.
+
+        Never two jobs on one device at a time: a trial's seconds are a result.
+        """

@@ -1,0 +1,142 @@
+"""A learning task whose models may be stolen: its data, architectures, loss and utility."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fields import changed, validate
+from .oracle import Access
+
+POOLS = ("train", "public", "irrelevant", "test")
+
+
+class Pool(NamedTuple):
+    """Some data: inputs (n, *input_shape) and what a model should answer (n, ...)."""
+
+    inputs: Tensor
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class Scenario(ABC):
+    """What a benchmark is about. Its fields are the keys a suite may set.
+
+    Subclass `Classification` or `Regression`, which bring the loss, the distillation loss
+    and the utility of their task, and write `load`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raise it when `load` or an architecture starts to mean something else."""
+
+    summary: ClassVar[str] = ""
+    """The data's name and origin, for reports."""
+
+    input_shape: ClassVar[tuple[int, ...]]
+    output_shape: ClassVar[tuple[int, ...]]
+    input_range: ClassVar[tuple[float, float]]
+    """The problem space X: the smallest and largest value an input's element can have."""
+
+    architectures: ClassVar[Mapping[str, Callable[[], nn.Module]]]
+    """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
+
+    offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
+    """The access levels that make sense for this task."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def __str__(self) -> str:
+        fields = ",".join(f"{k}={v}" for k, v in changed(self).items())
+        return f"{self.name}({fields})" if fields else self.name
+
+    @abstractmethod
+    def load(self) -> Mapping[str, Pool]:
+        """Return every pool: "train" (the owner's), "public" (same domain, the attacker's),
+        "irrelevant" (another domain, same shapes) and "test".
+
+        Raises ResourceError when the data cannot be had.
+        """
+
+    def data(self, pool: str) -> Pool:
+        """One pool, on the CPU; loaded once per process."""
+        return _pools(self)[pool]
+
+    @abstractmethod
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """The training loss of a batch (n, *output_shape), a scalar."""
+
+    @abstractmethod
+    def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of a student against its teacher's outputs, both (n, *output_shape)."""
+
+    @abstractmethod
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """How good a model's outputs on the test pool are, by the task's measures.
+
+        The first entry is the headline. Logged for every model of the zoo, so that an
+        obfuscation that ruins the model shows.
+        """
+
+
+@functools.cache
+def _pools(scenario: Scenario) -> Mapping[str, Pool]:
+    return scenario.load()
+
+
+@dataclass(frozen=True)
+class Classification(Scenario):
+    """Outputs are logits (n, n_classes); truth is a class index (n,)."""
+
+    offers: ClassVar[frozenset[Access]] = frozenset(Access)
+
+    temperature: ClassVar[float] = 4.0
+    """T of `distill_loss`. Hinton et al. (2015) report useful values between 1 and 20."""
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return self.output_shape[0]
+
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, truth)
+
+    def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """T^2 KL(softmax(teacher / T) || softmax(student / T)).
+
+        Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
+        section 2, on soft targets alone: an attacker has the API's answers, not the labels.
+        """
+        t = self.temperature
+        wanted, given = (teacher / t).log_softmax(-1), (student / t).log_softmax(-1)
+        # Written out: F.kl_div has no batching rule, and cohorts train under vmap.
+        return t**2 * (wanted.exp() * (wanted - given)).sum(-1).mean()
+
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """accuracy: the share of right answers, in [0, 1]."""
+        return {"accuracy": float((output.argmax(-1) == truth).double().mean())}
+
+
+@dataclass(frozen=True)
+class Regression(Scenario):
+    """Outputs and truth are real (n, *output_shape)."""
+
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error."""
+        return F.mse_loss(output, truth)
+
+    def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean squared error to the teacher's predictions."""
+        return F.mse_loss(student, teacher)
+
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """mean_absolute_error, in the outputs' unit; lower is better."""
+        return {"mean_absolute_error": float((output - truth).abs().double().mean())}

@@ -1,0 +1,38 @@
+"""fpbench's own plugins, with no privileges: found by an entry point like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fpbench import Executor, Fingerprinter, Recipe, Scenario, hookimpl
+
+
+@hookimpl
+def fpbench_scenarios() -> list[type[Scenario]]:
+    from .scenarios.digits import Digits
+
+    return [Digits]
+
+
+@hookimpl
+def fpbench_recipes() -> list[type[Recipe]]:
+    from .recipes.distill import Distill
+    from .recipes.finetune import Finetune, Retrain
+    from .recipes.prune import PruneFilters, PruneWeights
+    from .recipes.train import Train
+
+    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill]
+
+
+@hookimpl
+def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
+    from .methods.controls import Akh, Random
+
+    return [Random, Akh]
+
+
+@hookimpl
+def fpbench_executor(name: str, devices: Sequence[str]) -> Executor | None:
+    from .executors.inline import Inline
+
+    return Inline(devices[0]) if name == "inline" else None

@@ -1,0 +1,1 @@
+"""Controls: methods so simple that any other must beat them."""

@@ -1,0 +1,50 @@
+"""Distillation: a new model learns the target's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import nn
+
+from fpbench import Lab, Pool
+from fpbench.training import fit
+
+from .train import Trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Trained):
+    """Train a new model on the target's answers instead of labels (MetaV, section 5.2).
+
+    The loss is the scenario's `distill_loss`: Hinton's for classifiers, mean squared error for
+    regressors. The teacher is asked once for each input, as an attacker would ask an API.
+
+    model: the student's architecture.
+    pool:  the inputs the teacher is asked on.
+    """
+
+    name = "distill"
+
+    model: str
+    pool: Literal["train", "public"] = "public"
+
+    @property
+    def kind(self) -> str:
+        return f"distilled {self.model}"
+
+    @classmethod
+    def make_many(cls, recipes: Sequence[Self], lab: Lab) -> list[nn.Module]:
+        one = recipes[0]
+        teacher = lab.parent(one)
+        inputs = lab.scenario.data(one.pool).inputs
+        with torch.no_grad():
+            answers = torch.cat([teacher(x.to(lab.device)) for x in inputs.split(1024)])
+        models = [lab.new(recipe, recipe.model) for recipe in recipes]
+        fit(
+            lab, recipes, models, Pool(inputs, answers), loss=lab.scenario.distill_loss,
+            epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
+        )  # fmt: skip
+        return models

@@ -1,0 +1,65 @@
+"""Training from scratch: the target, and every independent suspect."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from torch import nn
+
+from fpbench import Lab, Positive, PositiveFloat, Recipe
+from fpbench.training import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Recipe):
+    """What all recipes share that fit a cohort: one cohort per everything but the seed.
+
+    epochs:     passes over the pool.
+    lr:         Adam's learning rate.
+    batch_size: inputs per step.
+    cosine:     anneal the learning rate to zero.
+    """
+
+    epochs: Positive = 50
+    lr: PositiveFloat = 1e-3
+    batch_size: Positive = 64
+    cosine: bool = False
+
+    def cohort(self) -> Hashable:
+        return type(self), replace(self, seed=0).digest
+
+    def make(self, lab: Lab) -> nn.Module:
+        return self.make_many([self], lab)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Trained):
+    """Train a new model on the labels of a pool.
+
+    model: the architecture.
+    pool:  "train" is the owner's data, "public" the same domain's, "irrelevant" another's.
+    """
+
+    name = "train"
+    needs_parent = False
+
+    model: str
+    pool: Literal["train", "public", "irrelevant"] = "train"
+
+    @property
+    def kind(self) -> str:
+        if self.pool == "irrelevant":
+            return "irrelevant"
+        return f"independent {self.model} ({self.pool})"
+
+    @classmethod
+    def make_many(cls, recipes: Sequence[Self], lab: Lab) -> list[nn.Module]:
+        one = recipes[0]
+        models = [lab.new(recipe, recipe.model) for recipe in recipes]
+        fit(
+            lab, recipes, models, lab.scenario.data(one.pool), loss=lab.scenario.loss,
+            epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
+        )  # fmt: skip
+        return models

@@ -1,0 +1,1 @@
+"""Who tells what happened: the terminal, figures, MLflow."""

@@ -1,0 +1,1 @@
+"""Curves of all methods, drawn into the run's folder."""

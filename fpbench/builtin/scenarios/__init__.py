@@ -1,0 +1,1 @@
+"""The learning tasks that come with fpbench."""

@@ -1,0 +1,270 @@
+"""The command line. Help costs click alone: torch, mlflow and rich load when they are used."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .engine.registry import Registry
+    from .engine.suite import Suite
+
+_SUITE = click.argument("suite", type=click.Path(path_type=Path))
+_STORE = click.option(
+    "--store", "store_dir", type=click.Path(path_type=Path, file_okay=False), default="store",
+    envvar="FPBENCH_STORE", show_default=True, help="Where finished models and trials are kept.",
+)  # fmt: skip
+_RUNS = click.option(
+    "--runs", "runs_dir", type=click.Path(path_type=Path, file_okay=False), default="runs",
+    envvar="FPBENCH_RUNS", show_default=True, help="Where results go.",
+)  # fmt: skip
+_SET = click.option(
+    "-o", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
+)  # fmt: skip
+_ONLY = click.option("--only", multiple=True, metavar="METHOD", help="Run this method. Repeatable.")
+_PLUGIN = click.option(
+    "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
+    help="Load a plugin from a file. Repeatable.",
+)  # fmt: skip
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+class _Group(click.Group):
+    """Shows every expected error as one sentence, with the exit code of its kind."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .api.errors import FpbenchError, did_you_mean
+
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if isinstance(error, click.exceptions.NoSuchCommand):
+                raise click.UsageError(
+                    f"no command {error.command_name!r}; "  # type: ignore[attr-defined]
+                    f"{did_you_mean(str(error.command_name), self.commands)}"  # type: ignore[attr-defined]
+                ) from None
+            raise
+        except FpbenchError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except (OSError, MemoryError) as error:
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and not isinstance(error, MemoryError | PermissionError):
+                raise
+            click.echo(
+                f"error: {error or 'out of memory'}; what is finished is kept, and the same "
+                "command goes on from there",
+                err=True,
+            )
+            ctx.exit(3)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fpbench")
+def main() -> None:
+    """Benchmark neural network fingerprinting: who can tell a stolen model from its like?
+
+    Start with: fpbench run suites/quickstart.yaml
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+
+
+@main.command()
+@_SUITE
+@_STORE
+@_RUNS
+@_ONLY
+@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ...  [default: cuda if any]")
+@click.option("--executor", default="inline", show_default=True, help="Who does the work.")
+@click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
+@_SET
+@_PLUGIN
+@_JSON
+def run(
+    suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], device: str | None,
+    executor: str, tracking: bool, overrides: tuple[str, ...], plugins: tuple[Path, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Build a suite's zoo, try every method on it, write and show the results.
+
+    What is in the store is not done again; an interrupted run goes on with the same command.
+    """
+    from .builtin.reporters.terminal import Terminal
+    from .engine.run import Setting
+    from .engine.run import run as run_suite
+    from .engine.store import Store
+
+    registry, loaded = _load(suite, plugins, overrides, only)
+    if not tracking:
+        registry.manager.unregister(name="mlflow")
+    terminal = Terminal(as_json=as_json)
+    registry.manager.register(terminal, "terminal")
+    where = _device(device)
+    setting = Setting(
+        store=Store(store_dir), folder=_new_folder(runs_dir / loaded.name),
+        executor=_executor(registry, executor, where), hook=registry.manager.hook, device=where,
+    )  # fmt: skip
+    with terminal:
+        report = run_suite(loaded, setting)
+    terminal.finish(report)
+    sys.exit(1 if report.failed else 0)
+
+
+@main.command()
+@_SUITE
+@_STORE
+@_ONLY
+@_SET
+@_PLUGIN
+@_JSON
+def plan(
+    suite: Path, store_dir: Path, only: tuple[str, ...], overrides: tuple[str, ...],
+    plugins: tuple[Path, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Say what `run` would do: models to build, trials, who declines and why, disk needed."""
+    from .builtin.reporters.terminal import plan_as_json, show_plan
+    from .engine.plan import Plan
+    from .engine.store import Store
+
+    _, loaded = _load(suite, plugins, overrides, only)
+    summary = Plan.of(loaded).summary(Store(store_dir))
+    _print(plan_as_json(summary)) if as_json else show_plan(summary)
+
+
+@main.command("list")
+@_PLUGIN
+@_JSON
+def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
+    """List the scenarios, recipes and methods that are installed, and plugins that are broken."""
+    from .builtin.reporters.terminal import show_list
+    from .engine.describe import listed
+
+    rows = listed(_registry(plugins))
+    _print(rows) if as_json else show_list(rows)
+
+
+@main.command()
+@click.argument("name")
+@_PLUGIN
+@_JSON
+def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """Describe a scenario, recipe or method: what it does, its fields, where it comes from."""
+    from .builtin.reporters.terminal import show_description
+    from .engine.describe import described
+
+    entry = described(_registry(plugins), name)
+    _print(entry) if as_json else show_description(entry)
+
+
+@main.command()
+@click.argument("method")
+@_PLUGIN
+@_JSON
+def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """Check that a method keeps the contract; the tests of `fpbench.testing`, in words."""
+    from .api.errors import PluginError
+    from .builtin.reporters.terminal import show_checks
+    from .testing import run_checks
+
+    registry = _registry(plugins)
+    if method not in registry.methods:
+        raise PluginError(registry.missing("method", method, registry.methods))
+    outcomes = run_checks(registry.methods[method].cls)
+    _print(outcomes) if as_json else show_checks(method, outcomes)
+    sys.exit(0 if all(o["passed"] for o in outcomes) else 1)
+
+
+@main.command()
+@click.argument("run_folder", type=click.Path(path_type=Path), required=False)
+@_RUNS
+@click.option("--port", default=5000, show_default=True, help="On this machine only.")
+def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
+    """Open MLflow over the local results: on loopback, until Ctrl-C."""
+    from .builtin.reporters.server import serve
+
+    serve(runs_dir, run_folder, port)
+
+
+@main.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@_JSON
+def sync(run_folder: Path, as_json: bool) -> None:
+    """Send a run's results to MLflow; what is there already is not doubled."""
+    from .builtin.reporters.tracking import send
+
+    sent = send(run_folder)
+    _print(sent) if as_json else click.echo(f"in MLflow: {sent['url']}")
+
+
+# ── what the commands share ───────────────────────────────────────────────────────
+
+
+def _print(value: Any) -> None:
+    click.echo(json.dumps(value, default=str))
+
+
+def _registry(plugins: tuple[Path, ...]) -> Registry:
+    from .engine.registry import Registry
+
+    return Registry.load(plugins)
+
+
+def _load(
+    suite: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], only: tuple[str, ...]
+) -> tuple[Registry, Suite]:
+    from .engine.suite import Suite
+
+    registry = _registry(plugins)
+    return registry, Suite.load(suite, registry, overrides=overrides, only=only)
+
+
+def _device(device: str | None) -> str:
+    """The device asked for, if it is there; else the first GPU, else the CPU."""
+    import torch
+
+    from .api.errors import ResourceError
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ResourceError(
+            f"--device {device}: expected a device that is there: {reason}"
+        ) from None
+    return device
+
+
+def _executor(registry: Registry, name: str, device: str) -> Any:
+    from .api.errors import SuiteError
+
+    executor = registry.manager.hook.fpbench_executor(name=name, devices=[device])
+    if executor is None:
+        raise SuiteError(f"no executor {name!r}; expected inline", "--executor")
+    return executor
+
+
+def _new_folder(parent: Path) -> Path:
+    """runs/<suite>/<id>: ids sort by time and never collide."""
+    import secrets
+    from datetime import UTC, datetime
+
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return parent / f"{stamp}-{secrets.token_hex(2)}"
+
+
+if __name__ == "__main__":
+    main()

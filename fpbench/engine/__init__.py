@@ -1,0 +1,1 @@
+"""What turns a suite into results; may change at any time, unlike `fpbench.api`."""

@@ -1,0 +1,187 @@
+"""A suite as work to do: which models, in which groups, and who is tried on whom."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+
+import torch
+
+from ..api.errors import SuiteError
+from ..api.fingerprinter import Fingerprinter
+from ..api.oracle import Access
+from ..api.recipe import Recipe
+from ..api.result import PlanSummary, Trial
+from ..api.scenario import Scenario
+from .store import Store
+from .suite import Suite
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed from whatever names the thing it is for: order of work cannot matter."""
+    text = "\0".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every model and every trial of a suite.
+
+    refusals: by method label, why it does not apply; it becomes n/a, never zero.
+    """
+
+    suite: Suite
+    models: tuple[Recipe, ...]
+    trials: tuple[Trial, ...]
+    refusals: Mapping[str, str]
+
+    @classmethod
+    def of(cls, suite: Suite) -> Plan:
+        """Plan a suite. Raises SuiteError when its split leaves nothing to judge or learn from."""
+        refusals: dict[str, str] = {}
+        trials = []
+        splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
+        for variant in suite.methods:
+            access = chosen_access(variant.method, suite.scenario, suite.api)
+            reason = variant.method.declines(suite.scenario)
+            if reason is None and access is None:
+                levels = " or ".join(str(a) for a in sorted(variant.method.accepts))
+                reason = f"{variant.method.name} needs {levels}; the suite's api gives {suite.api}"
+            if reason is not None or access is None:
+                refusals[variant.label] = reason or ""
+                continue
+            for repeat, (learn, judged) in enumerate(splits):
+                ensemble: tuple[Recipe, ...] = ()
+                if variant.method.needs_ensemble:
+                    each = (variant.ensemble or 2 * max(map(len, learn))) // 2
+                    short = min(map(len, learn))
+                    if variant.ensemble and each > short:
+                        raise SuiteError(
+                            f"ensemble: expected at most {2 * short} models, as many as the split "
+                            f"leaves to learn from, got {variant.ensemble}",
+                            variant.place,
+                        )
+                    ensemble = (*learn[0][:each], *learn[1][:each])
+                trials.append(
+                    Trial(
+                        scenario=suite.scenario,
+                        method=variant.method,
+                        label=variant.label,
+                        repeat=repeat,
+                        seed=derived_seed("trial", suite.seed, repeat),
+                        target=suite.target,
+                        ensemble=ensemble,
+                        suspects=(*judged[0], *judged[1]),
+                        access=access,
+                    )
+                )
+        models = (suite.target, *suite.positives, *suite.negatives)
+        return cls(suite, models, tuple(trials), refusals)
+
+    def generations(self) -> list[list[Recipe]]:
+        """Every model of every lineage, parents before children."""
+        depths: dict[str, tuple[int, Recipe]] = {}
+        for recipe in self.models:
+            steps = list(recipe.lineage())
+            for depth, step in enumerate(reversed(steps)):
+                depths[step.digest] = depth, step
+        generations: list[list[Recipe]] = []
+        for depth, recipe in sorted(depths.values(), key=lambda pair: pair[0]):
+            while len(generations) <= depth:
+                generations.append([])
+            generations[depth].append(recipe)
+        return generations
+
+    def summary(self, store: Store) -> PlanSummary:
+        """What there is to do, for people; looks into the store, changes nothing."""
+        suite = self.suite
+        everything = [recipe for generation in self.generations() for recipe in generation]
+        missing = [r for r in everything if store.made(r, suite.scenario) is None]
+        groups = cohorts(missing)
+        sizes = {arch: _bytes(suite.scenario, arch) for arch in {r.arch for r in missing}}
+        learn, judged = _split(suite, 0)
+        return PlanSummary(
+            suite=suite.name,
+            scenario=suite.scenario,
+            api=suite.api,
+            repeats=suite.repeats,
+            positives=Counter(r.name for r in suite.positives),
+            negatives=Counter(r.name for r in suite.negatives),
+            judged=(len(judged[0]), len(judged[1])),
+            ensemble=(len(learn[0]), len(learn[1])),
+            missing=Counter(r.name for r in missing),
+            cohorts=tuple(tuple(group) for group in groups),
+            trials=Counter(trial.label for trial in self.trials),
+            bytes=sum(sizes[r.arch] for r in missing),
+            refusals=self.refusals,
+        )
+
+
+def cohorts(recipes: Iterable[Recipe]) -> list[list[Recipe]]:
+    """Group models that are made together."""
+    groups: dict[object, list[Recipe]] = {}
+    for recipe in recipes:
+        groups.setdefault(recipe.cohort(), []).append(recipe)
+    return list(groups.values())
+
+
+def chosen_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:
+    """The richest level the method accepts, the task offers and the suite's API gives."""
+    levels = [a for a in method.accepts if a <= api and a in scenario.offers]
+    return max(levels, default=None)
+
+
+Side = list[Recipe]
+
+
+def _split(suite: Suite, repeat: int) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
+    """One repeat's (positives, negatives) to learn from, and those to judge."""
+    rng = random.Random(derived_seed("split", suite.seed, repeat))  # noqa: S311
+    pairs = []
+    for side, recipes in (("positives", suite.positives), ("negatives", suite.negatives)):
+        learn, judged = _halves(recipes, suite.split, suite.stratify, rng)
+        if not learn or not judged:
+            raise SuiteError(
+                f"expected {side} enough for both halves of the split, got {len(recipes)}",
+                suite.source.where(("zoo", side)),
+            )
+        pairs.append((learn, judged))
+    (learn_pos, judged_pos), (learn_neg, judged_neg) = pairs
+    return (learn_pos, learn_neg), (judged_pos, judged_neg)
+
+
+def _halves(
+    recipes: Sequence[Recipe], share: float, stratify: bool, rng: random.Random
+) -> tuple[Side, Side]:
+    """Draw `share` of the models to learn from: of every kind alike, or of all of them.
+
+    Walking along models sorted by kind and taking one whenever the share is due gives every
+    kind its share within one model, and the whole its share exactly.
+    """
+    kinds: dict[str, Side] = {}
+    for recipe in recipes:
+        kinds.setdefault(recipe.kind if stratify else "", []).append(recipe)
+    order = list(kinds.values())
+    rng.shuffle(order)
+    for group in order:
+        rng.shuffle(group)
+    row = [recipe for group in order for recipe in group]
+    offset = rng.random()
+    learn: Side = []
+    judged: Side = []
+    for i, recipe in enumerate(row):
+        due = floor((i + 1) * share + offset) > floor(i * share + offset)
+        (learn if due else judged).append(recipe)
+    # So that the first k of them are a fair draw too.
+    rng.shuffle(learn)
+    return learn, judged
+
+
+def _bytes(scenario: Scenario, arch: str) -> int:
+    with torch.device("meta"):
+        model = scenario.architectures[arch]()
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())

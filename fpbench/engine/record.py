@@ -1,0 +1,236 @@
+"""A finished run on disk: results.json (schema fpbench.results/1) and suspects.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import metrics
+from ..api.fields import plain
+from ..api.recipe import Recipe
+from ..api.result import Result
+from .jobs import device_name, versions
+from .plan import Plan
+from .store import Store, sha256, write
+from .suite import Variant
+
+SCHEMA = "fpbench.results/1"
+
+
+def record(
+    plan: Plan, results: Sequence[Result], failures: Mapping[str, str], *, store: Store,
+    folder: Path, started: datetime, seconds: float, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a run's results and return what results.json holds."""
+    suite = plan.suite
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": {
+            "id": folder.name,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(),
+            "cpus": os.cpu_count(),
+            "platform": platform.platform(),
+            "versions": versions(),
+            "git": git_revision(Path.cwd()),
+        },
+        "suite": {
+            "name": suite.name,
+            "file": suite.source.file,
+            "sha256": sha256(suite.source.text.encode()),
+            "text": suite.source.text,
+            "overrides": list(suite.overrides),
+            "api": str(suite.api),
+            "seed": suite.seed,
+            "repeats": suite.repeats,
+            "split": suite.split,
+            "stratify": suite.stratify,
+        },
+        "scenario": {
+            "name": suite.scenario.name,
+            "version": suite.scenario.version,
+            "fields": plain(suite.scenario),
+            "data": suite.scenario.summary,
+        },
+        "target": suite.target.digest,
+        "models": [_model(recipe, plan, store) for recipe in plan.models],
+        "methods": [_method(variant, plan, results) for variant in suite.methods],
+        "trials": [_trial(result) for result in results],
+        "failures": dict(failures),
+    }
+    data = _finite(data)
+    write(folder / "suite.yaml", suite.source.text.encode())
+    write(folder / "suspects.csv", _suspects(data).encode())
+    write(folder / "results.json", json.dumps(data, indent=1, allow_nan=False).encode())
+    return data
+
+
+def _model(recipe: Recipe, plan: Plan, store: Store) -> dict[str, Any]:
+    made = store.made(recipe, plan.suite.scenario) or {}
+    target = plan.suite.target
+    return {
+        "digest": recipe.digest,
+        "name": str(recipe),
+        "kind": "target" if recipe is target else recipe.kind,
+        "positive": recipe.descends_from(target),
+        "arch": recipe.arch,
+        "utility": made.get("utility"),
+        "seconds": made.get("seconds"),
+        "device": made.get("device"),
+        "weights_sha256": made.get("weights_sha256"),
+    }
+
+
+def _trial(result: Result) -> dict[str, Any]:
+    trial = result.trial
+    return {
+        "method": trial.label,
+        "repeat": trial.repeat,
+        "seed": trial.seed,
+        "ensemble": [r.digest for r in trial.ensemble],
+        "matching_rates": dict(result.matching_rates),
+        "queries": result.queries,
+        "construct_seconds": result.construct_seconds,
+        "verify_seconds": result.verify_seconds,
+        "device": result.device,
+        "cached": result.cached,
+        "error": result.error,
+    }
+
+
+def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
+    mine = [r for r in results if r.trial.label == variant.label]
+    good = [r for r in mine if not r.error]
+    entry: dict[str, Any] = {
+        "method": variant.label,
+        "name": variant.method.name,
+        "source": variant.source,
+        "fields": plain(variant.method),
+        "ensemble": variant.ensemble,
+        "access": str(mine[0].trial.access) if mine else None,
+        "refusal": plan.refusals.get(variant.label),
+        "errors": [r.error for r in mine if r.error],
+        "summary": summary(good) if good else None,
+    }
+    return entry
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """One method's metrics, mean and half-width of the 95 % interval over its repeats."""
+    halves = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
+    scalars = {
+        "aruc": metrics.aruc,
+        "auc": metrics.roc_auc,
+        "robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness,
+        "tpr_at_1_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.01),
+        "tpr_at_5_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.05),
+    }
+    out: dict[str, Any] = {"repeats": len(results), "queries": max(r.queries for r in results)}
+    for name, metric in scalars.items():
+        out[name], out[f"{name}_ci"] = metrics.mean_ci([metric(p, n) for p, n in halves])
+    for name in ("construct_seconds", "verify_seconds"):
+        out[name], out[f"{name}_ci"] = metrics.mean_ci([getattr(r, name) for r in results])
+    out["aruc_ceiling"] = metrics.ARUC_CEILING
+    # With n negatives no false positive rate below 1/n, save 0, can be measured.
+    out["smallest_fpr"] = 1 / min(len(n) for _, n in halves)
+    out["kinds"] = _kinds(results)
+    out["robustness"] = _curve([metrics.robustness(p, metrics.THRESHOLDS) for p, _ in halves])
+    out["uniqueness"] = _curve([metrics.uniqueness(n, metrics.THRESHOLDS) for _, n in halves])
+    return out
+
+
+def _curve(curves: Sequence[Any]) -> list[float]:
+    return [round(float(v), 6) for v in np.mean(curves, axis=0)]
+
+
+def _kinds(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Per kind of suspect: mean matching rate, and the share called positive at the lowest
+    threshold that calls no negative positive."""
+    rates: dict[str, list[float]] = {}
+    called: dict[str, list[bool]] = {}
+    for result in results:
+        threshold = max(result.rates(positive=False))
+        for suspect in result.trial.suspects:
+            rate = result.matching_rates[suspect.digest]
+            rates.setdefault(suspect.kind, []).append(rate)
+            called.setdefault(suspect.kind, []).append(rate > threshold)
+    return {
+        kind: {
+            "judged": len(values),
+            "matching_rate": statistics.fmean(values),
+            "called_positive": statistics.fmean(called[kind]),
+        }
+        for kind, values in rates.items()
+    }
+
+
+def _suspects(data: Mapping[str, Any]) -> str:
+    """One row per suspect, method and repeat."""
+    models = {m["digest"]: m for m in data["models"]}
+    measures = list(next((m["utility"] for m in data["models"] if m["utility"]), {}))
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(
+        [
+            "method",
+            "repeat",
+            "suspect",
+            "kind",
+            "positive",
+            "arch",
+            "matching_rate",
+            *measures,
+            "digest",
+        ]
+    )
+    for trial in data["trials"]:
+        for digest, rate in trial["matching_rates"].items():
+            model = models[digest]
+            rows.writerow(
+                [trial["method"], trial["repeat"], model["name"], model["kind"],
+                 int(model["positive"]), model["arch"], rate,
+                 *(model["utility"][m] for m in measures), digest]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan: an interval that one repeat cannot have is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def git_revision(folder: Path) -> dict[str, Any] | None:
+    """The commit that is checked out here, and whether files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), *words],  # noqa: S607
+            capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

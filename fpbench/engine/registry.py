@@ -1,0 +1,130 @@
+"""Plugins in, names out."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from ..api import hooks
+from ..api.errors import PluginError, did_you_mean
+from ..api.fingerprinter import Fingerprinter
+from ..api.recipe import Recipe
+from ..api.scenario import Scenario
+
+GROUP = "fpbench"
+
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True)
+class Offer(Generic[C]):
+    """A class that a plugin brings, and the distribution it came in."""
+
+    cls: C
+    source: str
+
+
+@dataclass
+class Registry:
+    """Every scenario, recipe and method there is, by name; and every plugin that is broken.
+
+    broken: by plugin name, why it did not load. Told to whoever asks for a name that is not
+    there; nobody else is stopped.
+    """
+
+    manager: pluggy.PluginManager
+    scenarios: dict[str, Offer[type[Scenario]]] = field(default_factory=dict)
+    recipes: dict[str, Offer[type[Recipe]]] = field(default_factory=dict)
+    methods: dict[str, Offer[type[Fingerprinter]]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls, files: Sequence[Path] = (), found: Iterable[EntryPoint] | None = None
+    ) -> Registry:
+        """Load installed plugins one by one, then loose files.
+
+        Raises PluginError when a loose file cannot be loaded, or two plugins share a name.
+        """
+        registry = cls(pluggy.PluginManager("fpbench"))
+        registry.manager.add_hookspecs(hooks)
+        for entry in entry_points(group=GROUP) if found is None else found:
+            source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+            registry._add(entry.name, source, entry.load)
+        for file in files:
+            registry._add(str(file), str(file), lambda file=file: _module(file))  # type: ignore[misc]
+            if str(file) in registry.broken:
+                raise PluginError(registry.broken[str(file)])
+        return registry
+
+    def _add(self, name: str, source: str, load: Callable[[], Any]) -> None:
+        try:
+            plugin = load()
+            self.manager.register(plugin, name)
+            offers = [
+                (offers, cls)
+                for offers, hook in (
+                    (self.scenarios, "fpbench_scenarios"),
+                    (self.recipes, "fpbench_recipes"),
+                    (self.methods, "fpbench_fingerprinters"),
+                )
+                if hasattr(plugin, hook)
+                for cls in getattr(plugin, hook)()
+            ]
+            self.manager.check_pending()
+        except (Exception, SystemExit) as error:
+            # Whatever a plugin does wrong on import must not stop those who do not need it.
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            self.broken[name] = (
+                f"plugin {name} ({source}) did not load: {type(error).__name__}: {error}"
+            )
+            return
+        for known, cls in offers:
+            self._offer(known, cls, source)
+
+    @staticmethod
+    def _offer(known: dict[str, Offer[Any]], cls: type, source: str) -> None:
+        name = getattr(cls, "name", None)
+        if not isinstance(name, str):
+            raise PluginError(
+                f"expected {cls.__qualname__} ({source}) to have a name, got {name!r}"
+            )
+        if name in known and known[name].cls is not cls:
+            raise PluginError(
+                f"expected one plugin to offer {name}, got two: {known[name].source} and "
+                f"{source}; uninstall one of them or rename its class's `name`"
+            )
+        known[name] = Offer(cls, source)
+
+    def missing(self, what: str, name: str, known: Iterable[str]) -> str:
+        """One sentence for a name that nobody offers."""
+        text = f"no {what} {name!r}; {did_you_mean(name, known)}"
+        if self.broken:
+            text += " (" + "; ".join(self.broken.values()) + ")"
+        return text
+
+
+def _module(file: Path) -> Any:
+    """Import a loose file as a plugin: `fpbench -p my_method.py`."""
+    if not file.is_file():
+        raise PluginError(f"expected a Python file at {file}, found none")
+    name = f"fpbench_loose_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"expected a Python file (.py), got {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

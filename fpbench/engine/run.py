@@ -1,0 +1,88 @@
+"""The two maps: build every missing model, attempt every trial, announce what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..api.errors import SuiteError
+from ..api.recipe import Recipe
+from ..api.result import Executor, Report, Result
+from . import jobs
+from .plan import Plan, cohorts
+from .record import record
+from .store import Store
+from .suite import Suite
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a run happens: its store, its folder, who does the work, who hears of it."""
+
+    store: Store
+    folder: Path
+    executor: Executor
+    hook: Any
+    device: str
+
+
+def run(suite: Suite, setting: Setting) -> Report:
+    """Run a suite to its end; results are on disk before anybody is told."""
+    store, hook = setting.store, setting.hook
+    started, began = datetime.now(UTC), time.perf_counter()
+    plan = Plan.of(suite)
+    hook.fpbench_planned(plan=plan.summary(store))
+
+    failures: dict[str, str] = {}
+    make = partial(jobs.build, scenario=suite.scenario, store=store)
+    for generation in plan.generations():
+        missing = [r for r in generation if not store.intact(r, suite.scenario)]
+        failures |= {
+            r.digest: f"{r}: its parent could not be made"
+            for r in missing
+            if r.parent and r.parent.digest in failures
+        }
+        todo = [r for r in missing if r.digest not in failures]
+        for built in setting.executor.map(make, cohorts(todo)):
+            failures |= built.failures
+            hook.fpbench_built(built=built)
+    _refuse_twins(suite, plan.models, store)
+
+    results: list[Result] = []
+    trials = [jobs.without(trial, set(failures)) for trial in plan.trials]
+    if suite.target.digest in failures:
+        trials = []
+    for result in setting.executor.map(partial(jobs.attempt, store=store), trials):
+        results.append(result)
+        hook.fpbench_attempted(result=result)
+
+    order = [variant.label for variant in suite.methods]
+    results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
+    data = record(
+        plan, results, failures, store=store, folder=setting.folder, started=started,
+        seconds=time.perf_counter() - began, device=setting.device,
+    )  # fmt: skip
+    report = Report(suite.name, setting.folder, data, tuple(results))
+    hook.fpbench_reported(report=report)
+    return report
+
+
+def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:
+    """Two suspects with the same weights are one suspect counted twice."""
+    seen: dict[str, Recipe] = {}
+    for recipe in models:
+        made = store.made(recipe, suite.scenario)
+        if made is None:
+            continue
+        twin = seen.setdefault(made["weights_sha256"], recipe)
+        if twin is not recipe:
+            raise SuiteError(
+                f"expected suspects that differ, got the same weights from {twin} and {recipe}; "
+                "take one of them out",
+                suite.places.get(recipe.digest),
+            )

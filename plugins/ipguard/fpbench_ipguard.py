@@ -1,0 +1,129 @@
+"""IPGuard: a classifier is fingerprinted by points beside its decision boundary.
+
+Cao, Jia and Gong, *IPGuard: Protecting Intellectual Property of Deep Neural Networks via
+Fingerprinting the Classification Boundary*, ASIA CCS 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fpbench import (
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Scenario,
+    TrialError,
+    agreement,
+    hookimpl,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPGuard(Fingerprinter):
+    """Walk training points to the decision boundary and remember the label found there.
+
+    All points walk in one batch, each until its own loss is zero. A point is kept when the
+    target gives it the label it was walked to; the kept points nearest the boundary are the
+    fingerprint. The matching rate is the share of them a suspect labels as the target does.
+
+    margin:  k, how far the new label must win, as a share of the spread (standard deviation)
+             of the target's gap between its two largest logits; public implementations use
+             fixed 0.01, 5 and 10, which only suit the logits of their own networks.
+    goal:    the label to walk to: "random", or "least_likely" at the start.
+    steps:   Adam steps at most; 1000 as in public implementations.
+    lr:      Adam's step size, as a share of the input range; public ones use 0.001 and 0.01.
+    pool:    points walked for each one kept.
+    """
+
+    name = "ipguard"
+    supports = Classification
+    accepts = frozenset({Access.LABEL})
+
+    margin: NonNegativeFloat = 0.1
+    goal: Literal["random", "least_likely"] = "random"
+    steps: Positive = 1000
+    lr: PositiveFloat = 0.01
+    pool: Positive = 4
+
+    def declines(self, scenario: Scenario) -> str | None:
+        if reason := super().declines(scenario):
+            return reason
+        assert isinstance(scenario, Classification)
+        if scenario.n_classes < 3:
+            return f"{self.name} weighs a third class; {scenario.name} has {scenario.n_classes}"
+        return None
+
+    def construct(self, case: Case) -> Fingerprint:
+        inputs = case.scenario.data("train").inputs
+        drawn = torch.randperm(len(inputs), generator=case.rng)[: self.pool * self.n_queries]
+        x = inputs[drawn].to(case.device)
+        start, goal = self._ends(case.target, x, case.rng)
+        x = self._walk(case, x, start, goal)
+
+        with torch.no_grad():
+            logits = case.target(x)
+        crossed = (logits.argmax(1) == goal).nonzero().squeeze(1)
+        if len(crossed) < self.n_queries:
+            raise TrialError(
+                f"expected {self.n_queries} points to cross the boundary, {len(crossed)} of "
+                f"{len(x)} did in {self.steps} steps; give ipguard a larger pool, more steps or "
+                "a larger lr"
+            )
+        top = logits[crossed].topk(2).values
+        kept = crossed[(top[:, 0] - top[:, 1]).argsort()[: self.n_queries]]
+        return Fingerprint(x[kept].cpu(), {"labels": goal[kept].cpu()})
+
+    def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
+        return agreement(replies, fingerprint.evidence["labels"])
+
+    def _ends(self, target: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Each point's own label i, and the other label j it walks to."""
+        with torch.no_grad():
+            logits = target(x)
+        start, n_classes = logits.argmax(1), logits.shape[1]
+        if self.goal == "least_likely":
+            return start, logits.argmin(1)
+        shift = torch.randint(1, n_classes, start.shape, generator=rng).to(start)
+        return start, (start + shift) % n_classes
+
+    def _walk(self, case: Case, x: Tensor, start: Tensor, goal: Tensor) -> Tensor:
+        """Minimise relu(z_i - z_j + k) + relu(max_t z_t - z_i) for every point (section 4.2)."""
+        low, high = case.scenario.input_range
+        with torch.no_grad():
+            top = case.target(x).topk(2).values
+        k = self.margin * float((top[:, 0] - top[:, 1]).std())
+        ends = torch.stack([start, goal], 1)
+        x = x.clone().requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=self.lr * (high - low))
+        for _ in range(self.steps):
+            logits = case.target(x)
+            z_i, z_j = logits.gather(1, ends).unbind(1)
+            z_t = logits.scatter(1, ends, float("-inf")).amax(1)
+            loss = (z_i - z_j + k).relu() + (z_t - z_i).relu()
+            active = loss.detach() > 0
+            if not active.any():
+                break
+            optimizer.zero_grad()
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            before = x.detach().clone()
+            optimizer.step()
+            with torch.no_grad():
+                x.clamp_(low, high)
+                # Adam's momentum would carry a point on that has arrived.
+                x[~active] = before[~active]
+        return x.detach()
+
+
+@hookimpl
+def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
+    return [IPGuard]
