@@ -81,9 +81,8 @@ def _fit(
         model.train(layers == "all")
     stack = Stack(models, trainable=True)
     head = last_layer(models[0])
-    learned = [
-        p for name, p in stack.params.items() if layers == "all" or name.startswith(f"{head}.")
-    ]
+    prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
+    learned = [p for name, p in stack.params.items() if layers == "all" or name.startswith(prefix)]
     for p in stack.params.values():
         p.requires_grad_(any(p is q for q in learned))
     kept = {}
