@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from toys import Blobs
 from torch import nn
+from toys import Blobs
 
 from fpbench import Recipe, Scenario
 from fpbench.cli import main
@@ -94,7 +94,7 @@ class Bench:
 
     scenario: Scenario = field(default_factory=Blobs)
     make_parent: Callable[[], nn.Module] | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     failures: dict[str, str] = field(default_factory=dict)
 
     def parent(self, recipe: Recipe) -> nn.Module:

@@ -19,18 +19,22 @@ RATES = st.lists(st.one_of(HUNDREDTHS, ANY), min_size=1, max_size=30)
 GRID = st.lists(HUNDREDTHS, min_size=1, max_size=30)
 
 
-def share(rates, test):
-    return sum(map(test, rates)) / len(rates)
+def above(rates, rho):
+    return sum(r > rho for r in rates) / len(rates)
+
+
+def not_above(rates, rho):
+    return sum(r <= rho for r in rates) / len(rates)
 
 
 @given(RATES, HUNDREDTHS)
 def test_robustness_counts_positives_strictly_above(rates, rho):
-    assert metrics.robustness(rates, rho) == pytest.approx(share(rates, lambda r: r > rho))
+    assert metrics.robustness(rates, rho) == pytest.approx(above(rates, rho))
 
 
 @given(RATES, HUNDREDTHS)
 def test_uniqueness_counts_negatives_not_above(rates, rho):
-    assert metrics.uniqueness(rates, rho) == pytest.approx(share(rates, lambda r: r <= rho))
+    assert metrics.uniqueness(rates, rho) == pytest.approx(not_above(rates, rho))
 
 
 def test_a_rate_equal_to_the_threshold_is_not_above_it():
@@ -40,10 +44,7 @@ def test_a_rate_equal_to_the_threshold_is_not_above_it():
 
 @given(RATES, RATES)
 def test_aruc_is_the_mean_of_the_lower_curve(positives, negatives):
-    lower = [
-        min(share(positives, lambda r: r > i / 100), share(negatives, lambda r: r <= i / 100))
-        for i in range(101)
-    ]
+    lower = [min(above(positives, i / 100), not_above(negatives, i / 100)) for i in range(101)]
     assert metrics.aruc(positives, negatives) == pytest.approx(sum(lower) / 101)
 
 
@@ -72,8 +73,8 @@ def test_a_higher_positive_never_lowers_aruc(positives, negatives, i):
 
 @given(RATES, RATES)
 def test_robustness_at_full_uniqueness_counts_positives_above_every_negative(positives, negatives):
-    above = share(positives, lambda p: all(p > n for n in negatives))
-    assert metrics.robustness_at_full_uniqueness(positives, negatives) == pytest.approx(above)
+    beyond = sum(all(p > n for n in negatives) for p in positives) / len(positives)
+    assert metrics.robustness_at_full_uniqueness(positives, negatives) == pytest.approx(beyond)
 
 
 @given(RATES, RATES)
@@ -100,11 +101,7 @@ def test_only_the_order_of_rates_matters_to_auc(positives, negatives):
 @given(RATES, RATES, st.floats(0, 1))
 def test_tpr_at_fpr_is_the_best_over_all_thresholds(positives, negatives, fpr):
     thresholds = [-1.0, *positives, *negatives]
-    best = max(
-        share(positives, lambda r: r > t)
-        for t in thresholds
-        if share(negatives, lambda r: r > t) <= fpr
-    )
+    best = max(above(positives, t) for t in thresholds if above(negatives, t) <= fpr)
     assert metrics.tpr_at_fpr(positives, negatives, fpr) == pytest.approx(best)
 
 

@@ -1,0 +1,231 @@
+"""A cohort trains side by side, each member as if it were alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Bench
+from torch import nn
+from toys import Drawn
+
+from fpbench import Pool, training
+from fpbench.builtin.scenarios.digits import cnn, mlp, resnet
+
+EPOCHS, LR, BATCH = 2, 0.01, 16
+CLOSE = {"atol": 1e-5, "rtol": 0.0}
+
+
+def pictures(n: int = 50) -> Pool:
+    rng = torch.Generator().manual_seed(1)
+    return Pool(torch.rand(n, 1, 8, 8, generator=rng), torch.arange(n) % 10)
+
+
+def members(k: int) -> list[Drawn]:
+    return [Drawn(scenario="blobs", seed=seed) for seed in range(k)]
+
+
+def models(network, k: int) -> list[nn.Module]:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return [network() for _ in range(k)]
+
+
+def fit(recipes, networks, pool=None, lab=None, **given) -> Bench:
+    lab = lab or Bench()
+    settings = {"loss": F.cross_entropy, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH}
+    training.fit(lab, recipes, networks, pool or pictures(), **(settings | given))
+    return lab
+
+
+def plain_loop(model: nn.Module, seed: int, pool: Pool, parameters=None, cosine=False) -> None:
+    """The same training as anybody would write it for one model."""
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(parameters or model.parameters(), lr=LR)
+    batches = math.ceil(len(pool.inputs) / BATCH)
+    step = 0
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(pool.inputs), generator=rng).tensor_split(batches):
+            if cosine:
+                for group in optimizer.param_groups:
+                    group["lr"] = LR * (1 + math.cos(math.pi * step / (EPOCHS * batches))) / 2
+            optimizer.zero_grad()
+            F.cross_entropy(model(pool.inputs[batch]), pool.truth[batch]).backward()
+            optimizer.step()
+            step += 1
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    expected = other.state_dict()
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(
+            tensor, expected[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("network", [mlp, cnn, resnet])
+def test_a_cohort_equals_its_members_trained_alone(network):
+    together, alone = models(network, 3), models(network, 3)
+    fit(members(3), together)
+    for recipe, model in zip(members(3), alone, strict=True):
+        fit([recipe], [model])
+    for one, other in zip(together, alone, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("network", [mlp, cnn, resnet])
+def test_a_cohort_equals_a_plain_loop(network, cosine):
+    together, plain = models(network, 3), models(network, 3)
+    fit(members(3), together, cosine=cosine)
+    for recipe, model in zip(members(3), plain, strict=True):
+        plain_loop(model, recipe.seed, pictures(), cosine=cosine)
+    for one, other in zip(together, plain, strict=True):
+        assert_same(one, other)
+
+
+def test_running_statistics_are_each_members_own():
+    one, other = models(resnet, 2)
+    fit(members(2), [one, other])
+    assert not torch.equal(one[1].running_mean, other[1].running_mean)
+    assert int(one[1].num_batches_tracked) == EPOCHS * math.ceil(50 / BATCH)
+
+
+def test_members_of_other_seeds_see_other_batches():
+    (model,) = models(mlp, 1)
+    twin = copy.deepcopy(model)
+    fit(members(2), [model, twin])
+    assert not torch.equal(model[1].weight, twin[1].weight)
+
+
+def test_trained_models_are_ready_to_be_asked():
+    (model,) = models(resnet, 1)
+    fit(members(1), [model])
+    assert not model.training
+
+
+def test_the_last_layer_alone_leaves_everything_else_as_it_is():
+    together, before = models(resnet, 2), models(resnet, 2)
+    fit(members(2), together, layers="last")
+    for model, old in zip(together, before, strict=True):
+        head = training.last_layer(model)
+        for name, tensor in model.state_dict().items():
+            changed = not torch.equal(tensor, old.state_dict()[name])
+            assert changed == name.startswith(f"{head}."), name
+
+
+def test_the_last_layer_alone_equals_a_plain_loop():
+    (together,), (plain,) = models(resnet, 1), models(resnet, 1)
+    fit(members(1), [together], layers="last")
+    plain.eval()
+    plain_loop(plain, 0, pictures(), parameters=plain[-1].parameters())
+    assert_same(together, plain)
+
+
+def test_a_network_that_is_one_layer_is_its_own_last_layer():
+    model = nn.Linear(2, 3)
+    before = model.weight.detach().clone()
+    rng = torch.Generator().manual_seed(0)
+    fit(members(1), [model], Pool(torch.rand(9, 2, generator=rng), torch.arange(9) % 3),
+        layers="last")  # fmt: skip
+    assert not torch.equal(model.weight, before)
+
+
+def test_masked_weights_stay_zero_and_the_others_learn():
+    together = models(mlp, 2)
+    masks = []
+    for i, model in enumerate(together):
+        mask = torch.ones_like(model[1].weight)
+        mask[i::3] = 0
+        masks.append({"1.weight": mask})
+        with torch.no_grad():
+            model[1].weight.mul_(mask)
+    before = [m[1].weight.detach().clone() for m in together]
+    fit(members(2), together, masks=masks)
+    for model, mask, old in zip(together, masks, before, strict=True):
+        gone = mask["1.weight"] == 0
+        assert not model[1].weight[gone].any()
+        assert (model[1].weight != old)[~gone].float().mean() > 0.5  # dead units learn nothing
+
+
+def explosive(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy that overflows for a network whose outputs are huge."""
+    return F.cross_entropy(output, truth) * output.square().mean().exp()
+
+
+def test_a_member_that_diverges_is_named_and_harms_nobody():
+    together, without = models(mlp, 3), models(mlp, 3)
+    with torch.no_grad():
+        together[1][1].weight.mul_(1e4)
+    lab = fit(members(3), together, loss=explosive)
+    alone = [without[0], without[2]]
+    fit([members(3)[0], members(3)[2]], alone, loss=explosive)
+
+    assert list(lab.failures) == ["drawn#1"]
+    assert "in epoch 1 of 2" in lab.failures["drawn#1"]
+    assert_same(together[0], alone[0])
+    assert_same(together[2], alone[1])
+
+
+def test_a_member_that_diverges_is_named_once():
+    reports = []
+
+    class Listening(Bench):
+        def failed(self, recipe, reason):
+            reports.append(reason)
+
+    networks = models(mlp, 1)
+    with torch.no_grad():
+        networks[0][1].weight.fill_(float("nan"))
+    fit(members(1), networks, lab=Listening(), epochs=4)
+    assert len(reports) == 1
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_a_cohort_that_does_not_fit_in_memory_is_split(monkeypatch, layers):
+    whole, split = models(resnet, 3), models(resnet, 3)
+    fit(members(3), whole, layers=layers)
+    sizes = []
+    real = training.Stack.__call__
+
+    def scarce(self, x, *, shared):
+        sizes.append(self.size)
+        if self.size > 1 and len(sizes) > 2:  # after some steps, to make it harder
+            raise torch.OutOfMemoryError
+        return real(self, x, shared=shared)
+
+    monkeypatch.setattr(training.Stack, "__call__", scarce)
+    fit(members(3), split, layers=layers)
+    assert set(sizes) == {1, 2, 3}
+    for one, other in zip(whole, split, strict=True):
+        assert_same(one, other)
+
+
+def test_masks_follow_their_members_through_a_split(monkeypatch):
+    together = models(mlp, 2)
+    masks = [{"1.weight": torch.zeros(128, 64)}, {"1.weight": torch.ones(128, 64)}]
+    with torch.no_grad():
+        together[0][1].weight.zero_()
+    real = training.Stack.__call__
+
+    def scarce(self, x, *, shared):
+        if self.size > 1:
+            raise torch.OutOfMemoryError
+        return real(self, x, shared=shared)
+
+    monkeypatch.setattr(training.Stack, "__call__", scarce)
+    fit(members(2), together, masks=masks)
+    assert not together[0][1].weight.any()
+    assert together[1][1].weight.all()
+
+
+def test_one_model_that_does_not_fit_is_an_error(monkeypatch):
+    def never(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(training.Stack, "__call__", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(members(1), models(mlp, 1))
