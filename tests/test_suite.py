@@ -1,0 +1,348 @@
+"""The grammar of suites: what `each:`, `copies:`, `range:` and the rest expand to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HERE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from fpbench import Access
+from fpbench.engine.plan import Plan
+from fpbench.engine.registry import Registry
+from fpbench.engine.suite import Suite
+
+REGISTRY = Registry.load([HERE / "toys.py"])
+
+
+@dataclass
+class Draft:
+    """A suite to be written into a folder and read back; a test changes what it is about."""
+
+    folder: Path
+    data: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "draft",
+            "scenario": "digits",
+            "api": "probs",
+            "target": {"recipe": "train", "model": "resnet"},
+            "zoo": {
+                "positives": [{"recipe": "finetune", "layers": "all", "copies": 2}],
+                "negatives": [{"recipe": "train", "model": "mlp", "copies": 2}],
+            },
+            "methods": [{"method": "random"}],
+        }
+    )
+
+    def read(self, *overrides: str, only: tuple[str, ...] = ()) -> Suite:
+        path = self.folder / "draft.yaml"
+        with path.open("w") as file:
+            YAML().dump(self.data, file)
+        return Suite.load(path, REGISTRY, overrides=overrides, only=only)
+
+    def positives(self, *entries: dict[str, Any]) -> tuple[Any, ...]:
+        self.data["zoo"]["positives"] = list(entries)
+        return self.read().positives
+
+    def methods(self, *entries: dict[str, Any]) -> list[tuple[str, Any]]:
+        self.data["methods"] = list(entries)
+        return [(v.label, v.method) for v in self.read().methods]
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Draft:
+    return Draft(tmp_path)
+
+
+def test_each_is_a_product_with_the_last_key_fastest(draft):
+    found = draft.positives(
+        {"recipe": "prune_weights", "each": {"ratio": [0.1, 0.2], "recover": [0, 1]}}
+    )
+    assert [(r.ratio, r.recover) for r in found] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+
+
+def test_copies_are_seeds_from_one(draft):
+    found = draft.positives({"recipe": "finetune", "layers": "all", "copies": 3})
+    assert [r.seed for r in found] == [1, 2, 3]
+
+
+def test_an_entry_without_copies_has_the_zoos_own_seed(draft):
+    (found,) = draft.positives({"recipe": "finetune", "layers": "all"})
+    assert found.seed == 0
+
+
+def test_another_zoo_has_other_models_from_target_to_last(draft):
+    first = draft.read()
+    other = draft.read("zoo.seed=1")
+    digests = [{r.digest for r in (s.target, *s.positives, *s.negatives)} for s in (first, other)]
+    assert not digests[0] & digests[1]
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        ([0.1, 0.9, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        (["1/16", "3/16", "1/16"], [1 / 16, 2 / 16, 3 / 16]),
+        (["1/3", "2/3", "1/3"], [1 / 3, 2 / 3]),
+        ([0.5, 0.5, 1], [0.5]),
+        ([0.9, 0.1, -0.4], [0.9, 0.5, 0.1]),
+        ([0.1, 0.5, 0.3], [0.1, 0.4]),
+    ],
+)
+def test_a_range_has_exact_values_and_includes_its_last(draft, written, values):
+    found = draft.positives({"recipe": "prune_weights", "each": {"ratio": {"range": written}}})
+    assert [r.ratio for r in found] == values
+
+
+def test_a_range_of_whole_numbers_stays_whole(draft):
+    entry = {"recipe": "finetune", "layers": "all", "each": {"epochs": {"range": [1, 7, 3]}}}
+    assert [r.epochs for r in draft.positives(entry)] == [1, 4, 7]
+
+
+def test_fractions_are_numbers_wherever_a_value_stands(draft):
+    (fixed,) = draft.positives({"recipe": "prune_weights", "ratio": "3/16"})
+    (swept,) = draft.positives({"recipe": "prune_weights", "each": {"ratio": ["3/16"]}})
+    assert fixed.ratio == swept.ratio == 3 / 16
+
+
+def test_defaults_reach_every_recipe_of_their_name_and_an_entry_wins(draft):
+    draft.data["recipes"] = {"train": {"epochs": 3}, "finetune": {"epochs": 4}}
+    plain, own = draft.positives(
+        {"recipe": "finetune", "layers": "all"},
+        {"recipe": "finetune", "layers": "last", "epochs": 5},
+    )
+    suite = draft.read()
+    assert suite.target.epochs == 3
+    assert [r.epochs for r in suite.negatives] == [3, 3]
+    assert (plain.epochs, own.epochs) == (4, 5)
+
+
+def test_methods_sweep_like_models_and_say_so_in_their_labels(draft):
+    found = draft.methods(
+        {"method": "random", "each": {"n_queries": [10, 20]}},
+        {"method": "random", "label": "control", "n_queries": 5},
+    )
+    assert [(label, m.n_queries) for label, m in found] == [
+        ("random(n_queries=10)", 10),
+        ("random(n_queries=20)", 20),
+        ("control", 5),
+    ]
+
+
+def test_the_size_of_the_ensemble_may_be_swept_too(draft):
+    draft.methods({"method": "metav", "each": {"ensemble": [2, 4]}})
+    assert [(v.label, v.ensemble) for v in draft.read().methods] == [
+        ("metav(ensemble=2)", 2),
+        ("metav(ensemble=4)", 4),
+    ]
+
+
+def test_a_scenario_may_be_named_alone_or_with_its_fields(draft):
+    plain = draft.read().scenario
+    draft.data["scenario"] = {"scenario": "digits"}
+    assert draft.read().scenario == plain
+
+
+def test_expansion_loads_no_data(draft, monkeypatch):
+    def load(self):
+        raise AssertionError("nobody may ask for data while planning")
+
+    monkeypatch.setattr(REGISTRY.scenarios["digits"].cls, "load", load)
+    assert Plan.of(draft.read()).trials
+
+
+@pytest.mark.parametrize(
+    ("setting", "read", "value"),
+    [
+        ("api=label", lambda s: s.api, Access.LABEL),
+        ("seed=7", lambda s: s.seed, 7),
+        ("repeats=2", lambda s: s.repeats, 2),
+        ("zoo.split=0.25", lambda s: s.split, 0.25),
+        ("zoo.stratify=false", lambda s: s.stratify, False),
+        ("recipes.train.epochs=2", lambda s: s.target.epochs, 2),
+        ("target.model=cnn", lambda s: s.target.model, "cnn"),
+        ("methods.random.n_queries=7", lambda s: s.methods[0].method.n_queries, 7),
+        ("methods.0.n_queries=7", lambda s: s.methods[0].method.n_queries, 7),
+        ("zoo.positives.0.copies=1", lambda s: len(s.positives), 1),
+        ("zoo.positives.finetune.layers=last", lambda s: s.positives[0].layers, "last"),
+        ("zoo.negatives.train.each={model: [mlp]}", lambda s: s.negatives[0].model, "mlp"),
+    ],
+)
+def test_an_override_is_typed_by_what_it_sets(draft, setting, read, value):
+    if "each" in setting:
+        del draft.data["zoo"]["negatives"][0]["model"]
+    found = read(draft.read(setting))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_later_override_wins(draft):
+    assert draft.read("seed=1", "seed=2").seed == 2
+
+
+def test_an_override_reaches_every_entry_of_a_name(draft):
+    draft.methods({"method": "random"}, {"method": "random", "label": "again"})
+    suite = draft.read("methods.random.n_queries=3")
+    assert [v.method.n_queries for v in suite.methods] == [3, 3]
+
+
+def test_only_keeps_methods_by_label_or_by_name(draft):
+    draft.methods(
+        {"method": "random", "each": {"n_queries": [1, 2]}}, {"method": "akh", "label": "errors"}
+    )
+    for only, expected in (
+        (("random",), ["random(n_queries=1)", "random(n_queries=2)"]),
+        (("errors",), ["errors"]),
+        (("akh", "random(n_queries=2)"), ["random(n_queries=2)", "errors"]),
+    ):
+        assert [v.label for v in draft.read(only=only).methods] == expected
+
+
+# ── any suite ─────────────────────────────────────────────────────────────────────
+
+SWEEPS = {
+    "epochs": st.integers(1, 9),
+    "lr": st.sampled_from([0.1, 0.01, 0.001]),
+    "batch_size": st.integers(1, 9),
+    "cosine": st.booleans(),
+}
+POSITIVES = [{"recipe": "finetune", "layers": "last"}, {"recipe": "retrain", "layers": "all"}]
+NEGATIVES = [{"recipe": "train", "model": name} for name in ("mlp", "cnn", "resnet")]
+
+
+@st.composite
+def entries(draw, base):
+    """One entry and how many models it stands for."""
+    keys = draw(st.lists(st.sampled_from(sorted(SWEEPS)), unique=True))
+    values = {k: draw(st.lists(SWEEPS[k], min_size=1, max_size=3, unique=True)) for k in keys}
+    copies = draw(st.none() | st.integers(1, 4))
+    entry = {**base, **({"each": values} if values else {})}
+    if copies:
+        entry["copies"] = copies
+    return entry, math.prod(map(len, values.values())) * (copies or 1)
+
+
+def sides(bases):
+    """Some of the entries, each at most once so that no model stands twice."""
+    return st.tuples(*map(entries, bases)).flatmap(
+        lambda drawn: st.lists(st.sampled_from(drawn), min_size=1, unique_by=lambda pair: str(pair))
+    )
+
+
+@settings(max_examples=30)
+@given(sides(POSITIVES), sides(NEGATIVES), st.integers(0, 3))
+def test_any_suite_has_as_many_models_as_its_products_and_copies_say(
+    tmp_path_factory, positives, negatives, zoo_seed
+):
+    draft = Draft(tmp_path_factory.mktemp("any"))
+    # No epochs in the sweeps reach so far, so the target is none of the negatives.
+    draft.data["target"]["epochs"] = 99
+    draft.data["zoo"] = {
+        "seed": zoo_seed,
+        "positives": [entry for entry, _ in positives],
+        "negatives": [entry for entry, _ in negatives],
+    }
+    suite = draft.read()
+    assert len(suite.positives) == sum(count for _, count in positives)
+    assert len(suite.negatives) == sum(count for _, count in negatives)
+    assert all(r.descends_from(suite.target) for r in suite.positives)
+    assert not any(r.descends_from(suite.target) for r in suite.negatives)
+    models = (suite.target, *suite.positives, *suite.negatives)
+    assert len({r.digest for r in models}) == len(models)
+
+
+# ── the split ─────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 9), st.integers(2, 9), st.floats(0.3, 0.7), st.booleans(), st.integers(0, 99))
+def test_a_split_judges_and_teaches_disjoint_models_and_uses_them_all(
+    tmp_path_factory, n_finetuned, n_retrained, split, stratify, seed
+):
+    draft = Draft(tmp_path_factory.mktemp("split"))
+    draft.data |= {"seed": seed, "repeats": 3, "methods": [{"method": "metav"}]}
+    draft.data["zoo"] |= {
+        "split": split,
+        "stratify": stratify,
+        "positives": [
+            {"recipe": "finetune", "layers": "all", "copies": n_finetuned},
+            {"recipe": "retrain", "layers": "all", "copies": n_retrained},
+        ],
+        "negatives": [{"recipe": "train", "model": "mlp", "copies": 6}],
+    }
+    suite = draft.read()
+    for trial in Plan.of(suite).trials:
+        learned, judged = set(trial.ensemble), set(trial.suspects)
+        assert not learned & judged
+        assert learned | judged == {*suite.positives, *suite.negatives}
+        assert suite.target not in learned | judged
+        assert abs(sum(r in learned for r in suite.positives)
+                   - split * (n_finetuned + n_retrained)) < 1  # fmt: skip
+        if stratify:
+            finetuned = sum(r.kind == "FTAL" for r in learned)
+            assert abs(finetuned - split * n_finetuned) < 1
+
+
+def test_a_repeat_redraws_the_split_and_never_the_zoo(draft):
+    draft.data["zoo"]["positives"][0]["copies"] = 8
+    draft.data["methods"] = [{"method": "metav"}, {"method": "random"}]
+    trials = Plan.of(draft.read("repeats=4")).trials
+    judged = [frozenset(t.suspects) for t in trials if t.label == "random"]
+    assert len(set(judged)) > 1
+    assert judged == [frozenset(t.suspects) for t in trials if t.label == "metav"]
+    assert len({t.seed for t in trials}) == 4
+
+
+def test_a_method_without_an_ensemble_learns_from_nobody(draft):
+    assert all(trial.ensemble == () for trial in Plan.of(draft.read()).trials)
+
+
+def test_an_ensemble_of_a_given_size_is_half_positive(draft):
+    draft.data["zoo"]["positives"][0]["copies"] = 8
+    draft.data["zoo"]["negatives"][0]["copies"] = 8
+    draft.methods({"method": "metav", "ensemble": 4})
+    suite = draft.read()
+    for trial in Plan.of(suite).trials:
+        assert [r in suite.positives for r in trial.ensemble] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("api", "method", "access"),
+    [
+        ("label", "random", Access.LABEL),
+        ("output", "random", Access.LABEL),
+        ("probs", "metav", Access.PROBS),
+        ("output", "metav", Access.OUTPUT),
+    ],
+)
+def test_a_method_gets_the_richest_access_it_accepts_and_the_suite_gives(
+    draft, api, method, access
+):
+    draft.methods({"method": method})
+    assert {t.access for t in Plan.of(draft.read(f"api={api}")).trials} == {access}
+
+
+def test_a_method_that_needs_more_than_the_api_gives_is_refused_with_a_reason(draft):
+    draft.methods({"method": "metav"}, {"method": "random"})
+    plan = Plan.of(draft.read("api=label"))
+    assert plan.refusals == {"metav": "metav needs probs or output; the suite's api gives label"}
+    assert {t.label for t in plan.trials} == {"random"}
+
+
+def test_parents_are_built_before_their_children(draft):
+    generations = Plan.of(draft.read()).generations()
+    done: set[str] = set()
+    for generation in generations:
+        assert all(r.parent is None or r.parent.digest in done for r in generation)
+        done |= {r.digest for r in generation}
+
+
+def test_the_quickstart_suite_reads_as_it_says():
+    suite = Suite.load(HERE.parent / "suites" / "quickstart.yaml", REGISTRY)
+    assert (len(suite.positives), len(suite.negatives)) == (30, 32)
