@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,12 +143,7 @@ class _Reader:
             )
         self._check_defaults(file.recipes)
         base = file.zoo.seed * SEEDS_PER_ZOO
-        (target,) = self._recipes([file.target], ("target",), file.recipes, scenario, None, base)
-        if target.parent is not None or target.needs_parent:
-            raise SuiteError(
-                f"expected a recipe that starts from nothing, got {target.name}",
-                self.source.where(("target",)),
-            )
+        target = self._target(file, scenario, base)
         sides = {
             side: tuple(self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base))
             for side, entries, parent in (
@@ -217,6 +213,19 @@ class _Reader:
                 text = self.registry.missing("recipe", name, self.registry.recipes)
                 raise SuiteError(text, self.source.where(path))
             self._check_keys(self.registry.recipes[name].cls, fields, path)
+
+    def _target(self, file: Schema, scenario: Scenario, base: int) -> Recipe:
+        path: Path_ = ("target",)
+        cls = self._named("recipe", "recipe", file.target, path, self.registry.recipes).cls
+        if cls.needs_parent:
+            raise SuiteError(
+                f"expected a recipe that starts from nothing, got {cls.name}",
+                self.source.where(path),
+            )
+        target, *others = self._recipes([file.target], path, file.recipes, scenario, None, base)
+        if others:
+            raise SuiteError(f"expected one target, got {1 + len(others)}", self.source.where(path))
+        return target
 
     def _recipes(
         self, entries: Sequence[Mapping[str, Any]], path: Path_,
@@ -327,6 +336,11 @@ class _Reader:
                     f"expected {key!r} once, got it in `each:` too", self.source.where((*at, key))
                 )
         values = [self._values(value, (*at, key)) for key, value in each.items()]
+        if (count := math.prod(map(len, values))) > MAX_MODELS:
+            raise SuiteError(
+                f"each: expected at most {MAX_MODELS:,} combinations, got {count:,}",
+                self.source.where(at),
+            )
         for combination in itertools.product(*values):
             swept = dict(zip(each, combination, strict=True))
             yield {**fixed, **swept}, swept
@@ -340,7 +354,7 @@ class _Reader:
                 f"expected a list of values or {{range: [first, last, step]}}, got {value!r}", where
             )
         try:
-            first, last, step = (Fraction(str(v)) for v in value["range"])
+            first, last, step = map(_exact, value["range"])
             count = (last - first) // step + 1
             if count < 1:
                 raise ValueError
@@ -399,6 +413,13 @@ class _Reader:
             raise SuiteError(f"{error.field}: {error.message}", where(error.field)) from None
         except (ValueError, TypeError) as error:
             raise SuiteError(f"{cls.name}: {error}", self.source.where(path)) from None  # type: ignore[attr-defined]
+
+
+def _exact(value: Any) -> Fraction:
+    """0.1 as one tenth; text only if it is a fraction, for 1e999999999 would never end."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+/[0-9]+", value):
+        raise ValueError
+    return Fraction(str(value))
 
 
 def _fraction(value: Any) -> Any:
