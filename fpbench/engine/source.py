@@ -118,6 +118,8 @@ def _refuse(text: str, file: str) -> None:
             raise SuiteError(
                 "expected no YAML anchors or aliases; write the value out, or use `each:`", where
             )
+        if getattr(event, "value", None) == "<<":
+            raise SuiteError("expected no YAML merge keys; write the keys out", where)
         if getattr(event, "tag", None):
             raise SuiteError(f"expected no YAML tags, got {event.tag}", where)
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
@@ -142,11 +144,11 @@ def override(source: Source, setting: str) -> None:
     value = Source.parse(f"value: {text}", origin).data["value"]
     targets: list[tuple[Any, Path_]] = [(source.data, ())]
     for name in front:
-        targets = [hit for node, path in targets for hit in _step(node, path, name, origin)]
+        targets = [hit for node, path in targets for hit in _step(source, node, path, name, origin)]
     for node, path in targets:
         key: str | int = last
         if isinstance(node, list):
-            (_, (*_, key)), *_ = _step(node, path, last, origin)
+            (_, (*_, key)), *_ = _step(source, node, path, last, origin)
         elif not isinstance(node, dict):
             raise SuiteError(f"expected a group of keys before {last!r}", origin)
         node[key] = value
@@ -155,10 +157,15 @@ def override(source: Source, setting: str) -> None:
         source.places[(*path, key)] = origin
 
 
-def _step(node: Any, path: Path_, name: str, origin: str) -> list[tuple[Any, Path_]]:
+def _step(
+    source: Source, node: Any, path: Path_, name: str, origin: str
+) -> list[tuple[Any, Path_]]:
     """The children of a node that a word of a dotted path names."""
     if isinstance(node, dict):
-        return [(node.setdefault(name, {}), (*path, name))]
+        if name not in node:
+            node[name] = {}
+            source.places[(*path, name)] = origin
+        return [(node[name], (*path, name))]
     if isinstance(node, list):
         hits = [
             (item, (*path, i))
