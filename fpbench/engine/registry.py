@@ -14,6 +14,7 @@ import pluggy
 
 from ..api import hooks
 from ..api.errors import PluginError, did_you_mean
+from ..api.fields import hints
 from ..api.fingerprinter import Fingerprinter
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
@@ -69,11 +70,11 @@ class Registry:
             plugin = load()
             self.manager.register(plugin, name)
             offers = [
-                (offers, cls)
-                for offers, hook in (
-                    (self.scenarios, "fpbench_scenarios"),
-                    (self.recipes, "fpbench_recipes"),
-                    (self.methods, "fpbench_fingerprinters"),
+                (offers, _checked(cls, base))
+                for offers, hook, base in (
+                    (self.scenarios, "fpbench_scenarios", Scenario),
+                    (self.recipes, "fpbench_recipes", Recipe),
+                    (self.methods, "fpbench_fingerprinters", Fingerprinter),
                 )
                 if hasattr(plugin, hook)
                 for cls in getattr(plugin, hook)()
@@ -83,8 +84,9 @@ class Registry:
             # Whatever a plugin does wrong on import must not stop those who do not need it.
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
+            reason = " ".join(str(error).split())  # one line
             self.broken[name] = (
-                f"plugin {name} ({source}) did not load: {type(error).__name__}: {error}"
+                f"plugin {name} ({source}) did not load: {type(error).__name__}: {reason}"
             )
             return
         for known, cls in offers:
@@ -92,11 +94,7 @@ class Registry:
 
     @staticmethod
     def _offer(known: dict[str, Offer[Any]], cls: type, source: str) -> None:
-        name = getattr(cls, "name", None)
-        if not isinstance(name, str):
-            raise PluginError(
-                f"expected {cls.__qualname__} ({source}) to have a name, got {name!r}"
-            )
+        name = cls.name  # type: ignore[attr-defined]
         if name in known and known[name].cls is not cls:
             raise PluginError(
                 f"expected one plugin to offer {name}, got two: {known[name].source} and "
@@ -110,6 +108,16 @@ class Registry:
         if self.broken:
             text += " (" + "; ".join(self.broken.values()) + ")"
         return text
+
+
+def _checked(cls: Any, base: type) -> type:
+    """A class that a plugin offers, if it is one: of its kind, with a name and typed fields."""
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        raise TypeError(f"expected a subclass of {base.__name__}, got {cls!r}")
+    if not isinstance(getattr(cls, "name", None), str):
+        raise TypeError(f"expected {cls.__qualname__} to have a name, found none")
+    hints(cls)  # raises NameError for a type that is misspelt
+    return cls
 
 
 def _module(file: Path) -> Any:
