@@ -107,7 +107,7 @@ def run(
     from .engine.store import Store
 
     registry, loaded = _load(suite, plugins, overrides, only)
-    if not tracking:
+    if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
