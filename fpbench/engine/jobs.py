@@ -28,7 +28,7 @@ from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.result import Built, Result, Trial
 from ..api.scenario import Scenario
-from ..api.stack import Stacks
+from ..api.stack import Stacks, signature
 from .plan import derived_seed
 from .store import Store, sha256
 
@@ -72,7 +72,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                 models = _made(todo, lab)
             except FpbenchError:
                 raise
-            except Exception:
+            except (Exception, SystemExit):
                 reason = traceback.format_exc()
                 models = []
                 for recipe in todo:
@@ -111,7 +111,11 @@ def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
         torch.manual_seed(derived_seed("cohort", *(r.digest for r in recipes)))
         models = type(recipes[0]).make_many(recipes, lab)
     for recipe, model in zip(recipes, models, strict=True):
-        if not all(bool(t.isfinite().all()) for t in model.state_dict().values()):
+        with torch.device("meta"):
+            expected = lab.scenario.architectures[recipe.arch]()
+        if signature(model)[2] != signature(expected)[2]:
+            lab.failed(recipe, f"expected a network of architecture {recipe.arch}, got another")
+        elif not all(bool(t.isfinite().all()) for t in model.state_dict().values()):
             lab.failed(recipe, "its weights are not finite")
     return models
 
@@ -151,6 +155,15 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
 
 def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
     scenario, method = trial.scenario, trial.method
+    for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else None):
+        for positive, side in ((True, "positive"), (False, "negative")):
+            if recipes is not None and not any(
+                r.descends_from(trial.target) is positive for r in recipes
+            ):
+                raise TrialError(
+                    f"expected at least one {side} suspect in each half of the split, got none "
+                    "that could be made"
+                )
 
     def load(recipes: Sequence[Recipe]) -> list[nn.Module]:
         return [store.load(recipe, scenario, device) for recipe in recipes]
