@@ -49,8 +49,8 @@ class _Group(click.Group):
         except click.UsageError as error:
             if isinstance(error, click.exceptions.NoSuchCommand):
                 raise click.UsageError(
-                    f"no command {error.command_name!r}; "  # type: ignore[attr-defined]
-                    f"{did_you_mean(str(error.command_name), self.commands)}"  # type: ignore[attr-defined]
+                    f"no command {error.command_name!r}; "
+                    f"{did_you_mean(str(error.command_name), self.commands)}"
                 ) from None
             raise
         except FpbenchError as error:
@@ -134,7 +134,7 @@ def plan(
     plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk needed."""
-    from .builtin.reporters.terminal import plan_as_json, show_plan
+    from .builtin.reporters.tables import plan_as_json, show_plan
     from .engine.plan import Plan
     from .engine.store import Store
 
@@ -148,7 +148,7 @@ def plan(
 @_JSON
 def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the scenarios, recipes and methods that are installed, and plugins that are broken."""
-    from .builtin.reporters.terminal import show_list
+    from .builtin.reporters.tables import show_list
     from .engine.describe import listed
 
     rows = listed(_registry(plugins))
@@ -161,7 +161,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
 @_JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Describe a scenario, recipe or method: what it does, its fields, where it comes from."""
-    from .builtin.reporters.terminal import show_description
+    from .builtin.reporters.tables import show_description
     from .engine.describe import described
 
     entry = described(_registry(plugins), name)
@@ -175,7 +175,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Check that a method keeps the contract; the tests of `fpbench.testing`, in words."""
     from .api.errors import PluginError
-    from .builtin.reporters.terminal import show_checks
+    from .builtin.reporters.tables import show_checks
     from .testing import run_checks
 
     registry = _registry(plugins)

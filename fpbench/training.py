@@ -18,7 +18,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def last_layer(model: nn.Module) -> str:
     """The name of the last module that has parameters of its own: the output layer."""
-    return [name for name, module in model.named_modules() if [*module.parameters(False)]][-1]
+    *_, last = (name for name, module in model.named_modules() if [*module.parameters(False)])
+    return str(last)
 
 
 def fit(

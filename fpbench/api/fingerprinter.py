@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class Fingerprinter(ABC):
 
     name: ClassVar[str]
 
-    supports: ClassVar[type[Scenario]] = Scenario
+    supports: ClassVar[type[Scenario]] = Scenario  # type: ignore[type-abstract]
     """The task it applies to; `Classification`, say."""
 
     accepts: ClassVar[frozenset[Access]] = frozenset({Access.LABEL})
@@ -93,6 +93,9 @@ class Fingerprinter(ABC):
 
     needs_ensemble: ClassVar[bool] = False
     """Whether it learns from suspects of its own (`case.ensemble`)."""
+
+    quick: ClassVar[Mapping[str, Any]] = {}
+    """Fields that make `fpbench check` quick: fewer steps, say."""
 
     n_queries: Positive = 100
 

@@ -10,8 +10,9 @@ from fpbench import Executor, Fingerprinter, Recipe, Scenario, hookimpl
 @hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
+    from .scenarios.warfarin import Warfarin
 
-    return [Digits]
+    return [Digits, Warfarin]
 
 
 @hookimpl

@@ -48,6 +48,7 @@ class IPGuard(Fingerprinter):
     name = "ipguard"
     supports = Classification
     accepts = frozenset({Access.LABEL})
+    quick = {"steps": 300}  # noqa: RUF012
 
     margin: NonNegativeFloat = 0.1
     goal: Literal["random", "least_likely"] = "random"
@@ -114,7 +115,7 @@ class IPGuard(Fingerprinter):
             if not active.any():
                 break
             optimizer.zero_grad()
-            loss.sum().backward()  # type: ignore[no-untyped-call]
+            loss.sum().backward()
             before = x.detach().clone()
             optimizer.step()
             with torch.no_grad():

@@ -58,6 +58,7 @@ class MetaV(Fingerprinter):
     name = "metav"
     accepts = frozenset({Access.PROBS, Access.OUTPUT})
     needs_ensemble = True
+    quick = {"steps": 200}  # noqa: RUF012
 
     steps: Positive = 1000
     lr: PositiveFloat = 1e-3

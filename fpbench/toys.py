@@ -1,0 +1,129 @@
+"""Small scenarios and a zoo for them, trained in about a second: for tests of any kind."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+
+from .api.fingerprinter import Case, Ensemble, Fingerprinter
+from .api.oracle import Access, Oracle, oracle_of
+from .api.scenario import Classification, Pool, Regression, Scenario
+
+
+@dataclass(frozen=True)
+class ToyClassification(Classification):
+    """Five overlapping classes of 4 x 4 images: seconds to train, never perfect."""
+
+    name = "toy-classification"
+    input_shape = (1, 4, 4)
+    output_shape = (5,)
+    input_range = (0.0, 1.0)
+    architectures = {  # noqa: RUF012
+        "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    }
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+        centres = torch.rand(5, 1, 4, 4, generator=rng)
+
+        def pool(n: int) -> Pool:
+            y = torch.randint(5, (n,), generator=rng)
+            noise = 0.6 * torch.randn(n, 1, 4, 4, generator=rng)
+            return Pool((centres[y] + noise).clamp(0, 1), y)
+
+        return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
+
+
+@dataclass(frozen=True)
+class ToyRegression(Regression):
+    """A wavy function of six numbers."""
+
+    name = "toy-regression"
+    input_shape = (6,)
+    output_shape = (1,)
+    input_range = (-1.0, 1.0)
+    architectures = {  # noqa: RUF012
+        "mlp": lambda: nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    }
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+
+        def pool(n: int) -> Pool:
+            x = 2 * torch.rand(n, 6, generator=rng) - 1
+            noise = 0.3 * torch.randn(n, 1, generator=rng)
+            return Pool(x, (3 * x).sin().sum(1, keepdim=True) + noise)
+
+        return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
+
+
+TOYS: tuple[Scenario, ...] = (ToyClassification(), ToyRegression())
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A small zoo in memory: the target, copies with noise on their weights, strangers."""
+
+    scenario: Scenario
+    target: nn.Module
+    positives: list[nn.Module]
+    negatives: list[nn.Module]
+
+    def case(self, method: Fingerprinter, access: Access, seed: int = 0) -> Case:
+        """What a method would be given."""
+        half = slice(None, len(self.positives) // 2)
+        ensemble = Ensemble(
+            copy.deepcopy(self.positives[half]), copy.deepcopy(self.negatives[half])
+        )
+        return Case(
+            scenario=self.scenario,
+            target=copy.deepcopy(self.target),
+            access=access,
+            rng=torch.Generator().manual_seed(seed),
+            device=torch.device("cpu"),
+            ensemble=ensemble if method.needs_ensemble else None,
+        )
+
+    def oracle(self, model: nn.Module, access: Access) -> Oracle:
+        """A model behind its API."""
+        return oracle_of(
+            model,
+            access,
+            input_shape=self.scenario.input_shape,
+            input_range=self.scenario.input_range,
+            device=torch.device("cpu"),
+        )
+
+
+@cache
+def toy_zoo(scenario: Scenario, size: int = 6) -> Zoo:
+    """Train a toy scenario's zoo: about a second."""
+
+    def train(seed: int, pool: str) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = scenario.architectures["mlp"]()
+            inputs, truth = scenario.data(pool)
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+            for _ in range(150):
+                optimizer.zero_grad()
+                scenario.loss(model(inputs), truth).backward()
+                optimizer.step()
+        return model.eval().requires_grad_(False)
+
+    def noisy(seed: int) -> nn.Module:
+        model, rng = copy.deepcopy(target), torch.Generator().manual_seed(seed)
+        for p in model.parameters():
+            p.add_(0.05 * p.abs().mean() * torch.randn(p.shape, generator=rng))
+        return model
+
+    target = train(0, "train")
+    return Zoo(
+        scenario, target, [noisy(k) for k in range(size)],
+        [train(1 + k, ("train", "public")[k % 2]) for k in range(size)],
+    )  # fmt: skip

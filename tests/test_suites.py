@@ -1,0 +1,49 @@
+"""The suites that come with fpbench: they plan, and hold what the paper's tables say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fpbench.engine.plan import Plan
+from fpbench.engine.registry import Registry
+from fpbench.engine.suite import Suite
+
+SUITES = Path(__file__).parent.parent / "suites"
+
+
+def load(path: Path) -> Suite:
+    return Suite.load(path, Registry.load())
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_suite_plans(path: Path) -> None:
+    suite = load(path)
+    assert suite.name == path.stem
+    assert Plan.of(suite).trials
+
+
+def test_warfarin_is_the_papers_table_3() -> None:
+    suite = load(SUITES / "warfarin.yaml")
+    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
+    assert kinds == {
+        "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 36,
+        "distilled s": 10, "distilled m": 10, "distilled l": 6,
+        **{f"independent {m} ({pool})": 10 for m in "sml" for pool in ("train", "public")},
+        "irrelevant": 10,
+    }  # fmt: skip
+    assert len(suite.positives) == len(suite.negatives) == 70
+    digests = {r.digest for r in (suite.target, *suite.positives, *suite.negatives)}
+    assert len(digests) == 141
+
+
+def test_quickstart_has_every_obfuscation_and_three_architectures() -> None:
+    suite = load(SUITES / "quickstart.yaml")
+    assert {r.name for r in suite.positives} == {
+        "finetune", "retrain", "prune_weights", "prune_filters", "distill",
+    }  # fmt: skip
+    assert len({r.arch for r in suite.negatives}) >= 3
+    assert min(len(suite.positives), len(suite.negatives)) >= 12
+    assert suite.repeats == 3
