@@ -47,6 +47,21 @@ methods:
   - {method: picky}
 """
 
+UNTRAINED = """\
+name: untrained
+scenario: blobs
+api: label
+repeats: 1
+target: {recipe: drawn, model: wide}
+zoo:
+  positives:
+    - {recipe: nudged, copies: 4}
+  negatives:
+    - {recipe: drawn, copies: 4}
+methods:
+  - {method: grid}
+"""
+
 
 @dataclass(frozen=True)
 class Desk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class Drawn(Recipe):
         if log := os.environ.get("TOYS_MADE"):
             with Path(log).open("a") as file:
                 file.write(f"{self}\n")
+            time.sleep(float(os.environ.get("TOYS_SLEEP", "0")))
         if self.trouble == "raises":
             raise RuntimeError("no luck today")
         if self.trouble == "exits":

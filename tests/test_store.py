@@ -1,0 +1,245 @@
+"""Finished work on disk: right to the last byte, or made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import HERE, UNTRAINED, Bench, Desk
+from toys import Blobs, Drawn
+
+from fpbench.engine import store as stores
+from fpbench.engine.store import Store, sealed, sha256, unsealed
+
+CPU = torch.device("cpu")
+RECIPE = Drawn(scenario="blobs", model="wide", seed=3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Desk:
+    """A suite that is run in no time, because it trains nothing."""
+    desk = Desk(tmp_path)
+    desk.write(UNTRAINED)
+    return desk
+
+
+def keep(store: Store, scenario: Blobs | None = None) -> Path:
+    scenario = scenario or Blobs()
+    store.save(RECIPE, scenario, RECIPE.make(Bench()), {"utility": {"accuracy": 0.5}})
+    return store.folder(RECIPE, scenario)
+
+
+def leftovers(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.name.startswith(".tmp-")]
+
+
+def test_what_is_saved_is_loaded_to_the_bit(store):
+    keep(store)
+    loaded, made = store.load(RECIPE, Blobs(), CPU), RECIPE.make(Bench())
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert store.made(RECIPE, Blobs())["utility"] == {"accuracy": 0.5}
+    assert store.intact(RECIPE, Blobs())
+
+
+def test_a_loaded_model_is_frozen_and_ones_own(store):
+    keep(store)
+    one, other = (store.load(RECIPE, Blobs(), CPU) for _ in range(2))
+    assert not one.training
+    assert not any(p.requires_grad for p in one.parameters())
+    with torch.no_grad():
+        one[0].weight.zero_()
+    assert other[0].weight.any()
+
+
+def test_a_folder_tells_people_what_it_holds(store):
+    folder = keep(store)
+    told = json.loads((folder / "recipe.json").read_text())
+    assert told["model"] == "drawn(wide)#3"
+    assert told["lineage"][0]["digest"] == RECIPE.digest == folder.name
+
+
+def test_an_empty_store_has_nothing(store):
+    assert not store.intact(RECIPE, Blobs())
+    assert store.made(RECIPE, Blobs()) is None
+    assert store.trial("0" * 64) is None
+    assert not store.root.exists()
+
+
+def test_a_new_version_of_a_scenario_has_its_own_models(store):
+    @dataclass(frozen=True)
+    class Next(Blobs):
+        version = 2
+
+    keep(store)
+    assert not store.intact(RECIPE, Next())
+
+
+def truncate(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def flip(raw: bytes) -> bytes:
+    middle = len(raw) // 2
+    return raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
+
+
+def empty(raw: bytes) -> bytes:
+    return b""
+
+
+DAMAGES = [truncate, flip, empty, None]
+
+
+def damage(path: Path, how) -> None:
+    path.unlink() if how is None else path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("file", ["weights.safetensors", "made.json"])
+def test_a_damaged_model_is_set_aside_and_told(store, caplog, file, how):
+    folder = keep(store)
+    damage(folder / file, how)
+    assert not store.intact(RECIPE, Blobs())
+    assert not folder.exists()
+    (aside,) = folder.parent.glob("*.damaged-*")
+    assert f"drawn(wide)#3 was damaged in the store; set aside as {aside}" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "made.json"])
+def test_the_next_run_makes_a_damaged_model_again(untrained, monkeypatch, caplog, file):
+    first = untrained.run()
+    digest = first["target"]
+    (folder,) = (untrained.folder / "store" / "models").rglob(digest)
+    damage(folder / file, flip)
+    log = untrained.folder / "made.txt"
+    monkeypatch.setenv("TOYS_MADE", str(log))
+
+    second = untrained.run()
+    assert log.read_text() == "drawn(wide)#0\n"
+    assert "drawn(wide)#0 was damaged" in caplog.text
+    assert [t["matching_rates"] for t in second["trials"]] == [
+        t["matching_rates"] for t in first["trials"]
+    ]
+
+
+@pytest.mark.parametrize("how", [truncate, flip, empty])
+def test_a_damaged_trial_is_set_aside_and_tried_again(untrained, caplog, how):
+    first = untrained.run()
+    (file,) = (untrained.folder / "store" / "trials").rglob("*.json")
+    damage(file, how)
+    second = untrained.run()
+    assert "a trial's result was damaged" in caplog.text
+    assert [t["cached"] for t in second["trials"]] == [False]
+    assert second["trials"][0]["matching_rates"] == first["trials"][0]["matching_rates"]
+    assert [t["cached"] for t in untrained.run()["trials"]] == [True]
+
+
+def test_a_model_that_changes_while_it_is_used_is_not_used(store):
+    folder = keep(store)
+    damage(folder / "weights.safetensors", flip)
+    with pytest.raises(ValueError, match="changed in the store while it was being used"):
+        store.load(RECIPE, Blobs(), CPU)
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_ever_unpickled(store, tmp_path):
+    folder = keep(store)
+    raw = pickle.dumps({"0.weight": Bomb(tmp_path / "boom")})
+    (folder / "weights.safetensors").write_bytes(raw)
+    # Even by one who can seal: checksums keep out accidents, the format keeps out code.
+    made = store.made(RECIPE, Blobs())
+    (folder / "made.json").write_bytes(sealed({**made, "weights_sha256": sha256(raw)}))
+    with pytest.raises(ValueError, match="expected safetensors"):
+        store.load(RECIPE, Blobs(), CPU)
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "recipe.json", "made.json"])
+def test_a_crash_while_saving_leaves_nothing(store, monkeypatch, file):
+    real = stores.write
+
+    def write(path, data):
+        if path.name == file:
+            raise OSError("the disk is full")
+        real(path, data)
+
+    monkeypatch.setattr(stores, "write", write)
+    with pytest.raises(OSError, match="full"):
+        keep(store)
+    assert not store.intact(RECIPE, Blobs())
+    assert not leftovers(store.root)
+    monkeypatch.undo()
+    keep(store)
+    assert store.intact(RECIPE, Blobs())
+
+
+def test_a_crash_before_a_file_is_whole_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    stores.write(path, b"old")
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        stores.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert not leftovers(tmp_path)
+
+
+def test_what_a_killed_run_left_half_written_is_not_a_model(untrained):
+    first = untrained.run()
+    for folder in (untrained.folder / "store" / "models").rglob(first["target"]):
+        folder.rename(folder.with_name(".tmp-killed"))
+        (folder.with_name(".tmp-killed") / "made.json").unlink()
+    assert untrained.run()["trials"][0]["matching_rates"] == first["trials"][0]["matching_rates"]
+
+
+def test_a_seal_holds_for_its_content_alone():
+    raw = sealed({"rate": 0.25})
+    assert unsealed(raw) == {"rate": 0.25}
+    assert unsealed(raw.replace(b"0.25", b"0.75")) is None
+    assert unsealed(b'{"rate": 0.25}') is None
+    assert unsealed(b"[]") is None
+
+
+def test_two_runs_at_once_make_every_model_once(untrained):
+    log = untrained.folder / "made.txt"
+    environment = {**os.environ, "TOYS_MADE": str(log), "TOYS_SLEEP": "0.2"}
+    command = [
+        sys.executable, "-m", "fpbench.cli", "run", str(untrained.folder / "suite.yaml"),
+        "--store", str(untrained.folder / "store"), "--runs", str(untrained.folder / "runs"),
+        "--no-tracking", "--json", "-p", str(HERE / "toys.py"),
+    ]  # fmt: skip
+    runs = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    ends = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], ends
+    made = log.read_text().splitlines()
+    assert sorted(made) == ["drawn#1", "drawn#2", "drawn#3", "drawn#4", "drawn(wide)#0"]
+    one, other = (json.loads(out.splitlines()[-1])["methods"][0] for out, _ in ends)
+    assert one["aruc"] == other["aruc"]
