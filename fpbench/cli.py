@@ -134,13 +134,17 @@ def plan(
     plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk needed."""
-    from .builtin.reporters.tables import plan_as_json, show_plan
+    from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
     from .engine.plan import Plan
     from .engine.store import Store
 
     _, loaded = _load(suite, plugins, overrides, only)
     summary = Plan.of(loaded).summary(Store(store_dir))
-    _print(plan_as_json(summary)) if as_json else show_plan(summary)
+    if as_json:
+        _print(plan_as_json(summary))
+    else:
+        show_plan(summary)
+        show_cohorts(summary)
 
 
 @main.command("list")

@@ -76,9 +76,14 @@ def spelled(cls: type, name: str) -> str:
     schema = _adapter(cls, name).json_schema()
     if "enum" in schema:
         return " or ".join(str(choice) for choice in schema["enum"])
-    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}.get(
-        schema.get("type", ""), str(schema.get("type", "a value"))
-    )
+    words = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "a word",
+        "array": "a list",
+    }
+    kind = words.get(schema.get("type", ""), "a value")
     bounds = [
         f"{sign} {schema[key]}"
         for key, sign in (

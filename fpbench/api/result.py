@@ -87,6 +87,7 @@ class PlanSummary:
     missing:   models the store lacks, per recipe name.
     cohorts:   the missing models, in the groups they will be made in.
     trials:    trials per method label.
+    tasks:     by method label, what it will do, in words.
     bytes:     disk that the missing models will take.
     refusals:  by method label, why it does not apply.
     """
@@ -102,6 +103,7 @@ class PlanSummary:
     missing: Mapping[str, int]
     cohorts: tuple[tuple[Recipe, ...], ...]
     trials: Mapping[str, int]
+    tasks: Mapping[str, str]
     bytes: int
     refusals: Mapping[str, str]
 

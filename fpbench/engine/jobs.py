@@ -248,6 +248,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         ]
 
     content = {
+        "schema": "fpbench.trial/1",
         "method": trial.method.name,
         "fields": plain(trial.method),
         "source": _source(type(trial.method)),

@@ -116,9 +116,19 @@ class Plan:
             missing=Counter(r.name for r in missing),
             cohorts=tuple(tuple(group) for group in groups),
             trials=Counter(trial.label for trial in self.trials),
+            tasks={trial.label: _task(trial) for trial in self.trials},
             bytes=sum(sizes[r.arch] for r in missing),
             refusals=self.refusals,
         )
+
+
+def _task(trial: Trial) -> str:
+    """What a method will do, in words."""
+    text = f"{trial.method.n_queries} queries to each of {len(trial.suspects)} suspects"
+    text += f", answered with {trial.access}"
+    if trial.ensemble:
+        text += f"; learns from {len(trial.ensemble)} others"
+    return text
 
 
 def cohorts(recipes: Iterable[Recipe]) -> list[list[Recipe]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +19,8 @@ from .plan import Plan, cohorts
 from .record import record
 from .store import Store
 from .suite import Suite
+
+log = logging.getLogger("fpbench")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def run(suite: Suite, setting: Setting) -> Report:
     store, hook = setting.store, setting.hook
     started, began = datetime.now(UTC), time.perf_counter()
     plan = Plan.of(suite)
-    hook.fpbench_planned(plan=plan.summary(store))
+    tell(hook.fpbench_planned, plan=plan.summary(store))
 
     failures: dict[str, str] = {}
     make = partial(jobs.build, scenario=suite.scenario, store=store)
@@ -50,7 +53,7 @@ def run(suite: Suite, setting: Setting) -> Report:
         todo = [r for r in missing if r.digest not in failures]
         for built in setting.executor.map(make, cohorts(todo)):
             failures |= built.failures
-            hook.fpbench_built(built=built)
+            tell(hook.fpbench_built, built=built)
     _refuse_twins(suite, plan.models, store)
 
     results: list[Result] = []
@@ -59,7 +62,7 @@ def run(suite: Suite, setting: Setting) -> Report:
         trials = []
     for result in setting.executor.map(partial(jobs.attempt, store=store), trials):
         results.append(result)
-        hook.fpbench_attempted(result=result)
+        tell(hook.fpbench_attempted, result=result)
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
@@ -68,8 +71,16 @@ def run(suite: Suite, setting: Setting) -> Report:
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     report = Report(suite.name, setting.folder, data, tuple(results))
-    hook.fpbench_reported(report=report)
+    tell(hook.fpbench_reported, report=report)
     return report
+
+
+def tell(announcement: Callable[..., Any], **what: Any) -> None:
+    """Announce something; who fails to hear it must not take the run down."""
+    try:
+        announcement(**what)
+    except Exception:
+        log.exception("a reporter failed; the run goes on")
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

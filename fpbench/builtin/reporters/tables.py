@@ -40,12 +40,24 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     rows.add_row("  zoo", state)
     rows.add_row("", f"{sum(plan.positives.values())} positives   {counts(plan.positives)}")
     rows.add_row("", f"{sum(plan.negatives.values())} negatives   {counts(plan.negatives)}")
-    rows.add_row("  trials", f"{sum(plan.trials.values())}   {escape(counts(plan.trials))}")
-    rows.add_row("  split", f"{plan.judged[0]} + {plan.judged[1]} judged, "
-                            f"{plan.ensemble[0]} + {plan.ensemble[1]} to learn from")  # fmt: skip
+    rows.add_row(
+        "  split",
+        f"{plan.judged[0]} + {plan.judged[1]} judged, "
+        f"{plan.ensemble[0]} + {plan.ensemble[1]} to learn from",
+    )
+    for label, count in plan.trials.items():
+        rows.add_row(f"  {escape(label)}", f"{count} x {escape(plan.tasks[label])}")
     for label, reason in plan.refusals.items():
         rows.add_row(f"  {escape(label)}", f"n/a   {escape(reason)}")
     console.print(rows)
+
+
+def show_cohorts(plan: PlanSummary) -> None:
+    """Which models will be made together."""
+    console = Console(highlight=False, soft_wrap=True)
+    for i, cohort in enumerate(plan.cohorts, 1):
+        console.print(f"  cohort {i:3}  {len(cohort):3} x {cohort[0].kind}: {cohort[0]}"
+                      + (" ..." if len(cohort) > 1 else ""), markup=False)  # fmt: skip
 
 
 def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
@@ -63,6 +75,7 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
         "cohorts": [[str(recipe) for recipe in cohort] for cohort in plan.cohorts],
         "bytes": plan.bytes,
         "trials": dict(plan.trials),
+        "tasks": dict(plan.tasks),
         "refusals": dict(plan.refusals),
     }
 
