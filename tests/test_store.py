@@ -223,23 +223,38 @@ def test_a_seal_holds_for_its_content_alone():
     assert unsealed(b"[]") is None
 
 
-def test_two_runs_at_once_make_every_model_once(untrained):
-    log = untrained.folder / "made.txt"
+BUILDER = """\
+import sys
+from pathlib import Path
+import torch
+from toys import Blobs, Drawn
+from fpbench.engine.jobs import build
+from fpbench.engine.store import Store
+
+recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
+print("ready", flush=True)
+sys.stdin.readline()
+made = [build([r], scenario=Blobs(), store=Store(Path(sys.argv[1])), device="cpu") for r in recipes]
+print(sum(built.reused for built in made))
+"""
+
+
+def test_two_processes_at_once_make_every_model_once(store, tmp_path):
+    log = tmp_path / "made.txt"
     environment = {**os.environ, "TOYS_MADE": str(log), "TOYS_SLEEP": "0.2"}
-    command = [
-        sys.executable, "-m", "fpbench.cli", "run", str(untrained.folder / "suite.yaml"),
-        "--store", str(untrained.folder / "store"), "--runs", str(untrained.folder / "runs"),
-        "--no-tracking", "--json", "-p", str(HERE / "toys.py"),
-    ]  # fmt: skip
-    runs = [
+    both = [
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", BUILDER, str(store.root)],
+            cwd=HERE, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
         for _ in range(2)
-    ]
-    ends = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], ends
-    made = log.read_text().splitlines()
-    assert sorted(made) == ["drawn#1", "drawn#2", "drawn#3", "drawn#4", "drawn(wide)#0"]
-    one, other = (json.loads(out.splitlines()[-1])["methods"][0] for out, _ in ends)
-    assert one["aruc"] == other["aruc"]
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in both] == ["ready\n", "ready\n"]
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    reused = [int(process.communicate(timeout=60)[0]) for process in both]
+    assert sum(reused) == 5
+    assert sorted(log.read_text().split()) == [f"drawn#{seed}" for seed in range(5)]
+    recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
+    assert all(store.intact(recipe, Blobs()) for recipe in recipes)
