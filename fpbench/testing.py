@@ -20,7 +20,7 @@ from torch import nn
 from .api.fingerprinter import Fingerprint, Fingerprinter
 from .api.oracle import Access
 from .api.scenario import Scenario
-from .engine.jobs import checked_rate
+from .engine.attempt import checked_rate
 from .toys import TOYS, Zoo, toy_zoo
 
 N_QUERIES = 12

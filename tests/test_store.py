@@ -228,7 +228,7 @@ import sys
 from pathlib import Path
 import torch
 from toys import Blobs, Drawn
-from fpbench.engine.jobs import build
+from fpbench.engine.build import build
 from fpbench.engine.store import Store
 
 recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]

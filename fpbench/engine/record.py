@@ -22,7 +22,7 @@ from .. import metrics
 from ..api.fields import plain
 from ..api.recipe import Recipe
 from ..api.result import Result
-from .jobs import device_name, versions
+from .facts import device_name, versions
 from .plan import Plan
 from .store import Store, sha256, write
 from .suite import Variant

@@ -14,7 +14,8 @@ from typing import Any
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.result import Executor, Report, Result
-from . import jobs
+from .attempt import attempt, without
+from .build import build
 from .plan import Plan, cohorts
 from .record import record
 from .store import Store
@@ -42,7 +43,7 @@ def run(suite: Suite, setting: Setting) -> Report:
     tell(hook.fpbench_planned, plan=plan.summary(store))
 
     failures: dict[str, str] = {}
-    make = partial(jobs.build, scenario=suite.scenario, store=store)
+    make = partial(build, scenario=suite.scenario, store=store)
     for generation in plan.generations():
         missing = [r for r in generation if not store.intact(r, suite.scenario)]
         failures |= {
@@ -57,10 +58,10 @@ def run(suite: Suite, setting: Setting) -> Report:
     _refuse_twins(suite, plan.models, store)
 
     results: list[Result] = []
-    trials = [jobs.without(trial, set(failures)) for trial in plan.trials]
+    trials = [without(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
-    for result in setting.executor.map(partial(jobs.attempt, store=store), trials):
+    for result in setting.executor.map(partial(attempt, store=store), trials):
         results.append(result)
         tell(hook.fpbench_attempted, result=result)
 

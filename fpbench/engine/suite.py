@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ..api.errors import FieldError, SuiteError, did_you_mean
-from ..api.fields import Count, Share, checked, hints
+from ..api.errors import SuiteError, did_you_mean
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
-from .registry import Offer, Registry
+from .entry import MAX_MODELS, Entries
+from .registry import Registry
+from .schema import Schema, validated
 from .source import Path_, Source, override
 
-MAX_MODELS = 1_000_000
 SEEDS_PER_ZOO = 1000
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Zoo(_Part):
-    """The suspects.
-
-    split:    the share of each kind that methods may learn from; the rest is judged.
-    stratify: split every kind alike; false draws from all positives, and from all negatives.
-    seed:     another zoo of the same recipes.
-    """
-
-    split: Share = 0.5
-    stratify: bool = True
-    seed: Count = 0
-    positives: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    negatives: Annotated[list[dict[str, Any]], Field(min_length=1)]
-
-
-class Schema(_Part):
-    """The keys of a suite file."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    scenario: str | dict[str, Any]
-    api: Literal["label", "probs", "output"]
-    seed: Count = 0
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 5
-    recipes: dict[str, dict[str, Any]] = {}
-    target: dict[str, Any]
-    zoo: _Zoo
-    methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -123,16 +84,15 @@ class Suite:
         return suite
 
 
-class _Reader:
-    """Reads one source against one registry."""
+class _Reader(Entries):
+    """Reads a whole suite."""
 
     def __init__(self, source: Source, registry: Registry) -> None:
-        self.source = source
-        self.registry = registry
+        super().__init__(source, registry)
         self.places: dict[str, str] = {}
 
     def suite(self, overrides: tuple[str, ...]) -> Suite:
-        file = self._schema()
+        file = validated(self.source)
         scenario = self._scenario(file.scenario)
         api = Access[file.api.upper()]
         if api not in scenario.offers:
@@ -158,52 +118,13 @@ class _Reader:
             places=self.places, **sides,
         )  # fmt: skip
 
-    def _schema(self) -> Schema:
-        try:
-            return Schema.model_validate(self.source.data)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-        path = tuple(p for p in first["loc"] if p not in ("str", "dict[str,any]"))
-        where, found = self.source.where(path), first["input"]
-        if first["type"] == "missing":
-            raise SuiteError(f"expected a key {path[-1]!r}, found none", where)
-        if first["type"] == "extra_forbidden":
-            known = (_Zoo if path[0] == "zoo" else Schema).model_fields
-            raise SuiteError(
-                f"no key {path[-1]!r} in a suite; {did_you_mean(str(path[-1]), known)}", where
-            )
-        if first["type"] == "too_short":
-            what = {"negatives": "negative suspect", "positives": "positive suspect"}
-            raise SuiteError(
-                f"expected at least one {what.get(str(path[-1]), 'method')}, got none", where
-            )
-        reason = first["msg"].removeprefix("Input should be ")
-        raise SuiteError(f"{path[-1]}: expected {reason}, got {found!r}", where)
-
-    # ── one entry: the first key names a class, the others are its fields ─────────
-
-    def _named(
-        self, word: str, what: str, entry: Mapping[str, Any], path: Path_,
-        offers: Mapping[str, Offer[Any]],
-    ) -> Offer[Any]:  # fmt: skip
-        if word not in entry:
-            raise SuiteError(
-                f"expected a key {word!r} that names a {what}", self.source.where(path)
-            )
-        name = entry[word]
-        if not isinstance(name, str) or name not in offers:
-            raise SuiteError(
-                self.registry.missing(what, str(name), offers), self.source.where((*path, word))
-            )
-        return offers[name]
-
     def _scenario(self, entry: str | dict[str, Any]) -> Scenario:
         named = {"scenario": entry} if isinstance(entry, str) else entry
         path: Path_ = ("scenario",)
-        cls = self._named("scenario", "scenario", named, path, self.registry.scenarios).cls
+        cls = self.named("scenario", "scenario", named, path, self.registry.scenarios).cls
         fields = {key: value for key, value in named.items() if key != "scenario"}
-        self._check_keys(cls, fields, path)
-        scenario: Scenario = self._build(cls, fields, path)
+        self.check_keys(cls, fields, path)
+        scenario: Scenario = self.build(cls, fields, path)
         return scenario
 
     def _check_defaults(self, defaults: Mapping[str, Mapping[str, Any]]) -> None:
@@ -212,11 +133,11 @@ class _Reader:
             if name not in self.registry.recipes:
                 text = self.registry.missing("recipe", name, self.registry.recipes)
                 raise SuiteError(text, self.source.where(path))
-            self._check_keys(self.registry.recipes[name].cls, fields, path)
+            self.check_keys(self.registry.recipes[name].cls, fields, path)
 
     def _target(self, file: Schema, scenario: Scenario, base: int) -> Recipe:
         path: Path_ = ("target",)
-        cls = self._named("recipe", "recipe", file.target, path, self.registry.recipes).cls
+        cls = self.named("recipe", "recipe", file.target, path, self.registry.recipes).cls
         if cls.needs_parent:
             raise SuiteError(
                 f"expected a recipe that starts from nothing, got {cls.name}",
@@ -234,19 +155,19 @@ class _Reader:
     ) -> Iterator[Recipe]:  # fmt: skip
         for i, entry in enumerate(entries):
             at: Path_ = path if path == ("target",) else (*path, i)
-            cls = self._named("recipe", "recipe", entry, at, self.registry.recipes).cls
+            cls = self.named("recipe", "recipe", entry, at, self.registry.recipes).cls
             if path != ("target",) and cls.needs_parent is (parent is None):
                 expected = "is made from the target" if parent else "starts from nothing"
                 raise SuiteError(
                     f"expected a recipe that {expected} among the {path[-1]}, got {cls.name}",
                     self.source.where(at),
                 )
-            copies = self._checked_word("copies", entry, at)
+            copies = self.whole("copies", entry, at, SEEDS_PER_ZOO - 1)
             seeds = [base] if copies is None else [base + k for k in range(1, copies + 1)]
-            for fields, _ in self._each(entry, at, cls, {"recipe", "copies"}):
+            for fields, _ in self.each(entry, at, cls, {"recipe", "copies"}):
                 for seed in seeds:
                     merged = {"seed": seed, **defaults.get(cls.name, {}), **fields}
-                    recipe: Recipe = self._build(
+                    recipe: Recipe = self.build(
                         cls, merged, at, scenario=str(scenario), parent=parent
                     )
                     self._place(recipe, scenario, at)
@@ -277,9 +198,9 @@ class _Reader:
         labels: dict[str, str] = {}
         for i, entry in enumerate(entries):
             at: Path_ = ("methods", i)
-            offer = self._named("method", "method", entry, at, self.registry.methods)
+            offer = self.named("method", "method", entry, at, self.registry.methods)
             words = {"method", "label", "ensemble"}
-            for fields, swept in self._each(entry, at, offer.cls, words, extra={"ensemble"}):
+            for fields, swept in self.each(entry, at, offer.cls, words, extra={"ensemble"}):
                 ensemble = fields.pop("ensemble", entry.get("ensemble"))
                 if ensemble is not None and (
                     not isinstance(ensemble, int) or ensemble < 2 or ensemble % 2
@@ -300,130 +221,5 @@ class _Reader:
                         where,
                     )
                 labels[label] = where
-                method = self._build(offer.cls, fields, at)
+                method = self.build(offer.cls, fields, at)
                 yield Variant(label, method, ensemble, where, offer.source)
-
-    # ── sweeps and fields ─────────────────────────────────────────────────────────
-
-    def _checked_word(self, word: str, entry: Mapping[str, Any], path: Path_) -> int | None:
-        value = entry.get(word)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < SEEDS_PER_ZOO:
-            raise SuiteError(
-                f"{word}: expected a whole number from 1 to {SEEDS_PER_ZOO - 1}, got {value!r}",
-                self.source.where((*path, word)),
-            )
-        return value
-
-    def _each(
-        self, entry: Mapping[str, Any], path: Path_, cls: type, words: set[str],
-        extra: set[str] = frozenset(),  # type: ignore[assignment]
-    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:  # fmt: skip
-        """The entry's fields, once per element of the product of `each:`, and the swept ones."""
-        fixed = {k: _fraction(v) for k, v in entry.items() if k not in words | {"each"}}
-        self._check_keys(cls, fixed, path, words | {"each"})
-        each = entry.get("each", {})
-        at: Path_ = (*path, "each")
-        if not isinstance(each, dict):
-            raise SuiteError(
-                f"each: expected keys with lists of values, got {each!r}", self.source.where(at)
-            )
-        self._check_keys(cls, each, at, extra)
-        for key in each:
-            if key in fixed:
-                raise SuiteError(
-                    f"expected {key!r} once, got it in `each:` too", self.source.where((*at, key))
-                )
-        values = [self._values(value, (*at, key)) for key, value in each.items()]
-        if (count := math.prod(map(len, values))) > MAX_MODELS:
-            raise SuiteError(
-                f"each: expected at most {MAX_MODELS:,} combinations, got {count:,}",
-                self.source.where(at),
-            )
-        for combination in itertools.product(*values):
-            swept = dict(zip(each, combination, strict=True))
-            yield {**fixed, **swept}, swept
-
-    def _values(self, value: Any, path: Path_) -> list[Any]:
-        where = self.source.where(path)
-        if isinstance(value, list) and value:
-            return [_fraction(v) for v in value]
-        if not isinstance(value, dict) or list(value) != ["range"]:
-            raise SuiteError(
-                f"expected a list of values or {{range: [first, last, step]}}, got {value!r}", where
-            )
-        try:
-            first, last, step = map(_exact, value["range"])
-            count = (last - first) // step + 1
-            if count < 1:
-                raise ValueError
-        except (ValueError, TypeError, ZeroDivisionError):
-            raise SuiteError(
-                "range: expected [first, last, step] that reaches its last value, such as "
-                f"[0.1, 0.9, 0.1] or [1/16, 15/16, 1/16], got {value['range']!r}",
-                where,
-            ) from None
-        if count > 10_000:
-            raise SuiteError(f"range: expected at most 10,000 values, got {count:,}", where)
-        numbers = [first + i * step for i in range(count)]
-        whole = all(n.denominator == 1 for n in numbers)
-        return [int(n) if whole else float(n) for n in numbers]
-
-    def _check_keys(
-        self,
-        cls: type,
-        fields: Mapping[str, Any],
-        path: Path_,
-        words: set[str] = frozenset(),  # type: ignore[assignment]
-    ) -> None:
-        known = [name for name in hints(cls) if name not in ("scenario", "parent")]
-        for key in fields:
-            if key not in known and key not in words:
-                raise SuiteError(
-                    f"no key {key!r} in {cls.name}; {did_you_mean(key, {*known, *words})}",  # type: ignore[attr-defined]
-                    self.source.where((*path, key)),
-                )
-
-    def _build(self, cls: type, fields: Mapping[str, Any], path: Path_, **given: Any) -> Any:
-        """Make an instance; what its fields or its own check refuse is told at its place."""
-
-        def where(field: str) -> str:
-            shared = ("recipes", getattr(cls, "name", ""), field)
-            for place in ((*path, field), (*path, "each", field), shared):
-                if place in self.source.places:
-                    return self.source.places[place]
-            return self.source.where(path)
-
-        required = [
-            f.name
-            for f in dataclasses.fields(cls)
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        for name in required:
-            if name not in fields and name not in given:
-                raise SuiteError(
-                    f"expected a key {name!r} for {cls.name}, found none",  # type: ignore[attr-defined]
-                    self.source.where(path),
-                )
-        try:
-            checked_fields = {name: checked(cls, name, value) for name, value in fields.items()}
-            return cls(**checked_fields, **given)
-        except FieldError as error:
-            raise SuiteError(f"{error.field}: {error.message}", where(error.field)) from None
-        except (ValueError, TypeError) as error:
-            raise SuiteError(f"{cls.name}: {error}", self.source.where(path)) from None  # type: ignore[attr-defined]
-
-
-def _exact(value: Any) -> Fraction:
-    """0.1 as one tenth; text only if it is a fraction, for 1e999999999 would never end."""
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+/[0-9]+", value):
-        raise ValueError
-    return Fraction(str(value))
-
-
-def _fraction(value: Any) -> Any:
-    """1/16 as a number; anything else as it is."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+/0*[1-9][0-9]*", value):
-        return float(Fraction(value))
-    return value

@@ -1,0 +1,25 @@
+"""What a result depends on besides the suite: versions, devices."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from functools import cache
+
+import torch
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of everything a result may depend on."""
+    names = ("fpbench", "torch", "numpy", "scikit-learn", "safetensors")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **found}
+
+
+@cache
+def device_name(device: str) -> str:
+    """What a device is called in results: "cpu", or the GPU's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return device

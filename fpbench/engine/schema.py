@@ -1,0 +1,68 @@
+"""The keys of a suite file, and what is said when one is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..api.errors import SuiteError, did_you_mean
+from ..api.fields import Count, Share
+from .source import Source
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Zoo(_Part):
+    """The suspects.
+
+    split:    the share of each kind that methods may learn from; the rest is judged.
+    stratify: split every kind alike; false draws from all positives, and from all negatives.
+    seed:     another zoo of the same recipes.
+    """
+
+    split: Share = 0.5
+    stratify: bool = True
+    seed: Count = 0
+    positives: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    negatives: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class Schema(_Part):
+    """The keys of a suite file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    scenario: str | dict[str, Any]
+    api: Literal["label", "probs", "output"]
+    seed: Count = 0
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 5
+    recipes: dict[str, dict[str, Any]] = {}
+    target: dict[str, Any]
+    zoo: _Zoo
+    methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+def validated(source: Source) -> Schema:
+    """A source's keys, checked; raises SuiteError at the first that is wrong."""
+    try:
+        return Schema.model_validate(source.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    path = tuple(p for p in first["loc"] if p not in ("str", "dict[str,any]"))
+    where, found = source.where(path), first["input"]
+    if first["type"] == "missing":
+        raise SuiteError(f"expected a key {path[-1]!r}, found none", where)
+    if first["type"] == "extra_forbidden":
+        known = (_Zoo if path[0] == "zoo" else Schema).model_fields
+        raise SuiteError(
+            f"no key {path[-1]!r} in a suite; {did_you_mean(str(path[-1]), known)}", where
+        )
+    if first["type"] == "too_short":
+        what = {"negatives": "negative suspect", "positives": "positive suspect"}
+        raise SuiteError(
+            f"expected at least one {what.get(str(path[-1]), 'method')}, got none", where
+        )
+    reason = first["msg"].removeprefix("Input should be ")
+    raise SuiteError(f"{path[-1]}: expected {reason}, got {found!r}", where)
