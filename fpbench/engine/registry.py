@@ -116,7 +116,8 @@ def _checked(cls: Any, base: type) -> type:
         raise TypeError(f"expected a subclass of {base.__name__}, got {cls!r}")
     if not isinstance(getattr(cls, "name", None), str):
         raise TypeError(f"expected {cls.__qualname__} to have a name, found none")
-    hints(cls)  # raises NameError for a type that is misspelt
+    found: Any = cls
+    hints(found)  # raises NameError for a type that is misspelt
     return cls
 
 
