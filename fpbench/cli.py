@@ -7,15 +7,11 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from . import __version__
-
-if TYPE_CHECKING:
-    from .engine.registry import Registry
-    from .engine.suite import Suite
+from . import __version__, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -81,6 +77,10 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
+def _print(value: Any) -> None:
+    click.echo(json.dumps(value, default=str))
+
+
 @main.command()
 @_SUITE
 @_STORE
@@ -106,15 +106,16 @@ def run(
     from .engine.run import run as run_suite
     from .engine.store import Store
 
-    registry, loaded = _load(suite, plugins, overrides, only)
+    registry, loaded = launch.load(suite, plugins, overrides, only)
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
-    where = _device(device)
+    where = launch.device(device)
     setting = Setting(
-        store=Store(store_dir), folder=_new_folder(runs_dir / loaded.name),
-        executor=_executor(registry, executor, where), hook=registry.manager.hook, device=where,
+        store=Store(store_dir), folder=launch.new_folder(runs_dir / loaded.name),
+        executor=launch.executor(registry, executor, where), hook=registry.manager.hook,
+        device=where,
     )  # fmt: skip
     with terminal:
         report = run_suite(loaded, setting)
@@ -138,7 +139,7 @@ def plan(
     from .engine.plan import Plan
     from .engine.store import Store
 
-    _, loaded = _load(suite, plugins, overrides, only)
+    _, loaded = launch.load(suite, plugins, overrides, only)
     summary = Plan.of(loaded).summary(Store(store_dir))
     if as_json:
         _print(plan_as_json(summary))
@@ -155,7 +156,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
     from .builtin.reporters.tables import show_list
     from .engine.describe import listed
 
-    rows = listed(_registry(plugins))
+    rows = listed(launch.registry(plugins))
     _print(rows) if as_json else show_list(rows)
 
 
@@ -168,7 +169,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     from .builtin.reporters.tables import show_description
     from .engine.describe import described
 
-    entry = described(_registry(plugins), name)
+    entry = described(launch.registry(plugins), name)
     _print(entry) if as_json else show_description(entry)
 
 
@@ -182,7 +183,7 @@ def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     from .builtin.reporters.tables import show_checks
     from .testing import run_checks
 
-    registry = _registry(plugins)
+    registry = launch.registry(plugins)
     if method not in registry.methods:
         raise PluginError(registry.missing("method", method, registry.methods))
     outcomes = run_checks(registry.methods[method].cls)
@@ -210,64 +211,6 @@ def sync(run_folder: Path, as_json: bool) -> None:
 
     sent = send(run_folder)
     _print(sent) if as_json else click.echo(f"in MLflow: {sent['url']}")
-
-
-# ── what the commands share ───────────────────────────────────────────────────────
-
-
-def _print(value: Any) -> None:
-    click.echo(json.dumps(value, default=str))
-
-
-def _registry(plugins: tuple[Path, ...]) -> Registry:
-    from .engine.registry import Registry
-
-    return Registry.load(plugins)
-
-
-def _load(
-    suite: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], only: tuple[str, ...]
-) -> tuple[Registry, Suite]:
-    from .engine.suite import Suite
-
-    registry = _registry(plugins)
-    return registry, Suite.load(suite, registry, overrides=overrides, only=only)
-
-
-def _device(device: str | None) -> str:
-    """The device asked for, if it is there; else the first GPU, else the CPU."""
-    import torch
-
-    from .api.errors import ResourceError
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ResourceError(
-            f"--device {device}: expected a device that is there: {reason}"
-        ) from None
-    return device
-
-
-def _executor(registry: Registry, name: str, device: str) -> Any:
-    from .api.errors import SuiteError
-
-    executor = registry.manager.hook.fpbench_executor(name=name, devices=[device])
-    if executor is None:
-        raise SuiteError(f"no executor {name!r}; expected inline", "--executor")
-    return executor
-
-
-def _new_folder(parent: Path) -> Path:
-    """runs/<suite>/<id>: ids sort by time and never collide."""
-    import secrets
-    from datetime import UTC, datetime
-
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return parent / f"{stamp}-{secrets.token_hex(2)}"
 
 
 if __name__ == "__main__":

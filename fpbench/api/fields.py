@@ -43,7 +43,7 @@ def hints(cls: type[Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _adapter(cls: type, name: str) -> TypeAdapter[Any]:
+def _adapter(cls: type[Any], name: str) -> TypeAdapter[Any]:
     return TypeAdapter(hints(cls)[name])
 
 
@@ -52,14 +52,13 @@ def validate(instance: object, skip: frozenset[str] = frozenset()) -> None:
 
     Raises FieldError, naming the field, what was expected and what was found.
     """
-    for name in hints(type(instance)):
+    cls: type[Any] = type(instance)
+    for name in hints(cls):
         if name not in skip:
-            object.__setattr__(
-                instance, name, checked(type(instance), name, getattr(instance, name))
-            )
+            object.__setattr__(instance, name, checked(cls, name, getattr(instance, name)))
 
 
-def checked(cls: type, name: str, value: Any) -> Any:
+def checked(cls: type[Any], name: str, value: Any) -> Any:
     """One field's value, converted to its type; raises FieldError."""
     if isinstance(value, bool) and hints(cls)[name] is not bool:
         # pydantic would take True for 1; in a suite that is a slip of the pen.
@@ -71,7 +70,7 @@ def checked(cls: type, name: str, value: Any) -> Any:
         raise FieldError(name, f"expected {reason}, got {value!r}") from None
 
 
-def spelled(cls: type, name: str) -> str:
+def spelled(cls: type[Any], name: str) -> str:
     """A field's type, as a person would write it in a suite."""
     schema = _adapter(cls, name).json_schema()
     if "enum" in schema:

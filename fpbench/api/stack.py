@@ -24,7 +24,7 @@ class Stack:
     """
 
     def __init__(self, models: Sequence[nn.Module], *, trainable: bool = False) -> None:
-        params, buffers = stack_module_state(list(models))  # type: ignore[no-untyped-call]
+        params, buffers = stack_module_state(list(models))
         self.params: dict[str, Tensor] = {
             name: p.detach().clone().requires_grad_(trainable) for name, p in params.items()
         }

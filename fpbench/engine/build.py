@@ -19,9 +19,6 @@ from .facts import device_name, versions
 from .plan import derived_seed
 from .store import Store
 
-# Adam's moments of a dead unit decay into denormal numbers, on which CPUs are many times slower.
-torch.set_flush_denormal(True)
-
 
 class Bench:
     """The lab that recipes work in: parents from the store, seeds from digests."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from fpbench import (
@@ -47,11 +48,13 @@ class MetaV(Fingerprinter):
                  "full" averages over the whole ensemble (equation 1).
     hidden:      widths of the meta-verifier's hidden layers. "Three-layer, hidden layer size of
                  100" is read as the paper reads its own 31-100-1 network: one hidden layer.
-    init:        where queries start: w from N(0, init_std^2), or "data", inputs of the public
-                 pool. The paper does not say.
-    init_std:    standard deviation of w when `init` is "normal"; not given in the paper.
-    standardize: before the meta-verifier, subtract from every output the ensemble's mean and
-                 divide by its spread; not in the paper, off by default.
+    init_std:    w is drawn from N(0, init_std^2); not given in the paper.
+    data_share:  the share of queries that start from inputs of the public pool instead, drawn
+                 to 0.9 of their distance from the range's middle; not in the paper.
+    reads:       what the meta-verifier is shown of a reply y: "replies", y itself, as in the
+                 paper; "standardized", y less the ensemble's mean, by its spread; "distances",
+                 log(1 + 10 |y - F(x)| / s) - 1 with s the ensemble's median |y - F(x)|, so that
+                 it sees how far from the target a reply is. The last two are not in the paper.
     dropout:     on the meta-verifier's hidden layers while it is trained; not in the paper.
     """
 
@@ -64,9 +67,9 @@ class MetaV(Fingerprinter):
     lr: PositiveFloat = 1e-3
     objective: Literal["sampled", "full"] = "sampled"
     hidden: tuple[Positive, ...] = (100,)
-    init: Literal["normal", "data"] = "normal"
     init_std: NonNegativeFloat = 1.0
-    standardize: bool = False
+    data_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reads: Literal["replies", "standardized", "distances"] = "replies"
     dropout: Probability = 0.0
 
     def construct(self, case: Case) -> Fingerprint:
@@ -76,60 +79,81 @@ class MetaV(Fingerprinter):
         optimizers = [torch.optim.Adam(p, lr=self.lr) for p in ([w], judge.parameters())]
         scale = torch.zeros(()), torch.ones(())
         for step in range(self.steps):
-            x = _queries(w, case)
-            target, positives, negatives = self._answers(x, case)
-            if self.standardize and (self.objective == "full" or step % REFRESH == 0):
-                scale = _scale(x, case)
+            answers, negatives = self._answers(_queries(w, case), case)
+            if self.reads != "replies":
+                if self.objective == "full":
+                    scale = self._scale(answers)
+                elif step % REFRESH == 0:
+                    scale = self._scale(_everyone(w, case))
+                if self.reads == "distances":
+                    scale = answers[:1], scale[1]
             # -(log p+(F) + E log p+(M+) + E log p-(M-)): equation 1, or one draw of it.
-            loss = -sum(
-                judge((answers - scale[0]) / scale[1]).log_softmax(-1)[:, side].mean()
-                for answers, side in ((target, 1), (positives, 1), (negatives, 0))
-            )
+            verdicts = judge(self._read(answers, *scale)).log_softmax(-1)
+            first = len(verdicts) - negatives
+            loss = -(verdicts[0, 1] + verdicts[1:first, 1].mean() + verdicts[first:, 0].mean())
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
 
-        x = _queries(w, case).detach()
-        if self.standardize:
-            scale = _scale(x, case)
-        evidence = {"mean": scale[0], "spread": scale[1], **judge.state_dict()}
-        return Fingerprint(x.cpu(), {name: t.detach().cpu() for name, t in evidence.items()})
+        if self.reads != "replies":
+            scale = self._scale(_everyone(w, case))
+        evidence = {"centre": scale[0], "spread": scale[1], **judge.state_dict()}
+        return Fingerprint(
+            _queries(w, case).detach().cpu(),
+            {name: t.detach().cpu() for name, t in evidence.items()},
+        )
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
         weights = dict(fingerprint.evidence)
-        mean, spread = weights.pop("mean"), weights.pop("spread")
+        centre, spread = weights.pop("centre"), weights.pop("spread")
         judge = verifier(replies.numel(), self.hidden, self.dropout).eval()
         judge.load_state_dict(weights)
         with torch.no_grad():
-            return float(judge((replies.flatten()[None] - mean) / spread).softmax(-1)[0, 1])
+            verdict = judge(self._read(replies.flatten()[None], centre, spread))
+            return float(verdict.softmax(-1)[0, 1])
 
     def _start(self, case: Case) -> Tensor:
         """The first w, (n_queries, *input_shape)."""
-        if self.init == "normal":
-            return self.init_std * torch.randn(
-                self.n_queries, *case.scenario.input_shape, generator=case.rng
-            )
+        w = self.init_std * torch.randn(
+            self.n_queries, *case.scenario.input_shape, generator=case.rng
+        )
         inputs = case.scenario.data("public").inputs
-        drawn = inputs[torch.randint(len(inputs), (self.n_queries,), generator=case.rng)]
+        count = round(self.data_share * self.n_queries)
+        drawn = inputs[torch.randint(len(inputs), (count,), generator=case.rng)]
         low, high = case.scenario.input_range
-        # Just inside the box: atanh of its border is infinite.
-        return (0.999 * (2 * (drawn - low) / (high - low) - 1)).atanh()
+        # Inside the box: on its border atanh is infinite, and near it tanh has no gradient.
+        w[:count] = (0.9 * (2 * (drawn - low) / (high - low) - 1)).atanh()
+        return w
 
-    def _answers(self, x: Tensor, case: Case) -> tuple[Tensor, Tensor, Tensor]:
-        """What F, the positives and the negatives of this step reply: (models, N * d_out)."""
+    def _answers(self, x: Tensor, case: Case) -> tuple[Tensor, int]:
+        """What F, this step's positives and its negatives reply, a row each; how many of the
+        last."""
         ensemble = case.ensemble
         assert ensemble is not None, "the harness gives an ensemble to who needs one"
-        target = _seen(case.target(x)[None], case)
+        target = case.target(x)[None]
         if self.objective == "full":
             positives, negatives = ensemble.outputs(x)
-            return target, _seen(positives, case), _seen(negatives, case)
-        drawn = [
-            side[int(torch.randint(len(side), (), generator=case.rng))]
-            for side in (ensemble.positives, ensemble.negatives)
-        ]
-        return target, *(_seen(model(x)[None], case) for model in drawn)  # type: ignore[return-value]
+        else:
+            positives, negatives = (
+                side[int(torch.randint(len(side), (), generator=case.rng))](x)[None]
+                for side in (ensemble.positives, ensemble.negatives)
+            )
+        return _seen(torch.cat([target, positives, negatives]), case), len(negatives)
+
+    def _scale(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and spread of every reply over F (the first row) and the ensemble."""
+        answers = answers.detach()
+        if self.reads == "distances":
+            return answers[0], (answers - answers[0]).abs().median(0).values + 1e-3
+        return answers.mean(0), answers.std(0) + 1e-3
+
+    def _read(self, answers: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+        """Replies (models, N * d_out) as the meta-verifier is shown them."""
+        if self.reads == "distances":
+            return (10 * (answers - centre).abs() / spread).log1p() - 1
+        return (answers - centre) / spread
 
 
 def verifier(inputs: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
@@ -152,11 +176,11 @@ def _seen(outputs: Tensor, case: Case) -> Tensor:
 
 
 @torch.no_grad()
-def _scale(x: Tensor, case: Case) -> tuple[Tensor, Tensor]:
-    """Mean and spread of every output over the ensemble and the target: (N * d_out,) each."""
+def _everyone(w: Tensor, case: Case) -> Tensor:
+    """What F and the whole ensemble reply, F first."""
     assert case.ensemble is not None
-    answers = _seen(torch.cat([case.target(x)[None], *case.ensemble.outputs(x)]), case)
-    return answers.mean(0), answers.std(0) + 1e-3
+    x = _queries(w, case)
+    return _seen(torch.cat([case.target(x)[None], *case.ensemble.outputs(x)]), case)
 
 
 @hookimpl

@@ -122,7 +122,7 @@ class PruneFilters(_Prune):
         hidden = dict(model.named_modules())
         del hidden[last_layer(model)]
         kinds = CONVS if any(isinstance(m, CONVS) for m in hidden.values()) else (nn.Linear,)
-        layers = {n: m for n, m in hidden.items() if isinstance(m, kinds)}
+        layers: dict[str, nn.Module] = {n: m for n, m in hidden.items() if isinstance(m, kinds)}
         follower = _norms_after(model, layers, lab)
         masks: Masks = {}
         for name, module in layers.items():

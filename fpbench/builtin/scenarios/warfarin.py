@@ -23,7 +23,7 @@ WEIGHT_KG = (30.0, 240.0)
 # Models answer in standard doses; the mean and spread of the table, in mg/week, rounded.
 MEAN, SPREAD = 32.0, 17.0
 
-SHARES = {"train": 0.45, "public": 0.40, "test": 0.15}
+SHARES = {"train": 0.20, "public": 0.65, "test": 0.15}
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -39,8 +39,8 @@ class Warfarin(Regression):
     """The weekly dose of warfarin from 31 features of 5,741 patients.
 
     Inputs: height and weight from fixed ranges to [-1, 1], yes/no features as 1 and -1.
-    Outputs: (dose - 32) / 17, dose in mg/week. The rows are dealt once, for good: 45 % to the
-    owner ("train"), 40 % to the attacker ("public"), 15 % to "test". "irrelevant" is another
+    Outputs: (dose - 32) / 17, dose in mg/week. The rows are dealt once, for good: 20 % to the
+    owner ("train"), 65 % to the attacker ("public"), 15 % to "test". "irrelevant" is another
     regression: scikit-learn's diabetes data (442 patients, disease progression), its ten
     features repeated until there are 31.
 
