@@ -46,7 +46,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
         for name, figure in (("curves", _curves(methods)), ("overlay", _overlay(methods, title))):
             for ending, about in (("svg", {"Date": None}), ("png", {})):
                 file = folder / "figures" / f"{name}.{ending}"
-                figure.savefig(file, dpi=150, bbox_inches="tight", metadata=about)
+                figure.savefig(file, dpi=130, metadata=about)
                 drawn.append(file)
     return drawn
 
@@ -80,7 +80,7 @@ def _overlay(methods: Sequence[Mapping[str, Any]], title: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     handles, names = [], []
     for rank, method in enumerate(methods):
@@ -99,7 +99,7 @@ def _overlay(methods: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes.set_xlabel("threshold ρ")
     axes.set_ylabel("share of suspects judged rightly")
     axes.set_title(title, parse_math=False)
-    legend = axes.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend = figure.legend(handles, names, loc="outside right center", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
