@@ -1,4 +1,4 @@
-"""Photograph MLflow's chart page with Chromium: `python docs/images/shoot.py URL PICTURE.png`.
+"""Photograph MLflow's chart page with Chromium: `shoot.py URL PICTURE.png CURVES`.
 
 Speaks to the browser over a pipe (--remote-debugging-pipe), so that no driver is needed: the
 page loads in real time, its side panels are put away, and the picture is taken once every
@@ -27,7 +27,20 @@ TIDY = """(() => {
   style.textContent = '.modebar, [data-component-id*="assistant"] { display: none !important }';
   document.head.append(style);
 })()"""
-DRAWN = "document.querySelectorAll('.scatterlayer .trace path.js-line').length"
+DRAWN = """Math.min(...['curve/robustness', 'curve/uniqueness'].map(name => new Set(
+  [...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]
+    .filter(card => card.textContent.startsWith(name))
+    .flatMap(card => [...card.querySelectorAll('path.js-line')].map(line => line.style.stroke))
+).size))"""
+"""How many curves, told by their colours, the emptier one of the two charts shows."""
+
+PLUMBING = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads from descriptor 3 and writes to 4."""
 
 
 class Browser:
@@ -39,11 +52,11 @@ class Browser:
         flags = ("--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
                  "--disable-background-networking --disable-component-update --disable-sync "
                  f"--remote-debugging-pipe --hide-scrollbars --window-size={size}")  # fmt: skip
-        # The browser reads from descriptor 3 and writes to 4.
-        plumbing = f'exec chromium {flags} --user-data-dir="$0" 3<&{there} 4>&{back}'
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", plumbing, profile], pass_fds=(there, back), stderr=subprocess.DEVNULL
-        )
+        command = ["chromium", *flags.split(), f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", PLUMBING, str(there), str(back), *command],
+            pass_fds=(there, back), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         os.close(there)
         os.close(back)
         self.number, self.rest = 0, b""
@@ -61,7 +74,10 @@ class Browser:
         os.write(self.write, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self.rest:
-                self.rest += os.read(self.read, 1 << 20)
+                more = os.read(self.read, 1 << 20)
+                if not more:
+                    raise RuntimeError("expected an answer from chromium, but it ended")
+                self.rest += more
             line, _, self.rest = self.rest.partition(b"\0")
             answer = json.loads(line)
             if answer.get("id") == self.number:
@@ -73,22 +89,28 @@ class Browser:
         return self("Runtime.evaluate", expression=script)["result"].get("value")
 
 
-def shoot(url: str, picture: Path, size: str = "1700,1060") -> int:
-    """Take the picture; return how many curves are on it."""
+def shoot(url: str, picture: Path, curves: int = 1, size: str = "1700,1060") -> tuple[int, str]:
+    """Take the picture once both charts show `curves` curves, or after a minute.
+
+    Returns how many they show, and the page's text.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(profile, size)
         try:
             browser("Page.navigate", url=url)
-            time.sleep(12)
+            until = time.monotonic() + 60
+            while (browser.run(DRAWN) or 0) < curves and time.monotonic() < until:
+                time.sleep(0.5)
             browser.run(TIDY)
-            time.sleep(6)
+            time.sleep(4)
             image = browser("Page.captureScreenshot", format="png")["data"]
             picture.write_bytes(base64.b64decode(image))
-            return int(browser.run(DRAWN) or 0)
+            return int(browser.run(DRAWN) or 0), str(browser.run("document.body.innerText"))
         finally:
             browser.process.terminate()
             browser.process.wait()
 
 
 if __name__ == "__main__":
-    print(shoot(sys.argv[1], Path(sys.argv[2])), "curves drawn")
+    drawn, _ = shoot(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    print(f"{drawn} curves in each chart")

@@ -84,8 +84,8 @@ def _sent(folder: Path, tracker: Tracker) -> dict[str, Any]:
 
 @contextmanager
 def _server(tracker: Tracker, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server in a process group of its own, which ends with the block. Ctrl-C and
-    SIGTERM end the block."""
+    """MLflow's server in a process group of its own, which ends with the block. Ctrl-C, SIGTERM
+    and a terminal that goes away end the block."""
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--backend-store-uri", tracker.uri, "--workers", "1",
@@ -93,7 +93,8 @@ def _server(tracker: Tracker, port: int, log: Path) -> Iterator[subprocess.Popen
     ]  # fmt: skip
     # Nine more processes for jobs that nothing here has, and they outlive the server.
     environment = {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ends}
     process = None
     try:
         with log.open("wb") as out:
@@ -105,12 +106,12 @@ def _server(tracker: Tracker, port: int, log: Path) -> Iterator[subprocess.Popen
         pass
     finally:
         # A second Ctrl-C must not leave half a server behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
         if process is not None:
             _end(process)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
