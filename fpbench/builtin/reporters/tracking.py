@@ -23,8 +23,8 @@ from .upload import Sender, StoppedError, Watch, connect
 if TYPE_CHECKING:
     from fpbench import Report
 
-PATIENCE = 5.0
-"""Seconds that a run loses to a server that is down or slow, at most."""
+PATIENCE = 4.0
+"""Seconds that a run loses to a server that is down or slow, and a little more per answer."""
 
 HANDSHAKE = 3.0
 """Seconds within which a server must give a first sign of life."""
