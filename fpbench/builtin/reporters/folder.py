@@ -1,0 +1,86 @@
+"""A finished run's folder: what it holds, and where its results go in MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from fpbench import SuiteError
+
+SCHEMA = "fpbench.results/1"
+PARTS = {"run", "suite", "scenario", "target", "models", "methods", "trials", "failures"}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What results.json in a run's folder holds.
+
+    Raises SuiteError when this is not the folder of a finished run.
+    """
+    file = folder / "results.json"
+    if not file.is_file():
+        raise SuiteError(
+            f"expected the folder of a finished run, found no results.json in {folder}"
+        )
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SuiteError(f"expected JSON in {file}, got something else: {error}") from None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or schema != SCHEMA:
+        raise SuiteError(f"expected schema {SCHEMA} in {file}, got {schema!r}")
+    if absent := PARTS - data.keys():
+        raise SuiteError(f"expected all parts of {SCHEMA} in {file}, missing {sorted(absent)}")
+    return data
+
+
+def finished(runs: Path) -> Iterator[Path]:
+    """The folders of finished runs, the newest first: their names begin with the time."""
+    folders = (file.parent for file in runs.glob("*/*/results.json"))
+    yield from sorted(folders, key=lambda folder: folder.name, reverse=True)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where results go: MLFLOW_TRACKING_URI, or else a database beside the runs.
+
+    uri:       what MLflow is given; it may hold a password.
+    artifacts: where files go; None if the server decides.
+    """
+
+    uri: str
+    artifacts: str | None
+
+    @classmethod
+    def of(cls, runs: Path) -> Tracker:
+        """The tracker for the results below `runs`."""
+        runs = runs.resolve()
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{runs / 'mlflow.db'}"
+        served = uri.startswith(("http:", "https:", "databricks"))
+        return cls(uri.rstrip("/"), None if served else (runs / "mlflow-artifacts").as_uri())
+
+    @property
+    def is_web(self) -> bool:
+        """True if a browser can open it as it is."""
+        return self.uri.startswith(("http:", "https:"))
+
+    @property
+    def is_local(self) -> bool:
+        """True if no other machine is asked."""
+        return self.uri.startswith("sqlite:")
+
+    @property
+    def shown(self) -> str:
+        """The URI without user name and password."""
+        parts = urlsplit(self.uri)
+        if "@" not in parts.netloc:
+            return self.uri
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    def scrub(self, text: str) -> str:
+        """A text without the password, on one line and not endless."""
+        return " ".join(text.replace(self.uri, self.shown).split())[:300]

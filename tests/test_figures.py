@@ -1,0 +1,66 @@
+"""What is drawn into a run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from finished_runs import finished_run
+
+from fpbench.builtin.reporters.figures import draw, fpbench_reported
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return finished_run(tmp_path)
+
+
+def test_draws_every_method_that_has_results(folder: Path) -> None:
+    data = json.loads((folder / "results.json").read_text())
+    files = draw(data, folder)
+    assert sorted(f.name for f in files) == [
+        "curves.png", "curves.svg", "overlay.png", "overlay.svg",
+    ]  # fmt: skip
+    for name in ("curves", "overlay"):
+        svg = (folder / "figures" / f"{name}.svg").read_text()
+        assert "akh: ARUC 0." in svg
+        assert "random (again): ARUC 0." in svg
+        assert "metav" not in svg  # it declined
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_results_give_the_same_bytes(folder: Path) -> None:
+    data = json.loads((folder / "results.json").read_text())
+    first = {f: f.read_bytes() for f in draw(data, folder)}
+    assert {f: f.read_bytes() for f in draw(data, folder)} == first
+
+
+def test_more_methods_than_colours_and_labels_that_look_like_mathematics(folder: Path) -> None:
+    data = json.loads((folder / "results.json").read_text())
+    akh = data["methods"][0]
+    data["methods"] = [{**akh, "method": f"$_{{{i}$ & <{i}>"} for i in range(17)]
+    draw(data, folder)
+    assert "$_{16$ &amp; &lt;16&gt;" in (folder / "figures" / "overlay.svg").read_text()
+
+
+def test_one_repeat_has_no_interval(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path, repeats=1)
+    draw(json.loads((folder / "results.json").read_text()), folder)
+    assert "±" not in (folder / "figures" / "curves.svg").read_text()
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    assert draw({"methods": [{"summary": None}]}, tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_that_fails_costs_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = SimpleNamespace(data={"methods": [{"summary": {"aruc": 1.0}}]}, folder=tmp_path)
+    with caplog.at_level(logging.WARNING, "fpbench"):
+        fpbench_reported(report)  # type: ignore[arg-type]
+    assert [r.getMessage() for r in caplog.records] == ["no figures: KeyError: 'suite'"]
