@@ -52,7 +52,7 @@ def executor(registry: Registry, name: str, device: str) -> Any:
     """Who does the work. Raises SuiteError for a name that nobody answers to."""
     from .api.errors import SuiteError
 
-    executor = registry.manager.hook.fpbenchexecutor(name=name, devices=[device])
+    found = registry.manager.hook.fpbench_executor(name=name, devices=[device])
     if found is None:
         raise SuiteError(f"no executor {name!r}; expected inline", "--executor")
     return found

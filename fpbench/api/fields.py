@@ -36,14 +36,14 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 @functools.cache
-def hints(cls: type[Any]) -> dict[str, Any]:
+def hints(cls: Any) -> dict[str, Any]:
     """The annotation of every field of a dataclass, resolved."""
     resolved = get_type_hints(cls, include_extras=True)
     return {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
 
 
 @functools.cache
-def _adapter(cls: type[Any], name: str) -> TypeAdapter[Any]:
+def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
     return TypeAdapter(hints(cls)[name])
 
 
@@ -52,13 +52,13 @@ def validate(instance: object, skip: frozenset[str] = frozenset()) -> None:
 
     Raises FieldError, naming the field, what was expected and what was found.
     """
-    cls: type[Any] = type(instance)
+    cls: Any = type(instance)
     for name in hints(cls):
         if name not in skip:
             object.__setattr__(instance, name, checked(cls, name, getattr(instance, name)))
 
 
-def checked(cls: type[Any], name: str, value: Any) -> Any:
+def checked(cls: Any, name: str, value: Any) -> Any:
     """One field's value, converted to its type; raises FieldError."""
     if isinstance(value, bool) and hints(cls)[name] is not bool:
         # pydantic would take True for 1; in a suite that is a slip of the pen.
@@ -70,7 +70,7 @@ def checked(cls: type[Any], name: str, value: Any) -> Any:
         raise FieldError(name, f"expected {reason}, got {value!r}") from None
 
 
-def spelled(cls: type[Any], name: str) -> str:
+def spelled(cls: Any, name: str) -> str:
     """A field's type, as a person would write it in a suite."""
     schema = _adapter(cls, name).json_schema()
     if "enum" in schema:
