@@ -7,6 +7,7 @@ import torch
 from conftest import Bench
 from torch import nn
 
+from fpbench.api.stack import signature
 from fpbench.builtin.recipes.prune import PruneFilters, PruneWeights
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits, cnn, mlp, resnet
@@ -198,3 +199,9 @@ def test_removed_filters_of_a_residual_network_add_nothing():
     for out, scale in silent:
         assert int((scale == 0).sum()) == 8
         assert not out.any()
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_pruned_model_still_stacks_with_its_siblings(scope):
+    """Pruning registers a layer's tensors anew; that must not make it another architecture."""
+    assert signature(pruned(weights(ratio=0.5, scope=scope), cnn)) == signature(seeded(cnn))

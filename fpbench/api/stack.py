@@ -12,7 +12,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 def signature(model: nn.Module) -> tuple[object, ...]:
     """Models with equal signatures can be stacked: same modules, same tensors' shapes."""
-    shapes = tuple((name, tuple(t.shape)) for name, t in model.state_dict().items())
+    # Sorted: pruning, for one, registers a layer's tensors anew in another order.
+    shapes = tuple(sorted((name, tuple(t.shape)) for name, t in model.state_dict().items()))
     return type(model), repr(model), shapes
 
 

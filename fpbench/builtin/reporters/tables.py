@@ -111,6 +111,9 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
         table.add_row(escape(method["method"]), *_cells(method))
     console.print()
     console.print(table)
+    for method in data["methods"]:
+        if why := _why_not(method):
+            console.print(f"{method['method']}: {why}", markup=False)
     done = [m for m in data["methods"] if m["summary"]]
     if not done:
         return
@@ -124,19 +127,22 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
     _show_kinds(data, done, console)
 
 
+def _why_not(method: Mapping[str, Any]) -> str | None:
+    """Why a method has no result, or not all of them."""
+    if method["refusal"]:
+        return f"n/a: {method['refusal']}"
+    if method["errors"]:
+        return f"{len(method['errors'])} failed: {last_line(method['errors'][0])}"
+    return None if method["summary"] else "failed: the target could not be made"
+
+
 def _cells(method: Mapping[str, Any]) -> list[str]:
     s = method["summary"]
     if not s:
-        reason = method["refusal"] or "failed: " + last_line(
-            method["errors"][0] if method["errors"] else "its target could not be made"
-        )
-        return [
-            f"[dim]n/a[/] {escape(reason)}" if method["refusal"] else f"[red]{escape(reason)}[/]"
-        ]
+        return ["[dim]n/a[/]" if method["refusal"] else "[red]failed[/]"]
     half = s["aruc_ci"]
-    failed = f" [red]({len(method['errors'])} repeats failed)[/]" if method["errors"] else ""
     return [
-        f"{s['aruc']:.3f}" + (f" ± {half:.3f}" if half is not None else "") + failed,
+        f"{s['aruc']:.3f}" + (f" ± {half:.3f}" if half is not None else ""),
         f"{s['auc']:.3f}",
         f"{100 * s['robustness_at_full_uniqueness']:.0f} %",
         f"{100 * s['tpr_at_5_percent_fpr']:.0f} %",
