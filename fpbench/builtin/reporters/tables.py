@@ -158,7 +158,7 @@ def _show_kinds(
     """Per kind: how many, how useful they still are, each method's mean matching rate."""
     measures = list(data["models"][0]["utility"] or {})
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("suspects")
+    table.add_column("suspects", no_wrap=True)
     for name in ("made", *(m.replace("_", " ") for m in measures), *(m["method"] for m in done)):
         table.add_column(escape(name), justify="right")
     kinds: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
