@@ -466,6 +466,7 @@ def test_a_method_that_was_edited_is_tried_again(built):
 MUTATIONS = {
     "its target": "for p in case.target.parameters(): p.fill_(9)",
     "its generator": "torch.manual_seed(1); torch.rand(99, generator=case.rng)",
+    "the data": "case.scenario.data('test').inputs.zero_()",
 }
 
 
@@ -481,7 +482,9 @@ def test_a_method_that_changes_what_it_was_given_harms_nobody_else(tmp_path, wha
     # A trial that is looked up could not be harmed.
     for trial in (tmp_path / "store" / "trials").rglob("*.json"):
         trial.unlink()
-    together = desk.run(plugins=(path,))["trials"]
+    # Data is everybody's: who changes it is told, and its trial does not count.
+    together = desk.run(plugins=(path,), exit_code=what == "the data")["trials"]
+    assert bool(together[0]["error"]) is (what == "the data")
     assert [t["matching_rates"] for t in together[1:]] == [t["matching_rates"] for t in alone]
 
 

@@ -86,6 +86,11 @@ class Scenario(ABC):
         """
 
 
+def forget() -> None:
+    """Load data anew when it is next asked for: somebody changed it in place."""
+    _pools.cache_clear()
+
+
 @functools.cache
 def _pools(scenario: Scenario) -> Mapping[str, Pool]:
     return scenario.load()

@@ -24,6 +24,7 @@ from ..api.fingerprinter import Case, Ensemble
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.result import Result, Trial
+from ..api.scenario import POOLS, Scenario, forget
 from .facts import device_name
 from .plan import derived_seed
 from .store import Store, sha256
@@ -87,7 +88,8 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         for model in load(trial.suspects)
     ]  # fmt: skip
 
-    scenario.data("train")  # a construction's seconds are not those of reading the data
+    # Read now: a construction's seconds are not those of reading the data.
+    versions = _versions(scenario)
     # A method that draws from torch's global generator is repeatable too, and changes it for
     # nobody else.
     with torch.random.fork_rng():
@@ -106,6 +108,9 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
                 )
             rates[suspect.digest] = rate
         verified_at = time.perf_counter()
+    if versions != _versions(scenario):
+        forget()
+        raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
     return Result(
         trial=trial,
         matching_rates=rates,
@@ -114,6 +119,11 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         verify_seconds=verified_at - constructed,
         device=device_name(str(device)),
     )
+
+
+def _versions(scenario: Scenario) -> list[int]:
+    """How often each of the scenario's tensors was changed in place."""
+    return [t._version for pool in POOLS for t in scenario.data(pool)]
 
 
 def checked_rate(rate: Any, label: str, suspect: str) -> float:

@@ -97,12 +97,15 @@ class Terminal:
             markup=False,
         )
 
-    def finish(self, report: Report) -> None:
-        """Show the results, where they are, and how to compare them."""
+    @hookimpl(tryfirst=True)
+    def fpbench_reported(self, report: Report) -> None:
+        self.progress.stop()
         show_results(report.data, self.console)
-        console, folder = self.console, report.folder
-        console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
-        console.print(f"results   {folder}", markup=False, soft_wrap=True)
-        console.print(f"compare   fpbench ui {folder}", markup=False, soft_wrap=True)
+        self.console.print(f"results   {report.folder}", markup=False, soft_wrap=True)
+
+    def finish(self, report: Report) -> None:
+        """When everybody else was told: how to compare, how long it took."""
+        self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
+        self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
         if self.as_json:
             sys.stdout.write(json.dumps(run_as_json(report)) + "\n")
