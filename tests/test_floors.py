@@ -15,9 +15,6 @@ OURS = sorted((ROOT / "fpbench").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("fpbench_*.py"))
 MAX_LINES = 250
 
-# Whoever splits one of these takes it off the list: an expected failure that passes is one.
-TOO_LARGE: set[str] = set()
-
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -118,14 +115,7 @@ def test_imports_run_in_no_circle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
-ROOMS = [
-    pytest.param(path, marks=pytest.mark.xfail(reason="to be split")) if name(path) in TOO_LARGE
-    else path
-    for path in [*OURS, *PLUGINS]
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("path", ROOMS, ids=name)
+@pytest.mark.parametrize("path", [*OURS, *PLUGINS], ids=name)
 def test_no_room_is_too_large(path):
     assert len(path.read_text().splitlines()) <= MAX_LINES
 

@@ -11,10 +11,19 @@ import torch
 
 @cache
 def versions() -> dict[str, str]:
-    """Of everything a result may depend on."""
+    """Of what a model's bits depend on most."""
     names = ("fpbench", "torch", "numpy", "scikit-learn", "safetensors")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), **found}
+
+
+@cache
+def everything_installed() -> dict[str, str]:
+    """Every distribution of this environment and its version."""
+    return {
+        dist.name: dist.version
+        for dist in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())
+    }
 
 
 @cache

@@ -22,7 +22,7 @@ from .. import metrics
 from ..api.fields import plain
 from ..api.recipe import Recipe
 from ..api.result import Result
-from .facts import device_name, versions
+from .facts import device_name, everything_installed
 from .plan import Plan
 from .store import Store, sha256, write
 from .suite import Variant
@@ -47,7 +47,7 @@ def record(
             "processor": platform.processor() or platform.machine(),
             "cpus": os.cpu_count(),
             "platform": platform.platform(),
-            "versions": versions(),
+            "versions": {"python": platform.python_version(), **everything_installed()},
             "git": git_revision(Path.cwd()),
         },
         "suite": {
