@@ -14,6 +14,8 @@ from typing import Any
 
 from fpbench import metrics
 
+from .figures import COLOURS
+
 Key = tuple[str, str, str]
 """An entry's kind, method and repeat."""
 
@@ -102,7 +104,8 @@ def _method(method: Mapping[str, Any], data: Mapping[str, Any], start: int) -> l
     entry = Entry(
         kind="method", name=label, method=label, start=start,
         end=start + round(1000 * seconds), status="FAILED" if errors else "FINISHED",
-        tags=tags | {"fpbench.source": method["source"], "fpbench.access": str(method["access"])},
+        tags=tags | {"fpbench.source": method["source"], "fpbench.access": str(method["access"]),
+                     "mlflow.runColor": _colour(label, data)},
         params={key: str(value)[:250] for key, value in method["fields"].items()},
         metrics=[*_scalars(summary), *_curves(summary)] if summary else [],
         tables={"suspects.json": _suspects(trials, data["models"])},
@@ -123,6 +126,12 @@ def _repeat(trial: Mapping[str, Any], data: Mapping[str, Any], start: int) -> En
         metrics=[] if error else list(_scalars(_of_one(trial, data["models"]))),
         texts={"error.txt": error} if error else {},
     )  # fmt: skip
+
+
+def _colour(label: str, data: Mapping[str, Any]) -> str:
+    """A method's colour in MLflow's charts: that of our own figures, not one drawn by lot."""
+    labels = [method["method"] for method in data["methods"]]
+    return COLOURS[labels.index(label) % len(COLOURS)]
 
 
 def _tags(data: Mapping[str, Any]) -> dict[str, str]:
