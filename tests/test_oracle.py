@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpbench import Access, TrialError, agreement, reply
+from fpbench import Access, Oracle, TrialError, agreement, reply
 from fpbench.api.oracle import oracle_of
 
 LEVELS = [(level, wanted) for level in Access for wanted in Access if wanted <= level]
@@ -112,3 +112,11 @@ def test_agreement_counts_equal_labels():
 def test_replies_that_do_not_pair_up_with_labels_are_refused(labels):
     with pytest.raises(TrialError, match="one reply for each"):
         agreement(torch.zeros(len(labels) and 4, dtype=torch.long), labels)
+
+
+def test_the_count_of_queries_cannot_be_set_back():
+    oracle = Oracle(lambda x: x, Access.OUTPUT)
+    oracle(torch.zeros(3, 2))
+    with pytest.raises(AttributeError):
+        oracle.queries = 0
+    assert oracle.queries == 3

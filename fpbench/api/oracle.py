@@ -43,18 +43,20 @@ class Oracle:
     attribute of the oracle: a method sees replies and nothing else.
     """
 
-    __slots__ = ("__ask", "access", "queries")
+    __slots__ = ("__ask", "__queries", "access")
 
     access: Access
     """The level at which this oracle replies."""
 
-    queries: int
-    """Inputs asked so far."""
-
     def __init__(self, ask: Callable[[Tensor], Tensor], access: Access) -> None:
         self.__ask = ask
         self.access = access
-        self.queries = 0
+        self.__queries = 0
+
+    @property
+    def queries(self) -> int:
+        """Inputs asked so far."""
+        return self.__queries
 
     def __call__(self, x: Tensor, access: Access | None = None) -> Tensor:
         """Answer a batch (n, *input_shape), at a lower access level if one is named.
@@ -66,7 +68,7 @@ class Oracle:
                 f"expected a query at access level {self.access} or less, "
                 f"got one at {Access(access)}: the suite's api grants no more"
             )
-        self.queries += len(x)
+        self.__queries += len(x)
         return reply_as(self.__ask(x), self.access, access)
 
 

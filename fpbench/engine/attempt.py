@@ -90,33 +90,37 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
 
     # Read now: a construction's seconds are not those of reading the data.
     versions = _versions(scenario)
-    # A method that draws from torch's global generator is repeatable too, and changes it for
-    # nobody else.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        began = time.perf_counter()
-        fingerprint = method.construct(case)
-        _finish(device)
-        constructed = time.perf_counter()
-        rates = {}
-        for suspect, oracle in zip(trial.suspects, oracles, strict=True):
-            rate = checked_rate(method.verify(fingerprint, oracle), trial.label, str(suspect))
-            if oracle.queries > method.n_queries:
-                raise TrialError(
-                    f"expected at most {method.n_queries} queries per suspect, got "
-                    f"{oracle.queries} from {trial.label} on {suspect}"
-                )
-            rates[suspect.digest] = rate
-        verified_at = time.perf_counter()
-    if versions != _versions(scenario):
-        forget()
+    rates: dict[str, float] = {}
+    try:
+        # A method that draws from torch's global generator is repeatable too, and changes it for
+        # nobody else.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            began = time.perf_counter()
+            fingerprint = method.construct(case)
+            _finish(device)
+            constructed = time.perf_counter()
+            for suspect, oracle in zip(trial.suspects, oracles, strict=True):
+                rate = method.verify(fingerprint, oracle)
+                rates[suspect.digest] = checked_rate(rate, trial.label, str(suspect))
+                if oracle.queries > method.n_queries:
+                    raise TrialError(
+                        f"expected at most {method.n_queries} queries per suspect, got "
+                        f"{oracle.queries} from {trial.label} on {suspect}"
+                    )
+            verified = time.perf_counter()
+    finally:
+        # Data is everybody's: what this method did to it must not reach the next.
+        if spoiled := versions != _versions(scenario):
+            forget()
+    if spoiled:
         raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
     return Result(
         trial=trial,
         matching_rates=rates,
         queries=max(oracle.queries for oracle in oracles),
         construct_seconds=constructed - began,
-        verify_seconds=verified_at - constructed,
+        verify_seconds=verified - constructed,
         device=device_name(str(device)),
     )
 
