@@ -33,6 +33,8 @@ class Terminal:
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
         self.console = Console(stderr=as_json, highlight=False, soft_wrap=False)
+        if not self.console.is_terminal:
+            self.console.width = 120  # a log has no edge to keep to
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
