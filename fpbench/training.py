@@ -80,12 +80,14 @@ def _fit(
 ) -> None:
     for model in models:
         model.train(layers == "all")
-    stack = Stack(models, trainable=True)
+    stack = Stack(models)
     head = last_layer(models[0])
     prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
-    learned = [p for name, p in stack.params.items() if layers == "all" or name.startswith(prefix)]
-    for p in stack.params.values():
-        p.requires_grad_(any(p is q for q in learned))
+    learned = [
+        p.requires_grad_()
+        for name, p in stack.params.items()
+        if layers == "all" or name.startswith(prefix)
+    ]
     kept = {}
     if masks:
         kept = {name: torch.stack([m[name] for m in masks]).to(lab.device) for name in masks[0]}

@@ -103,7 +103,7 @@ class Classification(Scenario):
     offers: ClassVar[frozenset[Access]] = frozenset(Access)
 
     temperature: ClassVar[float] = 4.0
-    """T of `distill_loss`. Hinton et al. (2015) report useful values between 1 and 20."""
+    """T of `distill_loss`; the MetaV paper gives none, so this one is ours."""
 
     @property
     def n_classes(self) -> int:

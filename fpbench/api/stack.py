@@ -20,15 +20,13 @@ def signature(model: nn.Module) -> tuple[object, ...]:
 class Stack:
     """Same-architecture models as one module with a leading member dimension.
 
-    params, buffers: name -> (members, *shape); `params` are leaves that require gradients
-    if `trainable`.
+    params, buffers: name -> (members, *shape), copies without gradient.
+    size: how many members.
     """
 
-    def __init__(self, models: Sequence[nn.Module], *, trainable: bool = False) -> None:
+    def __init__(self, models: Sequence[nn.Module]) -> None:
         params, buffers = stack_module_state(list(models))
-        self.params: dict[str, Tensor] = {
-            name: p.detach().clone().requires_grad_(trainable) for name, p in params.items()
-        }
+        self.params: dict[str, Tensor] = {name: p.detach().clone() for name, p in params.items()}
         self.buffers: dict[str, Tensor] = {name: b.clone() for name, b in buffers.items()}
         self.size = len(models)
         # A skeleton without weights: functional_call brings them.

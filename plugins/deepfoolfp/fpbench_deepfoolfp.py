@@ -35,9 +35,9 @@ class DeepFoolFP(Fingerprinter):
     kept, as even as possible over pairs of old and new label. The matching rate is the share of
     them a suspect labels as the target does.
 
-    steps:      DeepFool's iterations at most (50, as in CVPR 2016's code).
-    overshoot:  eta, by which the whole perturbation is stretched past the boundary (0.02, ibid.).
-    candidates: the classes with the largest logits that are tried (10, ibid.).
+    steps:      DeepFool's iterations at most; 50 as in public implementations.
+    overshoot:  eta, by which the whole perturbation is stretched past the boundary; 0.02, ibid.
+    candidates: the classes with the largest logits that are tried; 10, ibid.
     pool:       points pushed for each one kept; the paper does not say.
     certainty:  the least gap between a kept point's two largest logits: nearer to the boundary,
                 rounding alone could flip it. Our addition.

@@ -48,7 +48,7 @@ class Akh(Random):
 
     The target's mistakes on the test pool come first; too few of them are topped up by mixtures
     that it gets wrong: a rectangle of one test image pasted into another, whose label should
-    stay (CutMix, Yun et al., ICCV 2019). QuRD tops up in the same way.
+    stay (CutMix, Yun et al., ICCV 2019). QuRD tops up with CutMix too.
     """
 
     name = "akh"

@@ -1,7 +1,8 @@
 """Pruning: the smallest weights, or the smallest filters, are set to zero and stay so.
 
-The pruned model keeps its architecture; a removed filter's normalisation is zeroed with it, so
-it computes what a model without the filter would.
+The pruned model keeps its architecture. A normalisation that reads a removed filter's output
+directly is zeroed with it, so that the model computes what one without the filter would; one that
+comes after a pooling or an activation is left, and lets its own bias through.
 """
 
 from __future__ import annotations

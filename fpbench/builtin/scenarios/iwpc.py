@@ -121,8 +121,8 @@ def _regressed(table: pd.DataFrame, target: str, *, on: str) -> pd.Series:
 def _vkorc1(table: pd.DataFrame) -> pd.Series:
     """VKORC1 -1639, a gap filled from its neighbours in linkage: the first that tells wins.
 
-    Two of the three rules do not hold for Black patients, whose linkage differs (NEJM
-    2009, supplement); rs9934438 (1173) tells for everybody.
+    Two of the three rules do not hold for Black patients, whose linkage differs;
+    rs9934438 (1173) tells for everybody.
     """
     not_black = table[RACE] != "Black or African American"
     from_2255 = table[RS2359612].map({"C/C": "G/G", "T/T": "A/A"}).where(not_black)
