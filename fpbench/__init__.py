@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .api.attacks import deepfool, pgd
     from .api.errors import (
         FieldError,
         FpbenchError,
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
     from .api.result import Built, Executor, PlanSummary, Report, Result, Trial
-    from .api.scenario import Classification, Pool, Regression, Scenario
+    from .api.scenario import Classification, Generation, Pool, Regression, Scenario
 
 _HOMES = {
+    "attacks": "deepfool pgd",
     "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
@@ -43,7 +45,7 @@ _HOMES = {
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
     "result": "Built Executor PlanSummary Report Result Trial",
-    "scenario": "Classification Pool Regression Scenario",
+    "scenario": "Classification Generation Pool Regression Scenario",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -59,6 +61,7 @@ __all__ = [
     "Fingerprint",
     "Fingerprinter",
     "FpbenchError",
+    "Generation",
     "Lab",
     "NonNegativeFloat",
     "Oracle",
@@ -79,7 +82,9 @@ __all__ = [
     "Trial",
     "TrialError",
     "agreement",
+    "deepfool",
     "hookimpl",
+    "pgd",
     "reply",
 ]
 

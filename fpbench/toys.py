@@ -12,7 +12,7 @@ from torch import nn
 
 from .api.fingerprinter import Case, Ensemble, Fingerprinter
 from .api.oracle import Access, Oracle, oracle_of
-from .api.scenario import Classification, Pool, Regression, Scenario
+from .api.scenario import Classification, Generation, Pool, Regression, Scenario
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,39 @@ class ToyRegression(Regression):
         return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
 
 
-TOYS: tuple[Scenario, ...] = (ToyClassification(), ToyRegression())
+@dataclass(frozen=True)
+class ToyGeneration(Generation):
+    """Images of 4 x 4 from latent codes of eight numbers."""
+
+    name = "toy-generation"
+    input_shape = (8,)
+    output_shape = (1, 4, 4)
+    input_range = (-1.0, 1.0)
+    architectures = {  # noqa: RUF012
+        "mlp": lambda: nn.Sequential(
+            nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))
+        )
+    }
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+        mix = torch.randn(8, 16, generator=rng)
+
+        def pool(n: int) -> Pool:
+            z = 2 * torch.rand(n, 8, generator=rng) - 1
+            noise = 0.3 * torch.randn(n, 16, generator=rng)
+            return Pool(z, ((z @ mix).sin() + noise).clamp(-1, 1).view(n, 1, 4, 4))
+
+        return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
+
+
+TOYS: tuple[Scenario, ...] = (ToyClassification(), ToyRegression(), ToyGeneration())
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """A small zoo in memory: the target, copies with noise on their weights, strangers."""
+    """A small zoo in memory: the target; positives, by turns a copy with noise on its weights
+    and a distilled student; strangers."""
 
     scenario: Scenario
     target: nn.Module
@@ -78,7 +105,12 @@ class Zoo:
         """What a method would be given."""
         half = slice(None, len(self.positives) // 2)
         ensemble = Ensemble(
-            copy.deepcopy(self.positives[half]), copy.deepcopy(self.negatives[half])
+            copy.deepcopy(self.positives[half]),
+            copy.deepcopy(self.negatives[half]),
+            positive_recipes=[("finetune", "distill")[k % 2] for k in range(len(self.positives))][
+                half
+            ],
+            negative_recipes=["train"] * len(self.negatives[half]),
         )
         return Case(
             scenario=self.scenario,
@@ -104,15 +136,17 @@ class Zoo:
 def toy_zoo(scenario: Scenario, size: int = 6) -> Zoo:
     """Train a toy scenario's zoo: about a second."""
 
-    def train(seed: int, pool: str) -> nn.Module:
+    def train(seed: int, pool: str, teacher: nn.Module | None = None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = scenario.architectures["mlp"]()
             inputs, truth = scenario.data(pool)
+            loss = scenario.distill_loss if teacher else scenario.loss
+            answer = teacher(inputs) if teacher else truth
             optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
             for _ in range(150):
                 optimizer.zero_grad()
-                scenario.loss(model(inputs), truth).backward()
+                loss(model(inputs), answer).backward()
                 optimizer.step()
         return model.eval().requires_grad_(False)
 
@@ -124,6 +158,7 @@ def toy_zoo(scenario: Scenario, size: int = 6) -> Zoo:
 
     target = train(0, "train")
     return Zoo(
-        scenario, target, [noisy(k) for k in range(size)],
+        scenario, target,
+        [train(100 + k, "public", target) if k % 2 else noisy(k) for k in range(size)],
         [train(1 + k, ("train", "public")[k % 2]) for k in range(size)],
     )  # fmt: skip

@@ -23,10 +23,14 @@ class Ensemble:
     """Suspects the verifier made for itself; disjoint from those it is judged on.
 
     Models are in eval mode, their parameters frozen, on the case's device.
+
+    positive_recipes, negative_recipes: the name of the recipe that made each, "distill", say.
     """
 
     positives: Sequence[nn.Module]
     negatives: Sequence[nn.Module]
+    positive_recipes: Sequence[str] = ()
+    negative_recipes: Sequence[str] = ()
 
     @functools.cached_property
     def _stacks(self) -> Stacks:
@@ -93,6 +97,16 @@ class Fingerprinter(ABC):
 
     needs_ensemble: ClassVar[bool] = False
     """Whether it learns from suspects of its own (`case.ensemble`)."""
+
+    counts_agreement: ClassVar[bool] = False
+    """Whether the matching rate is the share of replies equal to expected labels, each query
+    counting alike: a verdict then has a binomial p-value beside the empirical one."""
+
+    paper: ClassVar[str] = ""
+    """Authors, title, venue and year of the method's source."""
+
+    claim: ClassVar[str] = ""
+    """What the paper claims, with its figures; empty where none could be looked up."""
 
     quick: ClassVar[Mapping[str, Any]] = {}
     """Fields that make `fpbench check` quick: fewer steps, say."""

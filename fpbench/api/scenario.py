@@ -28,8 +28,8 @@ class Pool(NamedTuple):
 class Scenario(ABC):
     """What a benchmark is about. Its fields are the keys a suite may set.
 
-    Subclass `Classification` or `Regression`, which bring the loss, the distillation loss
-    and the utility of their task, and write `load`.
+    Subclass `Classification`, `Regression` or `Generation`, which bring the loss, the
+    distillation loss and the utility of their task, and write `load`.
     """
 
     name: ClassVar[str]
@@ -145,3 +145,24 @@ class Regression(Scenario):
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """mean_absolute_error, in the outputs' unit; lower is better."""
         return {"mean_absolute_error": float((output - truth).abs().double().mean())}
+
+
+@dataclass(frozen=True)
+class Generation(Scenario):
+    """The target is a generator: inputs are latent codes (n, *input_shape), outputs are samples
+    (n, *output_shape)."""
+
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error to the samples that belong to the latent codes."""
+        return F.mse_loss(output, truth)
+
+    def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean squared error to the teacher's sample for each latent code.
+
+        Aguinaldo et al., *Compressing GANs using Knowledge Distillation*, 2019.
+        """
+        return F.mse_loss(student, teacher)
+
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """pixel_error, the root mean squared difference to the truth; lower is better."""
+        return {"pixel_error": float((output - truth).square().double().mean().sqrt())}

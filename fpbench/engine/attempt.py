@@ -70,7 +70,12 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
             [r for r in trial.ensemble if r.descends_from(trial.target) is positive]
             for positive in (True, False)
         ]
-        ensemble = Ensemble(positives=load(sides[0]), negatives=load(sides[1]))
+        ensemble = Ensemble(
+            positives=load(sides[0]),
+            negatives=load(sides[1]),
+            positive_recipes=[r.name for r in sides[0]],
+            negative_recipes=[r.name for r in sides[1]],
+        )
     seed = derived_seed("method", trial.seed, method.name)
     case = Case(
         scenario=scenario,

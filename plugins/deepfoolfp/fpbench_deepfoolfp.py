@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpbench import (
     Access,
@@ -22,6 +22,7 @@ from fpbench import (
     Positive,
     TrialError,
     agreement,
+    deepfool,
     hookimpl,
 )
 
@@ -46,6 +47,9 @@ class DeepFoolFP(Fingerprinter):
     name = "deepfoolfp"
     supports = Classification
     accepts = frozenset({Access.LABEL})
+    counts_agreement = True
+    paper = "Wang and Chang, Fingerprinting Deep Neural Networks - a DeepFool Approach, ISCAS 2021"
+    claim = "100 % detection at 0 % false positives on CIFAR-10, CIFAR-100 and ImageNet"
 
     steps: Positive = 50
     overshoot: NonNegativeFloat = 0.02
@@ -82,52 +86,6 @@ class DeepFoolFP(Fingerprinter):
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
         return agreement(replies, fingerprint.evidence["labels"])
-
-
-def deepfool(
-    model: nn.Module, start: Tensor, input_range: tuple[float, float],
-    *, steps: int = 50, overshoot: float = 0.02, candidates: int = 10,
-) -> Tensor:  # fmt: skip
-    """Multi-class DeepFool (CVPR 2016, algorithm 2) on a batch (n, ...); returns it moved.
-
-    While a point keeps its first label k0, it goes towards the nearest boundary of the model's
-    linearisation: l = argmin_k |z_k - z_k0| / ||w_k||, w_k = grad(z_k - z_k0), by
-    (|z_l - z_k0| + 1e-4) / ||w_l||^2 w_l. The overshoot stretches the sum of all steps, from the
-    start, for a stretch of each alone stalls on the boundary. Clipped to `input_range`; inputs that
-    are at its border and would leave it are left out of w (ours: the paper does not clip).
-    """
-    low, high = input_range
-    with torch.no_grad():
-        logits = model(start)
-    first = logits.argmax(1)
-    # The label itself stands first; the others are the classes to walk to.
-    ranked = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
-    total = torch.zeros_like(start)
-    x = start.clone()
-    for _ in range(steps):
-        with torch.no_grad():
-            todo = (model(x).argmax(1) == first).nonzero().squeeze(1)
-        if not len(todo):
-            break
-        here = x[todo].clone().requires_grad_()
-        z = model(here).gather(1, ranked[todo])
-        slopes = torch.stack(
-            [torch.autograd.grad(z[:, k].sum(), here, retain_graph=True)[0].flatten(1)
-             for k in range(z.shape[1])], dim=1,
-        )  # (n, classes, inputs)  # fmt: skip
-        f = (z[:, 1:] - z[:, :1]).abs().detach()
-        w = slopes[:, 1:] - slopes[:, :1]
-        # A coordinate at the border that would leave the box cannot help: count without it, or
-        # clipping eats each step and the point creeps along the boundary.
-        at = here.detach().flatten(1)[:, None]
-        w = w.masked_fill(((at <= low) & (w < 0)) | ((at >= high) & (w > 0)), 0)
-        norm = w.norm(dim=2).clamp_min(1e-12)
-        nearest = (f / norm).argmin(1)
-        row = torch.arange(len(todo), device=x.device)
-        length = (f[row, nearest] + 1e-4) / norm[row, nearest] ** 2
-        total[todo] += (length[:, None] * w[row, nearest]).view_as(here)
-        x[todo] = (start[todo] + (1 + overshoot) * total[todo]).clamp(low, high)
-    return x
 
 
 def _evenly(moved: Tensor, pair: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fpbench_deepfoolfp import DeepFoolFP, deepfool
+from fpbench_deepfoolfp import DeepFoolFP
 from torch import nn
 
-from fpbench import Access, TrialError
+from fpbench import Access, TrialError, deepfool
 from fpbench.toys import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])

@@ -48,6 +48,11 @@ class IPGuard(Fingerprinter):
     name = "ipguard"
     supports = Classification
     accepts = frozenset({Access.LABEL})
+    counts_agreement = True
+    paper = (
+        "Cao, Jia and Gong, IPGuard: Protecting Intellectual Property of Deep Neural Networks via "
+        "Fingerprinting the Classification Boundary, ASIA CCS 2021"
+    )
     quick = {"steps": 300}  # noqa: RUF012
 
     margin: NonNegativeFloat = 0.1

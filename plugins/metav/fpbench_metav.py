@@ -61,6 +61,14 @@ class MetaV(Fingerprinter):
     name = "metav"
     accepts = frozenset({Access.PROBS, Access.OUTPUT})
     needs_ensemble = True
+    paper = (
+        "Pan, Yan, Zhang and Yang, MetaV: A Meta-Verifier Approach to Task-Agnostic Model "
+        "Fingerprinting, KDD 2022"
+    )
+    claim = (
+        "ARUC 0.86 on Skin with all positives found at full uniqueness, over 0.98 on Warfarin "
+        "and Fashion, where the best baseline has 0.27 on Skin"
+    )
     quick = {"steps": 200}  # noqa: RUF012
 
     steps: Positive = 1000

@@ -32,6 +32,11 @@ class Random(Fingerprinter):
     name = "random"
     supports = Classification
     accepts = frozenset({Access.LABEL})
+    counts_agreement = True
+    paper = (
+        "Godinot, Le Merrer, Penzo, Taiani and Tredan, Queries, Representation & Detection: The "
+        "Next 100 Model Fingerprinting Schemes, AAAI 2025"
+    )
 
     def construct(self, case: Case) -> Fingerprint:
         inputs = case.scenario.data("test").inputs

@@ -1,0 +1,83 @@
+"""Adversarial attacks that methods build on, each on a whole batch at once.
+
+Points move along gradients of the model's output; the model must be in eval mode, its parameters
+frozen, as a case's target is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def deepfool(
+    model: nn.Module, start: Tensor, input_range: tuple[float, float],
+    *, steps: int = 50, overshoot: float = 0.02, candidates: int = 10,
+) -> Tensor:  # fmt: skip
+    """Multi-class DeepFool (CVPR 2016, algorithm 2) on a batch (n, ...); returns it moved.
+
+    While a point keeps its first label k0, it goes towards the nearest boundary of the model's
+    linearisation: l = argmin_k |z_k - z_k0| / ||w_k||, w_k = grad(z_k - z_k0), by
+    (|z_l - z_k0| + 1e-4) / ||w_l||^2 w_l. The overshoot stretches the sum of all steps, from the
+    start, for a stretch of each alone stalls on the boundary. Clipped to `input_range`; inputs that
+    are at its border and would leave it are left out of w (ours: the paper does not clip).
+    """
+    low, high = input_range
+    with torch.no_grad():
+        logits = model(start)
+    first = logits.argmax(1)
+    # The label itself stands first; the others are the classes to walk to.
+    ranked = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
+    total = torch.zeros_like(start)
+    x = start.clone()
+    for _ in range(steps):
+        with torch.no_grad():
+            todo = (model(x).argmax(1) == first).nonzero().squeeze(1)
+        if not len(todo):
+            break
+        here = x[todo].clone().requires_grad_()
+        z = model(here).gather(1, ranked[todo])
+        slopes = torch.stack(
+            [torch.autograd.grad(z[:, k].sum(), here, retain_graph=True)[0].flatten(1)
+             for k in range(z.shape[1])], dim=1,
+        )  # (n, classes, inputs)  # fmt: skip
+        f = (z[:, 1:] - z[:, :1]).abs().detach()
+        w = slopes[:, 1:] - slopes[:, :1]
+        # A coordinate at the border that would leave the box cannot help: count without it, or
+        # clipping eats each step and the point creeps along the boundary.
+        at = here.detach().flatten(1)[:, None]
+        w = w.masked_fill(((at <= low) & (w < 0)) | ((at >= high) & (w > 0)), 0)
+        norm = w.norm(dim=2).clamp_min(1e-12)
+        nearest = (f / norm).argmin(1)
+        row = torch.arange(len(todo), device=x.device)
+        length = (f[row, nearest] + 1e-4) / norm[row, nearest] ** 2
+        total[todo] += (length[:, None] * w[row, nearest]).view_as(here)
+        x[todo] = (start[todo] + (1 + overshoot) * total[todo]).clamp(low, high)
+    return x
+
+
+def pgd(
+    loss: Callable[[Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
+    *, eps: float, step: float, steps: int, rng: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Projected gradient ascent in the L-infinity ball; returns the batch (n, ...) moved.
+
+    Madry et al., *Towards Deep Learning Models Resistant to Adversarial Attacks*, ICLR 2018:
+    x <- clip(x + step * sign(grad loss(x))), clipped to within `eps` of the start and to
+    `input_range`. `loss` maps a batch to one value per point (n,), which is to grow; `eps` and
+    `step` are in the inputs' own unit. With `rng`, a CPU generator, a point starts uniformly
+    inside its ball.
+    """
+    low, high = input_range
+    floor, ceiling = (start - eps).clamp_min(low), (start + eps).clamp_max(high)
+    x = start.clone()
+    if rng is not None:
+        noise = 2 * torch.rand(start.shape, generator=rng) - 1
+        x = (x + eps * noise.to(x)).clamp(floor, ceiling)
+    for _ in range(steps):
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(loss(x).sum(), x)
+        x = (x.detach() + step * slope.sign()).clamp(floor, ceiling)
+    return x
