@@ -63,6 +63,8 @@ def _entry(what: str, offer: Offer[Any]) -> dict[str, Any]:
         entry["supports"] = cls.supports.__name__.lower()
         entry["accepts"] = [str(a) for a in sorted(cls.accepts)]
         entry["needs_ensemble"] = cls.needs_ensemble
+        entry["paper"] = cls.paper
+        entry["claim"] = cls.claim
     elif what == "scenario":
         entry["data"] = cls.summary
         entry["architectures"] = list(cls.architectures)
