@@ -30,9 +30,9 @@ class FBI(Fingerprinter):
     a suspect calls its classes, nor how many it has: only which inputs it puts together. A
     suspect that always gives one label tells nothing and is rated 0.
 
-    selection:  "random" test inputs, or those with the largest "entropy" of the target's
-                probabilities, which is ours: the paper ranks inputs by how much known models
-                disagree on them, and that takes an ensemble.
+    selection:  the test inputs with the largest "entropy" of the target's probabilities, or
+                "random" ones. The paper ranks inputs by how much known models disagree on them,
+                which takes an ensemble; the target's own doubt stands in for it, which is ours.
     reads:      what is compared: "labels", or "mistakes", whether each label is right, which is
                 what public code compares of top-1 labels. Of the latter far fewer queries make
                 a good estimate, and renamed classes are all mistakes.
@@ -50,7 +50,7 @@ class FBI(Fingerprinter):
     paper = "Maho, Furon and Le Merrer, FBI: Fingerprinting models with Benign Inputs, 2022"
     claim = "a success rate of 95.2 % over more than 1,000 networks"
 
-    selection: Literal["random", "entropy"] = "random"
+    selection: Literal["entropy", "random"] = "entropy"
     reads: Literal["labels", "mistakes"] = "labels"
     correction: Literal["miller-madow", "chance", "none"] = "miller-madow"
 
