@@ -6,6 +6,8 @@ import copy
 import inspect
 import random
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +31,11 @@ class Subject:
     zoo: Zoo
     access: Access
 
-    def construct(self) -> tuple[Fingerprint, set[str]]:
+    def _construct(self, turn: int) -> tuple[Fingerprint, set[str]]:
         """A fingerprint, and what else is no longer as it was: models, randomness, data."""
         case = self.zoo.case(self.method, self.access)
-        before = _photograph(case)
-        # As in a run: torch's global generator is seeded and restored by the harness.
-        with torch.random.fork_rng(devices=[]):
+        with _randomness(turn):
+            before = _photograph(case)
             torch.manual_seed(0)
             try:
                 fingerprint = self.method.construct(case)
@@ -43,7 +44,7 @@ class Subject:
                     f"expected construct to work, found {self.said(error)}; mend it, or decline "
                     "the scenario (`supports`, `declines`)"
                 ) from error
-        after = _photograph(case)
+            after = _photograph(case)
         changed = {name for name in before if before[name] != after[name]}
         if "data" in changed:
             forget()  # or the next construction would start from spoiled data
@@ -52,7 +53,12 @@ class Subject:
     @cached_property
     def first(self) -> tuple[Fingerprint, set[str]]:
         """The first construction: most checks look at this one."""
-        return self.construct()
+        return self._construct(1)
+
+    @cached_property
+    def second(self) -> tuple[Fingerprint, set[str]]:
+        """Another construction by the same seed: what was imported on the way is there now."""
+        return self._construct(2)
 
     def fingerprint(self) -> Fingerprint:
         """A copy of the first fingerprint, safe from other checks."""
@@ -79,6 +85,23 @@ class Subject:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         where = f" ({Path(file).name}:{lines[-1]})" if lines else ""
         return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+@contextmanager
+def _randomness(turn: int) -> Iterator[None]:
+    """Global random states of this construction's own: seeding them anew shows, harms nobody.
+
+    torch's is the same in every turn, as a run seeds it for a method.
+    """
+    python, legacy = random.getstate(), np.random.get_state(legacy=True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(turn)
+            np.random.seed(turn)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
 
 
 def _photograph(case: Case) -> dict[str, Any]:
