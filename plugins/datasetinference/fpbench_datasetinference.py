@@ -21,7 +21,6 @@ from fpbench import (
     Fingerprinter,
     Positive,
     PositiveFloat,
-    Share,
     TrialError,
     hookimpl,
 )
@@ -40,8 +39,8 @@ class DatasetInference(Fingerprinter):
     training points (-1) from those of points of the test pool (+1): the public pool would not do,
     for suspects may be trained on it. On a suspect, other points of both pools are embedded, and
     Welch's one-sided t-test gives the probability p of such a gap between the regressor's means
-    by chance. The matching rate is (1 - p) / (1 - level), at most 1: 1 is the paper's verdict,
-    and a model that knows neither of two like pools has any rate below it alike often.
+    by chance. The matching rate is 1 - p: the paper's verdict is at 0.99, and a model that knows
+    neither of two like pools has any rate alike often.
 
     All steps of all walks are asked at once. n_queries // (2 * walks * steps) points of each pool
     are asked: 100 with these defaults. The paper asks 10 to 50, with 30 walks of up to 50 steps
@@ -56,12 +55,12 @@ class DatasetInference(Fingerprinter):
     hidden:    its hidden units; 100 in the paper's code, as all of:
     epochs:    1000 steps of gradient descent on all examples,
     lr:        with learning rate 0.1.
-    level:     the significance beyond which a rate is 1; the paper's 99 % confidence.
     """
 
     name = "datasetinference"
     supports = Classification
     accepts = frozenset({Access.LABEL})
+    judges_data = True
     paper = (
         "Maini, Yaghini and Papernot, Dataset Inference: Ownership Resolution in Machine "
         "Learning, ICLR 2021"
@@ -81,7 +80,6 @@ class DatasetInference(Fingerprinter):
     hidden: Positive = 100
     epochs: Positive = 1000
     lr: PositiveFloat = 0.1
-    level: Share = 0.01
 
     def construct(self, case: Case) -> Fingerprint:
         asked = self.n_queries // (2 * self.walks * self.steps)
@@ -122,7 +120,7 @@ class DatasetInference(Fingerprinter):
         test = ttest_ind_from_stats(*unseen, *seen, equal_var=False, alternative="greater")
         if math.isnan(test.pvalue):  # every point has the same score: there is no gap to test
             return 0.0
-        return min(1.0, (1 - float(test.pvalue)) / (1 - self.level))
+        return 1 - float(test.pvalue)
 
     def _walk(self, x: Tensor, case: Case) -> tuple[Tensor, Tensor]:
         """Every step of every walk from x (n, ...): inputs (n, walks, steps, ...) and how far

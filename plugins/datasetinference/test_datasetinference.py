@@ -57,13 +57,12 @@ def test_the_rate_is_welchs_test_as_scipy_does_it() -> None:
     labels = ZOO.target(constructed().queries).argmax(1)
     far = walked(labels, evidence["truth"], evidence["lengths"]).squeeze(1).double()
     p = ttest_ind(far[n // 2 :], far[: n // 2], equal_var=False, alternative="greater").pvalue
-    method = DatasetInference(level=1e-9)
-    rate = method.match(Fingerprint(constructed().queries, evidence), labels)
+    rate = METHOD.match(Fingerprint(constructed().queries, evidence), labels)
     assert rate == pytest.approx(1 - p, abs=1e-3)
 
 
-def test_a_significant_gap_is_a_rate_of_one() -> None:
-    assert rates([ZOO.target]) == [1.0]
+def test_the_gap_is_significant_on_the_target() -> None:
+    assert rates([ZOO.target])[0] > 0.99
 
 
 def test_copies_and_students_are_told_from_models_of_other_data() -> None:
