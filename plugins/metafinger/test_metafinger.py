@@ -93,6 +93,13 @@ def test_a_motion_of_nothing_leaves_an_image_alone() -> None:
     torch.testing.assert_close(moved, x, rtol=0, atol=1e-5)
 
 
+def test_what_moves_in_has_the_lowest_value() -> None:
+    method, rng = MetaFinger(noise=0), torch.Generator().manual_seed(0)
+    x = torch.full((2, 1, 6, 8), -3.0)
+    for _ in range(40):
+        torch.testing.assert_close(method._transformed(x, -3.0, 1.0, rng), x)
+
+
 def test_models_alike_leave_nothing_to_keep() -> None:
     method = MetaFinger(n_queries=10, epochs=1)
     same = [ZOO.target, ZOO.target]
