@@ -158,7 +158,12 @@ def universal(method: UAP, case: Case, x: Tensor) -> Tensor:
                 start = start[case.target(start).argmax(1) == labels[part]]
             if len(start):
                 moved = deepfool(
-                    case.target, start, (low, high), steps=method.steps, overshoot=method.overshoot
+                    case.target,
+                    start,
+                    (low, high),
+                    steps=method.steps,
+                    overshoot=method.overshoot,
+                    along_border=True,
                 )
                 shift = (shift + (moved - start).sum(0)).clamp(-most, most)
         with torch.no_grad():
