@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -155,7 +156,22 @@ class Regression(Scenario):
 @dataclass(frozen=True)
 class Generation(Scenario):
     """The target is a generator: inputs are latent codes (n, *input_shape), outputs are samples
-    (n, *output_shape)."""
+    (n, *output_shape).
+
+    In a pool, `inputs` are latent codes and `truth` is samples. They are pairs where there are no
+    `discriminators`; with them, the samples are real ones that belong to no code.
+    """
+
+    discriminators: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
+    """By architecture, the network its generators are trained against (Goodfellow et al., 2014):
+    samples (n, *output_shape) to logits (n, 1), high for real ones. An architecture without one
+    learns by `loss`."""
+
+    def latents(self, n: int, rng: torch.Generator) -> Tensor:
+        """Codes (n, *input_shape) drawn from what generators are trained on: uniform in the input
+        range, as in DCGAN (Radford, Metz and Chintala, ICLR 2016)."""
+        low, high = self.input_range
+        return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error to the samples that belong to the latent codes."""

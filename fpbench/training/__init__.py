@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from ..api.recipe import Lab, Recipe
-from ..api.scenario import Pool
+from ..api.scenario import Generation, Pool
+from .adversarial import Adversarial
 from .cohort import Cohort, Learner, Loss, last_layer, train, widened
 
 __all__ = ["fit", "last_layer"]
@@ -20,7 +21,7 @@ def fit(
     models: Sequence[nn.Module],
     pool: Pool,
     *,
-    loss: Loss,
+    loss: Loss | None = None,
     epochs: int,
     lr: float,
     batch_size: int,
@@ -37,19 +38,25 @@ def fit(
     is reported to the lab; the others go on. The forward pass computes in the scenario's
     `precision`.
 
-    loss:   of one member's batch, (n, *output_shape) and truth (n, ...), a scalar.
+    loss:   of one member's batch, (n, *output_shape) and truth (n, ...), a scalar. Without one,
+            the task's own training: the scenario's loss, or, for a generator whose architecture
+            has a discriminator, a game against a new one.
     layers: "all", or "last" to leave all else as it is, running statistics included.
     cosine: anneal the learning rate to zero over the epochs.
     masks:  per member, by parameter name, 0 where a weight has been pruned and stays so.
     """
     if not epochs:
         return
+    scenario = lab.scenario
+    learner: type[Learner] = Supervised
+    if loss is None and isinstance(scenario, Generation):
+        learner = Adversarial if recipes[0].arch in scenario.discriminators else Supervised
     cohort = Cohort(
         lab=lab, recipes=recipes, models=models, pool=Pool(*(t.to(lab.device) for t in pool)),
-        loss=loss, epochs=epochs, lr=lr, batch_size=batch_size, layers=layers, cosine=cosine,
-        masks=masks,
+        loss=loss or scenario.loss, epochs=epochs, lr=lr, batch_size=batch_size, layers=layers,
+        cosine=cosine, masks=masks,
     )  # fmt: skip
-    train(cohort, Supervised)
+    train(cohort, learner)
 
 
 class Supervised(Learner):
