@@ -107,13 +107,13 @@ class Fashion(Generation):
 
     def load(self) -> Mapping[str, Pool]:
         rng = torch.Generator().manual_seed(20170825)
-        clothes = images("train-images-idx3-ubyte.gz")
+        clothes = torch.tensor(fmnist.read("train-images-idx3-ubyte.gz"))
         dealt = torch.randperm(len(clothes), generator=rng)[: self.images]
         owner, attacker = dealt.chunk(2)
         real = {
-            "train": clothes[owner],
-            "public": clothes[attacker],
-            "test": images("t10k-images-idx3-ubyte.gz")[:TEST],
+            "train": scaled(clothes[owner]),
+            "public": scaled(clothes[attacker]),
+            "test": scaled(torch.tensor(fmnist.read("t10k-images-idx3-ubyte.gz")[:TEST])),
             "irrelevant": digits(len(owner)),
         }
         return {name: Pool(self.latents(len(x), rng), x) for name, x in real.items()}
@@ -125,15 +125,18 @@ class Fashion(Generation):
         return {"frechet_distance": frechet(features(network, output), features(network, truth))}
 
 
-def images(name: str) -> Tensor:
-    """A file's images, (n, 1, 28, 28) in [-1, 1]."""
-    return torch.tensor(fmnist.read(name))[:, None].float() / 127.5 - 1
+def scaled(grey: Tensor) -> Tensor:
+    """Bytes (n, 28, 28) as images (n, 1, 28, 28) in [-1, 1]."""
+    return grey[:, None].float() / 127.5 - 1
 
 
 def labelled() -> tuple[Tensor, Tensor]:
     """What the measure of utility is trained on: the first training images and their labels."""
-    labels = torch.tensor(fmnist.read("train-labels-idx1-ubyte.gz")[:LABELLED]).long()
-    return images("train-images-idx3-ubyte.gz")[:LABELLED], labels
+    clothes, labels = (
+        torch.tensor(fmnist.read(f"train-{what}-ubyte.gz")[:LABELLED])
+        for what in ("images-idx3", "labels-idx1")
+    )
+    return scaled(clothes), labels.long()
 
 
 def digits(n: int) -> Tensor:
