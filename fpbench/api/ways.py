@@ -25,7 +25,7 @@ who else uses the machine."""
 
 REPEATS = 3
 LONG = 1.0
-"""Seconds after which a first step is evidence enough."""
+"""Seconds of a first step after which a second is evidence enough."""
 
 _measured: dict[Hashable, Way] = {}
 _forced: list[Way] = []
@@ -67,13 +67,12 @@ def faster(
 
 
 def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torch.device) -> float:
-    """The fastest of some steps, per member; the first one, which also sets things up, only
-    where it took long."""
+    """The fastest of some steps, per member; the first one does not count, for it also loads
+    libraries and sets things up."""
     try:
         step, members = trial()
-        took = _timed(step, device)
-        if took < LONG:
-            took = min(_timed(step, device) for _ in range(REPEATS))
+        repeats = REPEATS if _timed(step, device) < LONG else 1
+        took = min(_timed(step, device) for _ in range(repeats))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")
