@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +31,9 @@ class Scenario(ABC):
 
     Subclass `Classification`, `Regression` or `Generation`, which bring the loss, the
     distillation loss and the utility of their task, and write `load`.
+
+    precision: what training computes its forward passes in; "bfloat16" is torch's autocast, on
+               some devices several times as fast. It makes other models: another zoo.
     """
 
     name: ClassVar[str]
@@ -49,6 +53,8 @@ class Scenario(ABC):
 
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
+
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -150,7 +156,22 @@ class Regression(Scenario):
 @dataclass(frozen=True)
 class Generation(Scenario):
     """The target is a generator: inputs are latent codes (n, *input_shape), outputs are samples
-    (n, *output_shape)."""
+    (n, *output_shape).
+
+    In a pool, `inputs` are latent codes and `truth` is samples. They are pairs where there are no
+    `discriminators`; with them, the samples are real ones that belong to no code.
+    """
+
+    discriminators: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
+    """By architecture, the network its generators are trained against (Goodfellow et al., 2014):
+    samples (n, *output_shape) to logits (n, 1), high for real ones. An architecture without one
+    learns by `loss`."""
+
+    def latents(self, n: int, rng: torch.Generator) -> Tensor:
+        """Codes (n, *input_shape) drawn from what generators are trained on: uniform in the input
+        range, as in DCGAN (Radford, Metz and Chintala, ICLR 2016)."""
+        low, high = self.input_range
+        return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error to the samples that belong to the latent codes."""

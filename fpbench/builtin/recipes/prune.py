@@ -66,7 +66,7 @@ class _Prune(Recipe):
                 for name in mask:
                     params[name].mul_(mask[name])
         fit(
-            lab, recipes, models, lab.scenario.data("public"), loss=lab.scenario.loss,
+            lab, recipes, models, lab.scenario.data("public"),
             epochs=one.recover, lr=one.lr, batch_size=one.batch_size, masks=masks,
         )  # fmt: skip
         return models

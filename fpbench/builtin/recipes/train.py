@@ -59,7 +59,7 @@ class Train(Trained):
         one = recipes[0]
         models = [lab.new(recipe, recipe.model) for recipe in recipes]
         fit(
-            lab, recipes, models, lab.scenario.data(one.pool), loss=lab.scenario.loss,
+            lab, recipes, models, lab.scenario.data(one.pool),
             epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
         )  # fmt: skip
         return models
