@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TrialError
+from .stack import parts
 
 
 class Access(IntEnum):
@@ -88,7 +89,6 @@ def oracle_of(
     input_shape: tuple[int, ...],
     input_range: tuple[float, float],
     device: torch.device,
-    batch_size: int = 1024,
 ) -> Oracle:
     """Put a model behind a prediction API.
 
@@ -111,7 +111,7 @@ def oracle_of(
                 f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"
             )
         with torch.no_grad():
-            parts = [reply(model(part.to(device)), access) for part in x.split(batch_size)]
-        return torch.cat(parts).cpu()
+            replies = [reply(model(part.to(device)), access) for part in parts(x)]
+        return torch.cat(replies).cpu()
 
     return Oracle(ask, access)

@@ -9,6 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+ELEMENTS = 2**25
+"""Input elements that models are asked at once: activations take tens of times their memory."""
+
+
+def parts(x: Tensor, models: int = 1) -> tuple[Tensor, ...]:
+    """Split a batch (n, ...) that `models` networks will answer into what memory holds: 1024
+    inputs at most, fewer where they are large."""
+    size = max(1, min(1024, ELEMENTS // (models * max(1, x[:1].numel()))))
+    split: tuple[Tensor, ...] = x.split(size)
+    return split
+
 
 def signature(model: nn.Module) -> tuple[object, ...]:
     """Models with equal signatures can be stacked: same modules, same tensors' shapes."""
