@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Scenario(ABC):
 
     Subclass `Classification`, `Regression` or `Generation`, which bring the loss, the
     distillation loss and the utility of their task, and write `load`.
+
+    precision: what training computes its forward passes in; "bfloat16" is torch's autocast, on
+               some devices several times as fast. It makes other models: another zoo.
     """
 
     name: ClassVar[str]
@@ -42,6 +45,8 @@ class Scenario(ABC):
 
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
+
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     # What follows is a class attribute where it is one for all, `input_shape = (3, 32, 32)`, and a
     # property where it depends on the scenario's fields.
