@@ -38,7 +38,7 @@ class Skin(Classification):
     """
 
     # Pools hold images at full size, as float32: methods draw from them what they will ask, and
-    # training draws a batch with one index. Enlarging on the fly would save memory at 224 (7.3 GB
+    # training draws a batch with one index. Enlarging on the fly would save memory at 224 (7.4 GB
     # for DermaMNIST, 2.4 GB of it the largest pool, which is what a GPU holds), at the price of
     # data that is not what a model is asked; at 32 all pools together are 150 MB.
 
