@@ -5,12 +5,13 @@ Source: the MetaV paper (KDD 2022), section 5.4, unless a function says otherwis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rates = Sequence[float]
+Map = Callable[[Rates], list[float]]
 
 THRESHOLDS: NDArray[np.float64] = np.arange(101) / 100
 """rho in {0, 1/100, ..., 1}, on which ARUC is computed."""
@@ -82,3 +83,59 @@ def mean_ci(values: Sequence[float], level: float = 0.95) -> tuple[float, float]
         return mean, float("nan")
     half = float(stats.sem(values) * stats.t.ppf((1 + level) / 2, len(values) - 1))
     return mean, half
+
+
+def calibration(positives: Rates, negatives: Rates) -> Map:
+    """A map of raw matching rates to the probability of theft they speak for, in (0, 1).
+
+    Platt, *Probabilistic Outputs for Support Vector Machines*, 1999: a logistic curve fitted to
+    the rates of models whose origin the verifier knows, with his smoothed targets,
+    (n + 1) / (n + 2) and 1 / (n + 2); both sides weigh alike. It never turns an order round: a
+    method that rates negatives higher gets 1/2 for all.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    known = np.asarray([*positives, *negatives], float)
+    mean, spread = known.mean(), known.std() or 1.0
+    n_pos, n_neg = len(positives), len(negatives)
+    stolen = [(n_pos + 1) / (n_pos + 2)] * n_pos + [1 / (n_neg + 2)] * n_neg
+    weight = np.asarray([1 / n_pos] * n_pos + [1 / n_neg] * n_neg) * (n_pos + n_neg) / 2
+    # A target between 0 and 1 is a share of each class. C is large: nothing is penalised.
+    curve = LogisticRegression(C=1e9, max_iter=10_000).fit(
+        np.tile((known - mean) / spread, 2)[:, None],
+        [1] * len(known) + [0] * len(known),
+        np.concatenate([weight * stolen, weight * (1 - np.asarray(stolen))]),
+    )
+    slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+
+    def calibrated(rates: Rates) -> list[float]:
+        if slope <= 0:
+            return [0.5] * len(rates)
+        z = slope * (np.asarray(rates, float) - mean) / spread + offset
+        return [float(p) for p in 1 / (1 + np.exp(-z))]
+
+    return calibrated
+
+
+def p_value(rate: float, negatives: Rates) -> float:
+    """How often chance alone would rate an innocent model this high: the empirical one.
+
+    (1 + #{negatives rated at least as high}) / (1 + n), valid when the suspect, were it innocent,
+    would be exchangeable with the n known negatives (Phipson and Smyth, *Permutation P-values
+    Should Never Be Zero*, 2010); never below 1 / (1 + n).
+    """
+    return (1 + sum(r >= rate for r in negatives)) / (1 + len(negatives))
+
+
+def binomial_p_values(rates: Rates, n: int, negatives: Rates) -> list[float]:
+    """For each rate, the chance that an innocent model agrees on that share of n queries or more.
+
+    P(Binomial(n, q) >= n rate), with q the upper end of the 95 % Clopper-Pearson interval for the
+    agreement of the known negatives, all their replies taken together. It takes queries for
+    independent and negatives for alike, which they are not: read it beside `p_value`.
+    """
+    from scipy import stats
+
+    agreed, asked = round(n * sum(negatives)), n * len(negatives)
+    q = float(stats.binomtest(agreed, asked).proportion_ci(0.95, method="exact").high)
+    return [float(p) for p in stats.binom.sf(np.rint(n * np.asarray(rates, float)) - 1, n, q)]

@@ -59,12 +59,14 @@ def finished_run(
         error = left.pop(trial.label, None)
         rates = {
             suspect.digest: dice.uniform(0.4 * suspect.descends_from(trial.target), 1)
-            for suspect in trial.suspects
+            for suspect in (*trial.suspects, *trial.calibration)
         }
+        judged = {r.digest: rates[r.digest] for r in trial.suspects}
+        known = {r.digest: rates[r.digest] for r in trial.calibration}
         results.append(
             Result(trial, error=error)
             if error
-            else Result(trial, rates, 100, construct_seconds=2.5, verify_seconds=0.5)
+            else Result(trial, judged, known, 100, construct_seconds=2.5, verify_seconds=0.5)
         )
     record(
         plan, results, failures or {}, store=_Store(),  # type: ignore[arg-type]

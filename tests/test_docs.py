@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -71,3 +72,13 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_every_command_and_option_in_the_readme_exists() -> None:
     for line in re.findall(r"^(?:uv run )?fpbench (\w+)", README, re.MULTILINE):
         assert line in main.commands
+
+
+def test_the_document_on_methods_is_what_the_installed_methods_say() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = (ROOT / "docs/methods.md").read_text()
+    assert generate.methods() == written, "run: uv run python docs/generate.py"

@@ -11,6 +11,7 @@ import pytest
 from finished_runs import finished_run
 
 from fpbench.builtin.reporters.figures import draw, fpbench_reported
+from fpbench.builtin.reporters.sweeps import sweeps
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def test_draws_every_method_that_has_results(folder: Path) -> None:
     data = json.loads((folder / "results.json").read_text())
     files = draw(data, folder)
     assert sorted(f.name for f in files) == [
-        "curves.png", "curves.svg", "overlay.png", "overlay.svg",
+        "curves.png", "curves.svg", "full-uniqueness.png", "full-uniqueness.svg", "overlay.png",
+        "overlay.svg",
     ]  # fmt: skip
     for name in ("curves", "overlay"):
         svg = (folder / "figures" / f"{name}.svg").read_text()
@@ -64,3 +66,36 @@ def test_a_figure_that_fails_costs_one_line(
     with caplog.at_level(logging.WARNING, "fpbench"):
         fpbench_reported(report)  # type: ignore[arg-type]
     assert [r.getMessage() for r in caplog.records] == ["no figures: KeyError: 'suite'"]
+
+
+def swept(data, key, values):
+    """The same results as if akh had been tried with several values of a setting."""
+    akh = data["methods"][0]
+    variants = [
+        {**akh, "method": f"akh({key}={v})", "fields": {**akh["fields"], key: v}} for v in values
+    ]
+    return {**data, "methods": [*variants, *data["methods"][1:]]}
+
+
+def test_what_a_suite_sweeps_becomes_an_axis(folder: Path) -> None:
+    data = json.loads((folder / "results.json").read_text())
+    files = draw(swept(data, "n_queries", [10, 50, 100]), folder)
+    assert "aruc-against-n_queries.svg" in {f.name for f in files}
+    svg = (folder / "figures" / "aruc-against-n_queries.svg").read_text()
+    assert "number of queries N" in svg
+    assert "akh" in svg
+    assert "random" not in svg  # it was tried once
+
+
+def test_two_settings_swept_together_make_a_line_each(folder: Path) -> None:
+    data = json.loads((folder / "results.json").read_text())
+    data = swept(data, "n_queries", [10, 50])
+    doubled = [
+        {**m, "method": f"akh(n_queries={m['fields']['n_queries']},depth={d})",
+         "fields": {**m["fields"], "depth": d}}
+        for d in (1, 2)
+        for m in data["methods"][:2]
+    ]  # fmt: skip
+    found = {s.key: s for s in sweeps(doubled)}
+    assert found["n_queries"].lines.keys() == {"akh(depth=1)", "akh(depth=2)"}
+    assert found["depth"].lines.keys() == {"akh(n_queries=10)", "akh(n_queries=50)"}

@@ -137,3 +137,59 @@ def test_one_value_has_no_interval():
 def test_no_rates_are_no_share(metric):
     with pytest.raises(ValueError, match="at least one matching rate"):
         metric([], 0.5)
+
+
+SIDE = st.lists(HUNDREDTHS, min_size=2, max_size=20)
+
+
+@given(SIDE, SIDE, RATES)
+def test_calibration_keeps_the_order_and_stays_between_0_and_1(positives, negatives, rates):
+    mapped = metrics.calibration(positives, negatives)(sorted(rates))
+    assert all(0 <= p <= 1 for p in mapped)
+    assert mapped == sorted(mapped)
+
+
+def test_calibration_forgets_the_scale_of_a_method():
+    positives, negatives = [0.61, 0.62, 0.66, 0.58], [0.55, 0.57, 0.59, 0.52]
+    judged = [0.5, 0.56, 0.58, 0.6, 0.65]
+    plain = metrics.calibration(positives, negatives)(judged)
+    stretched = metrics.calibration([2 * r - 1 for r in positives], [2 * r - 1 for r in negatives])
+    assert stretched([2 * r - 1 for r in judged]) == pytest.approx(plain, abs=1e-3)
+
+
+def test_a_method_that_ranks_right_between_04_and_06_is_calibrated_to_a_high_aruc():
+    positives, negatives = [0.52 + i / 500 for i in range(30)], [0.42 + i / 500 for i in range(30)]
+    calibrated = metrics.calibration(positives[::2], negatives[::2])
+    raw = metrics.aruc(positives[1::2], negatives[1::2])
+    assert metrics.aruc(calibrated(positives[1::2]), calibrated(negatives[1::2])) > raw + 0.2
+
+
+def test_a_method_that_rates_negatives_higher_is_not_turned_round():
+    assert metrics.calibration([0.1, 0.2, 0.3], [0.7, 0.8, 0.9])([0.0, 1.0]) == [0.5, 0.5]
+
+
+def test_platts_targets_on_one_known_pair_worked_by_hand():
+    # One of each: targets 2/3 and 1/3, which a curve through two points meets exactly.
+    assert metrics.calibration([0.8], [0.2])([0.8, 0.5, 0.2]) == pytest.approx(
+        [2 / 3, 1 / 2, 1 / 3], abs=1e-3
+    )
+
+
+@given(st.lists(HUNDREDTHS, min_size=2, max_size=30, unique=True), st.data())
+def test_innocent_models_seldom_get_small_p_values(rates, data):
+    """Leave each of n exchangeable rates out in turn: at most a share alpha has p <= alpha."""
+    alpha = data.draw(st.integers(1, 100)) / 100
+    p = [metrics.p_value(r, rates[:i] + rates[i + 1 :]) for i, r in enumerate(rates)]
+    assert sum(v <= alpha for v in p) / len(p) <= alpha + 1e-9
+
+
+def test_a_p_value_is_never_zero():
+    assert metrics.p_value(1.0, [0.1, 0.2, 0.3]) == 1 / 4
+    assert metrics.p_value(0.2, [0.1, 0.2, 0.3]) == 3 / 4
+
+
+def test_binomial_p_values_are_those_of_the_upper_bound_of_agreement():
+    # 3 of 30 replies agreed; the interval's upper end, from the beta distribution.
+    q = stats.beta.ppf(0.975, 4, 27)
+    wanted = sum(math.comb(10, k) * q**k * (1 - q) ** (10 - k) for k in range(6, 11))
+    assert metrics.binomial_p_values([0.6, 0.0], 10, [0.1, 0.2, 0.0]) == pytest.approx([wanted, 1])

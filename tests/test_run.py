@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -74,7 +75,8 @@ def rates(data) -> list[dict[str, float]]:
 def test_results_carry_everything_a_reader_needs(results):
     assert results["schema"] == "fpbench.results/1"
     assert results.keys() == {
-        "schema", "run", "suite", "scenario", "target", "models", "methods", "trials", "failures",
+        "schema", "run", "suite", "scenario", "target", "models", "methods", "comparisons",
+        "trials", "failures",
     }  # fmt: skip
     assert results["suite"]["text"] == TINY
     assert results["failures"] == {}
@@ -108,8 +110,8 @@ def test_json_is_one_object_on_the_last_line(ran):
     assert [m["method"] for m in found["methods"]] == ["grid", "random", "metav"]
     for method in found["methods"]:
         assert method.keys() == {
-            "method", "aruc", "aruc_ci", "auc", "robustness_at_full_uniqueness",
-            "construct_seconds", "verify_seconds", "queries",
+            "method", "aruc", "aruc_ci", "aruc_calibrated", "aruc_calibrated_ci", "auc",
+            "robustness_at_full_uniqueness", "construct_seconds", "verify_seconds", "queries",
         }  # fmt: skip
 
 
@@ -162,6 +164,44 @@ def test_judged_and_learned_from_are_disjoint_halves_of_every_kind(results):
         halves = [Counter(kinds[d] for d in half) for half in (learned, judged)]
         for kind in halves[0].keys() | halves[1].keys():
             assert abs(halves[0][kind] - halves[1][kind]) <= 1, kind
+
+
+def test_verdicts_come_from_models_that_are_not_judged(results):
+    positive = {m["digest"]: m["positive"] for m in results["models"]}
+    for trial in results["trials"]:
+        known = trial["calibration_rates"]
+        assert not known.keys() & trial["matching_rates"].keys()
+        innocent = [rate for digest, rate in known.items() if not positive[digest]]
+        for digest, rate in trial["matching_rates"].items():
+            higher = sum(other >= rate for other in innocent)
+            assert trial["p_values"][digest] == pytest.approx((1 + higher) / (1 + len(innocent)))
+        counts = trial["method"] == "random"
+        assert trial["binomial_p_values"].keys() == (
+            trial["matching_rates"].keys() if counts else set()
+        )
+
+
+def test_the_calibrated_aruc_is_that_of_the_calibrated_rates(results):
+    positive = {m["digest"]: m["positive"] for m in results["models"]}
+    for method in results["methods"][:3]:
+        found = [
+            metrics.aruc(
+                *([r for d, r in t["calibrated_rates"].items() if positive[d] is s]
+                  for s in (True, False))
+            )
+            for t in results["trials"]
+            if t["method"] == method["method"]
+        ]  # fmt: skip
+        assert method["summary"]["aruc_calibrated"] == pytest.approx(fmean(found))
+
+
+def test_every_pair_of_methods_is_compared(results):
+    summaries = {m["method"]: m["summary"] for m in results["methods"] if m["summary"]}
+    for metric, pairs in results["comparisons"].items():
+        assert [(p["first"], p["second"]) for p in pairs] == [*combinations(summaries, 2)]
+        for p in pairs:
+            ahead = summaries[p["first"]][metric] - summaries[p["second"]][metric]
+            assert p["value"] == pytest.approx(ahead)
 
 
 def test_all_methods_of_a_repeat_are_judged_on_the_same_suspects(results):

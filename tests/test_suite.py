@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fpbench import Access
+from fpbench import Access, SuiteError
 from fpbench.engine.plan import Plan
 from fpbench.engine.registry import Registry
 from fpbench.engine.suite import Suite
@@ -341,3 +341,57 @@ def test_parents_are_built_before_their_children(draft):
     for generation in generations:
         assert all(r.parent is None or r.parent.digest in done for r in generation)
         done |= {r.digest for r in generation}
+
+
+def based(draft, text):
+    """A suite beside the draft, based on it."""
+    draft.read()
+    path = draft.folder / "based.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_suite_takes_from_its_base_what_it_does_not_say(draft):
+    path = based(draft, "name: more\nbase: draft.yaml\nmethods: [{method: akh}]\n")
+    suite, base = Suite.load(path, REGISTRY), draft.read()
+    assert (suite.name, suite.scenario, suite.target) == ("more", base.scenario, base.target)
+    assert suite.positives == base.positives
+    assert [v.label for v in suite.methods] == ["akh"]
+
+
+def test_the_text_of_a_based_suite_stands_alone(draft):
+    path = based(draft, "name: more\nbase: draft.yaml\nmethods: [{method: akh}]\n")
+    suite = Suite.load(path, REGISTRY)
+    alone = draft.folder / "elsewhere" / "alone.yaml"
+    alone.parent.mkdir()
+    alone.write_text(suite.source.text)
+    again = Suite.load(alone, REGISTRY)
+    assert (again.positives, again.negatives) == (suite.positives, suite.negatives)
+    assert [v.method for v in again.methods] == [v.method for v in suite.methods]
+
+
+def test_a_mistake_is_told_where_it_stands_in_the_base(draft):
+    draft.data["methods"] = [{"method": "akk"}]
+    with (draft.folder / "draft.yaml").open("w") as file:
+        YAML().dump(draft.data, file)
+    path = draft.folder / "based.yaml"
+    path.write_text("name: more\nbase: draft.yaml\n")
+    with pytest.raises(SuiteError, match=r"draft\.yaml:\d+:\d+: no method 'akk'"):
+        Suite.load(path, REGISTRY)
+
+
+def test_a_circle_of_bases_is_refused(draft):
+    draft.data["base"] = "based.yaml"
+    with (draft.folder / "draft.yaml").open("w") as file:
+        YAML().dump(draft.data, file)
+    path = draft.folder / "based.yaml"
+    path.write_text("name: more\nbase: draft.yaml\n")
+    with pytest.raises(SuiteError, match=r"a circle at based\.yaml"):
+        Suite.load(path, REGISTRY)
+
+
+def test_a_base_that_is_not_there_is_told(draft):
+    with pytest.raises(SuiteError, match=r"expected a suite at .*nowhere\.yaml"):
+        Suite.load(based(draft, "name: more\nbase: nowhere.yaml\n"), REGISTRY)
+    with pytest.raises(SuiteError, match=r"based\.yaml:2:1: base: expected the path of a suite"):
+        Suite.load(based(draft, "name: more\nbase: 3\n"), REGISTRY)

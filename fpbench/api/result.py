@@ -23,7 +23,9 @@ class Trial:
     label:    what the suite calls this variant of the method.
     seed:     of the method and the split; equal for all methods of one repeat.
     ensemble: recipes the method may learn from, positives and negatives; empty if it needs none.
-    suspects: recipes it is judged on; disjoint from `ensemble`.
+    suspects: recipes it is judged on; disjoint from `ensemble` and `calibration`.
+    calibration: the other half of the zoo, whose rates show what a rate of this method is worth;
+              `ensemble` is part of it.
     """
 
     scenario: Scenario
@@ -35,6 +37,7 @@ class Trial:
     ensemble: tuple[Recipe, ...]
     suspects: tuple[Recipe, ...]
     access: Access
+    calibration: tuple[Recipe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Result:
     """What one trial found.
 
     matching_rates: by the suspect's digest, each in [0, 1].
+    calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
     cached:         the store had this very trial; its seconds are those of the first time.
@@ -50,6 +54,7 @@ class Result:
 
     trial: Trial
     matching_rates: Mapping[str, float] = field(default_factory=dict)
+    calibration_rates: Mapping[str, float] = field(default_factory=dict)
     queries: int = 0
     construct_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -59,11 +64,17 @@ class Result:
 
     def rates(self, positive: bool) -> list[float]:
         """The rates of the positive or of the negative suspects; labels come from lineage."""
-        return [
-            self.matching_rates[suspect.digest]
-            for suspect in self.trial.suspects
-            if suspect.descends_from(self.trial.target) is positive
-        ]
+        return self._side(self.trial.suspects, self.matching_rates, positive)
+
+    def known_rates(self, positive: bool) -> list[float]:
+        """Likewise, of the models to calibrate on."""
+        return self._side(self.trial.calibration, self.calibration_rates, positive)
+
+    def _side(
+        self, recipes: Iterable[Recipe], rates: Mapping[str, float], positive: bool
+    ) -> list[float]:
+        target = self.trial.target
+        return [rates[r.digest] for r in recipes if r.descends_from(target) is positive]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 from .. import api
 from ..api.errors import TrialError
 from ..api.fields import plain
-from ..api.fingerprinter import Case, Ensemble
+from ..api.fingerprinter import Case, Ensemble, Fingerprint
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.result import Result, Trial
@@ -44,58 +45,27 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     except (Exception, SystemExit) as error:
         text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
         return Result(trial=trial, device=device_name(device), error=text)
-    kept = ("matching_rates", "queries", "construct_seconds", "verify_seconds", "device")
+    kept = ("matching_rates", "calibration_rates", "queries", "construct_seconds",
+            "verify_seconds", "device")  # fmt: skip
     store.save_trial(key, {name: getattr(result, name) for name in kept})
     return result
 
 
 def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
     scenario, method = trial.scenario, trial.method
-    for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else None):
+    for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else trial.calibration):
         for positive, side in ((True, "positive"), (False, "negative")):
-            if recipes is not None and not any(
-                r.descends_from(trial.target) is positive for r in recipes
-            ):
+            if not any(r.descends_from(trial.target) is positive for r in recipes):
                 raise TrialError(
                     f"expected at least one {side} suspect in each half of the split, got none "
                     "that could be made"
                 )
-
-    def load(recipes: Sequence[Recipe]) -> list[nn.Module]:
-        return [store.load(recipe, scenario, device) for recipe in recipes]
-
-    ensemble = None
-    if method.needs_ensemble:
-        sides = [
-            [r for r in trial.ensemble if r.descends_from(trial.target) is positive]
-            for positive in (True, False)
-        ]
-        ensemble = Ensemble(
-            positives=load(sides[0]),
-            negatives=load(sides[1]),
-            positive_recipes=[r.name for r in sides[0]],
-            negative_recipes=[r.name for r in sides[1]],
-        )
     seed = derived_seed("method", trial.seed, method.name)
-    case = Case(
-        scenario=scenario,
-        target=store.load(trial.target, scenario, device),
-        access=trial.access,
-        rng=torch.Generator().manual_seed(seed),
-        device=device,
-        ensemble=ensemble,
-    )
-    oracles = [
-        oracle_of(
-            model, trial.access, input_shape=scenario.input_shape,
-            input_range=scenario.input_range, device=device,
-        )
-        for model in load(trial.suspects)
-    ]  # fmt: skip
-
-    # Read now: a construction's seconds are not those of reading the data.
+    case = _case(trial, store, device, seed)
+    # Now: a construction's seconds are not those of reading the data, nor of importing what
+    # torch imports when an optimizer is first made.
     versions = _versions(scenario)
-    rates: dict[str, float] = {}
+    import_module("torch._dynamo")
     try:
         # A method that draws from torch's global generator is repeatable too, and changes it for
         # nobody else.
@@ -104,16 +74,11 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
             began = time.perf_counter()
             fingerprint = method.construct(case)
             _finish(device)
-            constructed = time.perf_counter()
-            for suspect, oracle in zip(trial.suspects, oracles, strict=True):
-                rate = method.verify(fingerprint, oracle)
-                rates[suspect.digest] = checked_rate(rate, trial.label, str(suspect))
-                if oracle.queries > method.n_queries:
-                    raise TrialError(
-                        f"expected at most {method.n_queries} queries per suspect, got "
-                        f"{oracle.queries} from {trial.label} on {suspect}"
-                    )
-            verified = time.perf_counter()
+            construct_seconds = time.perf_counter() - began
+            judged = _Verified(trial, fingerprint, store, device)
+            rates = judged.rates(trial.suspects)
+            verify_seconds = judged.seconds
+            calibration_rates = judged.rates(trial.calibration)
     finally:
         # Data is everybody's: what this method did to it must not reach the next.
         if spoiled := versions != _versions(scenario):
@@ -123,11 +88,77 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
     return Result(
         trial=trial,
         matching_rates=rates,
-        queries=max(oracle.queries for oracle in oracles),
-        construct_seconds=constructed - began,
-        verify_seconds=verified - constructed,
+        calibration_rates=calibration_rates,
+        queries=judged.queries,
+        construct_seconds=construct_seconds,
+        verify_seconds=verify_seconds,
         device=device_name(str(device)),
     )
+
+
+def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
+    """What the method is given."""
+
+    def load(recipes: Sequence[Recipe]) -> list[nn.Module]:
+        return [store.load(recipe, trial.scenario, device) for recipe in recipes]
+
+    ensemble = None
+    if trial.method.needs_ensemble:
+        positives, negatives = (
+            [r for r in trial.ensemble if r.descends_from(trial.target) is positive]
+            for positive in (True, False)
+        )
+        ensemble = Ensemble(
+            positives=load(positives),
+            negatives=load(negatives),
+            positive_recipes=[r.name for r in positives],
+            negative_recipes=[r.name for r in negatives],
+        )
+    return Case(
+        scenario=trial.scenario,
+        target=store.load(trial.target, trial.scenario, device),
+        access=trial.access,
+        rng=torch.Generator().manual_seed(seed),
+        device=device,
+        ensemble=ensemble,
+    )
+
+
+class _Verified:
+    """Judges models by a fingerprint, each behind an oracle of its own.
+
+    seconds: spent in `verify` so far; loading the models is not the method's work.
+    queries: the most that one model was asked.
+    """
+
+    def __init__(
+        self, trial: Trial, fingerprint: Fingerprint, store: Store, device: torch.device
+    ) -> None:
+        self._trial, self._fingerprint = trial, fingerprint
+        self._store, self._device = store, device
+        self.seconds, self.queries = 0.0, 0
+
+    def rates(self, recipes: Sequence[Recipe]) -> dict[str, float]:
+        """Each model's matching rate, by its digest."""
+        return {recipe.digest: self._rate(recipe) for recipe in recipes}
+
+    def _rate(self, recipe: Recipe) -> float:
+        trial, method = self._trial, self._trial.method
+        oracle = oracle_of(
+            self._store.load(recipe, trial.scenario, self._device), trial.access,
+            input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
+            device=self._device,
+        )  # fmt: skip
+        began = time.perf_counter()
+        rate = method.verify(self._fingerprint, oracle)
+        self.seconds += time.perf_counter() - began
+        self.queries = max(self.queries, oracle.queries)
+        if oracle.queries > method.n_queries:
+            raise TrialError(
+                f"expected at most {method.n_queries} queries per suspect, got "
+                f"{oracle.queries} from {trial.label} on {recipe}"
+            )
+        return checked_rate(rate, trial.label, str(recipe))
 
 
 def _versions(scenario: Scenario) -> list[int]:
@@ -162,7 +193,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         ]
 
     content = {
-        "schema": "fpbench.trial/1",
+        "schema": "fpbench.trial/2",
         "method": trial.method.name,
         "fields": plain(trial.method),
         "source": _source(type(trial.method)),
@@ -173,6 +204,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         "target": weights([trial.target]),
         "ensemble": weights(trial.ensemble),
         "suspects": weights(trial.suspects),
+        "calibration": weights(trial.calibration),
         "device": device_name(device),
         "torch": torch.__version__,
     }
@@ -209,4 +241,5 @@ def without(trial: Trial, gone: set[str]) -> Trial:
         trial,
         ensemble=tuple(r for r in trial.ensemble if r.digest not in gone),
         suspects=tuple(r for r in trial.suspects if r.digest not in gone),
+        calibration=tuple(r for r in trial.calibration if r.digest not in gone),
     )

@@ -63,6 +63,8 @@ def _entry(what: str, offer: Offer[Any]) -> dict[str, Any]:
         entry["supports"] = cls.supports.__name__.lower()
         entry["accepts"] = [str(a) for a in sorted(cls.accepts)]
         entry["needs_ensemble"] = cls.needs_ensemble
+        entry["paper"] = cls.paper
+        entry["claim"] = cls.claim
     elif what == "scenario":
         # Shapes and networks may depend on fields: these are the defaults'.
         if not any(f["required"] for f in entry["fields"]):

@@ -78,6 +78,7 @@ class Plan:
                         ensemble=ensemble,
                         suspects=(*judged[0], *judged[1]),
                         access=access,
+                        calibration=(*learn[0], *learn[1]),
                     )
                 )
         models = (suite.target, *suite.positives, *suite.negatives)

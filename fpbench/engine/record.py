@@ -8,17 +8,14 @@ import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from .. import metrics
 from ..api.fields import plain
 from ..api.recipe import Recipe
 from ..api.result import Result
@@ -26,6 +23,7 @@ from .facts import device_name, everything_installed
 from .plan import Plan
 from .store import Store, sha256, write
 from .suite import Variant
+from .summary import VERDICTS, comparisons, summary, verdicts
 
 SCHEMA = "fpbench.results/1"
 
@@ -71,6 +69,7 @@ def record(
         "target": suite.target.digest,
         "models": [_model(recipe, plan, store) for recipe in plan.models],
         "methods": [_method(variant, plan, results) for variant in suite.methods],
+        "comparisons": comparisons([r for r in results if not r.error]),
         "trials": [_trial(result) for result in results],
         "failures": dict(failures),
     }
@@ -105,6 +104,8 @@ def _trial(result: Result) -> dict[str, Any]:
         "seed": trial.seed,
         "ensemble": [r.digest for r in trial.ensemble],
         "matching_rates": dict(result.matching_rates),
+        "calibration_rates": dict(result.calibration_rates),
+        **verdicts(result),
         "queries": result.queries,
         "construct_seconds": result.construct_seconds,
         "verify_seconds": result.verify_seconds,
@@ -131,55 +132,6 @@ def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> dict[str
     return entry
 
 
-def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """One method's metrics, mean and half-width of the 95 % interval over its repeats."""
-    halves = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
-    scalars = {
-        "aruc": metrics.aruc,
-        "auc": metrics.roc_auc,
-        "robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness,
-        "tpr_at_1_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.01),
-        "tpr_at_5_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.05),
-    }
-    out: dict[str, Any] = {"repeats": len(results), "queries": max(r.queries for r in results)}
-    for name, metric in scalars.items():
-        out[name], out[f"{name}_ci"] = metrics.mean_ci([metric(p, n) for p, n in halves])
-    for name in ("construct_seconds", "verify_seconds"):
-        out[name], out[f"{name}_ci"] = metrics.mean_ci([getattr(r, name) for r in results])
-    out["aruc_ceiling"] = metrics.ARUC_CEILING
-    # With n negatives no false positive rate below 1/n, save 0, can be measured.
-    out["smallest_fpr"] = 1 / min(len(n) for _, n in halves)
-    out["kinds"] = _kinds(results)
-    out["robustness"] = _curve([metrics.robustness(p, metrics.THRESHOLDS) for p, _ in halves])
-    out["uniqueness"] = _curve([metrics.uniqueness(n, metrics.THRESHOLDS) for _, n in halves])
-    return out
-
-
-def _curve(curves: Sequence[Any]) -> list[float]:
-    return [round(float(v), 6) for v in np.mean(curves, axis=0)]
-
-
-def _kinds(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Per kind of suspect: mean matching rate, and the share called positive at the lowest
-    threshold that calls no negative positive."""
-    rates: dict[str, list[float]] = {}
-    called: dict[str, list[bool]] = {}
-    for result in results:
-        threshold = max(result.rates(positive=False))
-        for suspect in result.trial.suspects:
-            rate = result.matching_rates[suspect.digest]
-            rates.setdefault(suspect.kind, []).append(rate)
-            called.setdefault(suspect.kind, []).append(rate > threshold)
-    return {
-        kind: {
-            "judged": len(values),
-            "matching_rate": statistics.fmean(values),
-            "called_positive": statistics.fmean(called[kind]),
-        }
-        for kind, values in rates.items()
-    }
-
-
 def _suspects(data: Mapping[str, Any]) -> str:
     """One row per suspect, method and repeat."""
     models = {m["digest"]: m for m in data["models"]}
@@ -195,6 +147,7 @@ def _suspects(data: Mapping[str, Any]) -> str:
             "positive",
             "arch",
             "matching_rate",
+            *VERDICTS,
             *measures,
             "digest",
         ]
@@ -205,6 +158,7 @@ def _suspects(data: Mapping[str, Any]) -> str:
             rows.writerow(
                 [trial["method"], trial["repeat"], model["name"], model["kind"],
                  int(model["positive"]), model["arch"], rate,
+                 *(trial[verdict].get(digest) for verdict in VERDICTS),
                  *(model["utility"][m] for m in measures), digest]
             )  # fmt: skip
     return out.getvalue()

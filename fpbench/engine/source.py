@@ -40,8 +40,30 @@ class Source:
         return self.places.get(path, self.file)
 
     @classmethod
-    def read(cls, path: Path) -> Source:
-        """Read a suite file. Raises SuiteError."""
+    def read(cls, path: Path, above: tuple[Path, ...] = ()) -> Source:
+        """Read a suite file, and the one it is based on. Raises SuiteError."""
+        source = cls._alone(path)
+        base = source.data.pop("base", None)
+        if base is None:
+            return source
+        where = source.where(("base",))
+        if not isinstance(base, str):
+            raise SuiteError(f"base: expected the path of a suite, got {base!r}", where)
+        above = (*above, path.resolve())
+        if (file := path.parent / base).resolve() in above:
+            raise SuiteError(f"base: expected suites that end, got a circle at {base}", where)
+        return source._over(cls.read(file, above))
+
+    def _over(self, base: Source) -> Source:
+        """This suite where it says something, else its base; whole keys, never parts of them."""
+        data = {**base.data, **self.data}
+        places = {p: place for p, place in base.places.items() if p[0] not in self.data}
+        text = StringIO()
+        YAML().dump(data, text)
+        return Source(self.file, text.getvalue(), data, {**places, **self.places})
+
+    @classmethod
+    def _alone(cls, path: Path) -> Source:
         try:
             raw = path.read_bytes()
         except OSError as error:

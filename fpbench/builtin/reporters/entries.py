@@ -21,6 +21,7 @@ Key = tuple[str, str, str]
 
 SCALARS = {
     "aruc": "summary/aruc",
+    "aruc_calibrated": "summary/aruc_calibrated",
     "auc": "summary/auc",
     "robustness_at_full_uniqueness": "summary/robustness_at_full_uniqueness",
     "tpr_at_1_percent_fpr": "summary/tpr_at_1_percent_fpr",
@@ -170,12 +171,14 @@ def _curves(summary: Mapping[str, Any]) -> Iterable[tuple[str, float, int]]:
 def _of_one(trial: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """One repeat's own metrics."""
     positive = {m["digest"]: m["positive"] for m in models}
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    for digest, rate in trial["matching_rates"].items():
-        rates[positive[digest]].append(rate)
-    halves = rates[True], rates[False]
+
+    def sides(rates: Mapping[str, float]) -> list[list[float]]:
+        return [[r for d, r in rates.items() if positive[d] is side] for side in (True, False)]
+
+    halves = sides(trial["matching_rates"])
     return {
         "aruc": metrics.aruc(*halves),
+        "aruc_calibrated": metrics.aruc(*sides(trial["calibrated_rates"])),
         "auc": metrics.roc_auc(*halves),
         "robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness(*halves),
         **{key: trial[key] for key in ("construct_seconds", "verify_seconds", "queries")},

@@ -1,4 +1,4 @@
-"""Curves of all methods, drawn into the run's folder."""
+"""Figures of all methods, drawn into the run's folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpbench import hookimpl
+
+from .sweeps import draw_full_uniqueness, draw_sweep, sweeps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +45,14 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
     drawn = []
     # Text stays text, and the same results give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench"}):
-        for name, figure in (("curves", _curves(methods)), ("overlay", _overlay(methods, title))):
+        figures = {
+            "curves": _curves(methods),
+            "overlay": _overlay(methods, title),
+            "full-uniqueness": draw_full_uniqueness(methods, COLOURS),
+        }
+        for sweep in sweeps(methods):
+            figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS)
+        for name, figure in figures.items():
             for ending, about in (("svg", {"Date": None}), ("png", {})):
                 file = folder / "figures" / f"{name}.{ending}"
                 figure.savefig(file, dpi=130, metadata=about)

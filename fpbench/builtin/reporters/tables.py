@@ -1,4 +1,4 @@
-"""What the terminal prints: plans, results, what is installed; and the same as JSON."""
+"""What the terminal prints: plans, what is installed, checks; and the same as JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from rich.table import Table
 
 from fpbench import PlanSummary, Report
 
+from .scores import last_line
+
 LONG = 3600.0
 """Seconds from which on a plan names smaller suites."""
-
-
-def last_line(text: str) -> str:
-    """What a traceback comes down to."""
-    return text.strip().splitlines()[-1]
 
 
 def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
@@ -98,8 +95,9 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
 
 def run_as_json(report: Report) -> dict[str, Any]:
     """The last line of `fpbench run --json`."""
-    keys = ("aruc", "aruc_ci", "auc", "robustness_at_full_uniqueness", "construct_seconds",
-            "verify_seconds", "queries")  # fmt: skip
+    keys = ("aruc", "aruc_ci", "aruc_calibrated", "aruc_calibrated_ci", "auc",
+            "robustness_at_full_uniqueness", "construct_seconds", "verify_seconds",
+            "queries")  # fmt: skip
     methods = report.data["methods"]
     return {
         "suite": report.suite,
@@ -115,87 +113,6 @@ def run_as_json(report: Report) -> dict[str, Any]:
         },
         "failures": report.data["failures"],
     }
-
-
-def show_results(data: Mapping[str, Any], console: Console) -> None:
-    """The table of methods, and the table of kinds of suspect."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for name in ("ARUC", "AUC", "R at U=1", "TPR@5%", "construct", "verify", "queries"):
-        table.add_column(name, justify="right")
-    for method in data["methods"]:
-        table.add_row(escape(method["method"]), *_cells(method))
-    console.print()
-    console.print(table)
-    for method in data["methods"]:
-        if why := _why_not(method):
-            console.print(f"{method['method']}: {why}", markup=False)
-    done = [m for m in data["methods"] if m["summary"]]
-    if not done:
-        return
-    first = done[0]["summary"]
-    console.print(
-        f"ARUC's ceiling is 100/101 = {first['aruc_ceiling']:.3f}; ± is the 95 % interval of the "
-        f"mean over {first['repeats']} repeats; the smallest false positive rate above 0 that can "
-        f"be measured is {100 * first['smallest_fpr']:.1f} %",
-        style="dim", markup=False,
-    )  # fmt: skip
-    _show_kinds(data, done, console)
-
-
-def _why_not(method: Mapping[str, Any]) -> str | None:
-    """Why a method has no result, or not all of them."""
-    if method["refusal"]:
-        return f"n/a: {method['refusal']}"
-    if method["errors"]:
-        return f"{len(method['errors'])} failed: {last_line(method['errors'][0])}"
-    return None if method["summary"] else "failed: the target could not be made"
-
-
-def _cells(method: Mapping[str, Any]) -> list[str]:
-    s = method["summary"]
-    if not s:
-        return ["[dim]n/a[/]" if method["refusal"] else "[red]failed[/]"]
-    half = s["aruc_ci"]
-    return [
-        f"{s['aruc']:.3f}" + (f" ± {half:.3f}" if half is not None else ""),
-        f"{s['auc']:.3f}",
-        f"{100 * s['robustness_at_full_uniqueness']:.0f} %",
-        f"{100 * s['tpr_at_5_percent_fpr']:.0f} %",
-        f"{s['construct_seconds']:.2f} s",
-        f"{s['verify_seconds']:.2f} s",
-        f"{s['queries']}",
-    ]
-
-
-def _show_kinds(
-    data: Mapping[str, Any], done: Sequence[Mapping[str, Any]], console: Console
-) -> None:
-    """Per kind: how many, how useful they still are, each method's mean matching rate."""
-    measures = list(data["models"][0]["utility"] or {})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("suspects", no_wrap=True)
-    for name in ("made", *(m.replace("_", " ") for m in measures), *(m["method"] for m in done)):
-        table.add_column(escape(name), justify="right")
-    kinds: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
-    for model in data["models"]:
-        kinds.setdefault((model["positive"], model["kind"]), []).append(model)
-    for (positive, kind), models in kinds.items():
-        useful = [m["utility"] for m in models if m["utility"]]
-        means = [
-            sum(u[name] for u in useful) / len(useful) if useful else None for name in measures
-        ]
-        rates = [(m["summary"]["kinds"].get(kind) or {}).get("matching_rate") for m in done]
-        table.add_row(
-            f"{'+' if positive else '-'} {escape(kind)}",
-            str(len(models)),
-            *("" if v is None else f"{v:.3f}" for v in (*means, *rates)),
-        )
-    console.print()
-    console.print(table)
-    console.print("+ descends from the target, - does not; per method: mean matching rate",
-                  style="dim", markup=False)  # fmt: skip
-    console.print()
 
 
 def show_list(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -21,7 +21,8 @@ from rich.progress import (
 
 from fpbench import Built, PlanSummary, Report, Result, hookimpl
 
-from .tables import last_line, run_as_json, show_plan, show_results
+from .scores import last_line, show_results
+from .tables import run_as_json, show_plan
 
 
 class Terminal:

@@ -1,0 +1,158 @@
+"""SAC: a model is fingerprinted by which of its outputs resemble each other.
+
+Guan, Liang and He, *Are You Stealing My Model? Sample Correlation for Fingerprinting Deep Neural
+Networks*, NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fpbench import (
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    PositiveFloat,
+    Scenario,
+    Share,
+    TrialError,
+    hookimpl,
+    reply,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAC(Fingerprinter):
+    """Correlate a model's outputs pair by pair and compare the correlations with the target's.
+
+    C_ij = (1 - cos(y_i, y_j)) / 2 of the replies to queries i and j; d is the mean over all pairs
+    of |C_ij - C_ij of the target|. A query's pair with itself, which every model gets right, is
+    left out. The matching rate is 1 - d/d0, no less than 0. Only queries are compared with each
+    other, never classes: a suspect may have other classes than the target, or more of them.
+
+    Of labels alone, C_ij is 0 for two equal ones and 1/2 for others, so that the rate is the
+    share of pairs on which two models agree whether they are of one class (the Rand index). The
+    floor of 0.01 under the one-hot vectors of public code would scale d and nothing else.
+
+    n_queries: N; 100 and 50 in public code.
+    samples: "wrong", inputs of the test pool that the target gets wrong (SAC-w; the paper's are
+             wrong for surrogates too, which we do without); "cutmix", a small box of one test
+             input pasted into another (SAC-m); "plain", test inputs as they are (SAC-normal).
+             Rows of a table and latent codes have no boxes: "cutmix" leaves them as they are.
+    cut:     a box's sides, as a share of the image's; 0.2 as in public code.
+    place:   a box's centre: in a "corner", within a sixth of both borders as in public code, or
+             "anywhere". Each image has a box of its own, which is ours.
+    reads:   of probabilities, the "logits" behind them, known up to a constant as their logarithm
+             less its mean, or "probs" themselves, which where a model is sure hardly tell more
+             than labels do. Public code correlates logits.
+    d0:      the distance rated 0; the paper compares d with a threshold, the map is ours. 0.5 is
+             how far the C of orthogonal outputs is from that of equal ones.
+    """
+
+    name = "sac"
+    accepts = frozenset({Access.LABEL, Access.PROBS, Access.OUTPUT})
+    paper = (
+        "Guan, Liang and He, Are You Stealing My Model? Sample Correlation for Fingerprinting Deep "
+        "Neural Networks, NeurIPS 2022"
+    )
+    claim = "the best AUC across data sets, architectures and attacks, transfer learning among them"
+
+    n_queries: Annotated[int, Field(ge=2)] = 100
+    samples: Literal["wrong", "cutmix", "plain"] = "cutmix"
+    cut: Share = 0.2
+    place: Literal["corner", "anywhere"] = "corner"
+    reads: Literal["logits", "probs"] = "logits"
+    d0: PositiveFloat = 0.5
+
+    def declines(self, scenario: Scenario) -> str | None:
+        if reason := super().declines(scenario):
+            return reason
+        if math.prod(scenario.output_shape) < 2:
+            return (
+                f"{self.name} correlates outputs of two elements or more; "
+                f"{scenario.name} has outputs of one"
+            )
+        if self.samples == "wrong" and not isinstance(scenario, Classification):
+            return (
+                f"{self.name} with samples=wrong asks what a classifier gets wrong; "
+                f"{scenario.name} has no classes"
+            )
+        return None
+
+    def construct(self, case: Case) -> Fingerprint:
+        x = self._samples(case)
+        replies = reply(_outputs(case, x), case.access)
+        probs = torch.tensor(case.access is Access.PROBS)
+        return Fingerprint(x, {"correlations": self._correlations(replies, probs), "probs": probs})
+
+    def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
+        expected, probs = fingerprint.evidence["correlations"], fingerprint.evidence["probs"]
+        gap = (self._correlations(replies, probs) - expected).abs()
+        n = len(gap)
+        distance = float((gap.sum() - gap.trace()) / (n * (n - 1)))
+        return max(0.0, 1 - distance / self.d0)
+
+    def _samples(self, case: Case) -> Tensor:
+        """The queries, from the test pool."""
+        inputs, truth = case.scenario.data("test")
+        order = torch.randperm(len(inputs), generator=case.rng)
+        if self.samples == "wrong":
+            order = order[(_outputs(case, inputs).argmax(1) != truth)[order]]
+            if len(order) < self.n_queries:
+                raise TrialError(
+                    f"expected {self.n_queries} test inputs that the target gets wrong, got "
+                    f"{len(order)}; give sac n_queries of no more, or samples=cutmix"
+                )
+        drawn = inputs[order[: self.n_queries]]
+        if self.samples == "cutmix" and drawn.ndim >= 3:
+            return self._cutmix(drawn, case.rng)
+        return drawn
+
+    def _cutmix(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Paste into each image (n, ..., height, width) a box of another, border clipping it."""
+        inside = []
+        for side in x.shape[-2:]:
+            reach = side // 6 + 1 if self.place == "corner" else side
+            centre = torch.randint(reach, (len(x), 1), generator=rng)
+            far = torch.rand(centre.shape, generator=rng) < 0.5
+            start = torch.where(far, side - 1 - centre, centre)
+            length = max(1, round(self.cut * side))
+            start -= length // 2
+            at = torch.arange(side)
+            inside.append((at >= start) & (at < start + length))
+        box = inside[0][:, :, None] & inside[1][:, None, :]
+        box = box.view(len(x), *[1] * (x.ndim - 3), *x.shape[-2:])
+        # They were drawn in random order: the next one is a random other.
+        return torch.where(box, x.roll(1, 0), x)
+
+    def _correlations(self, replies: Tensor, probs: Tensor) -> Tensor:
+        """C_ij (n, n) of labels (n,) or of outputs (n, ...)."""
+        if replies.ndim == 1:
+            return (replies[:, None] != replies) / 2
+        y = replies.flatten(1).double()
+        if probs and self.reads == "logits":
+            y = y.clamp_min(torch.finfo(replies.dtype).tiny).log()
+            y = y - y.mean(1, keepdim=True)
+        # A broken model's reply is like no other: the zero vector is orthogonal to all.
+        y = normalize(y.nan_to_num(0, 0, 0), dim=1)
+        return (1 - y @ y.T) / 2
+
+
+@torch.no_grad()
+def _outputs(case: Case, x: Tensor) -> Tensor:
+    """The target's, on the CPU."""
+    return torch.cat([case.target(part.to(case.device)).cpu() for part in x.split(1024)])
+
+
+@hookimpl
+def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
+    return [SAC]

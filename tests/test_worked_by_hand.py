@@ -1,0 +1,201 @@
+"""Matching rates of SAC, FBI, AKH and Random worked out by hand, on replies written down here.
+
+A model is a table: query number i is the input i / 8, and row i is the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from fpbench_fbi import FBI
+from fpbench_sac import SAC
+from torch import Tensor, nn
+
+from fpbench import Access, Case, Classification, Fingerprinter, Pool
+from fpbench.api.oracle import oracle_of
+from fpbench.builtin.methods.controls import Akh, Random
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Numbered(Classification):
+    """As many test inputs as there are truths, input i being i / 8."""
+
+    truth: tuple[int, ...] = ()
+
+    name = "numbered"
+    input_shape = (1,)
+    output_shape = (3,)
+    input_range = (0.0, 1.0)
+
+    def load(self) -> Mapping[str, Pool]:
+        n = len(self.truth)
+        return {"test": Pool(torch.arange(n)[:, None] / 8, torch.tensor(self.truth))}
+
+
+class Table(nn.Module):
+    """Answers input i / 8 with row i; a row that is a label stands for its logits."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        super().__init__()
+        table = torch.tensor(rows)
+        self.rows = nn.functional.one_hot(table).float() if table.ndim == 1 else table
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows[(8 * x[:, 0]).round().long()]
+
+
+def rate(
+    method: Fingerprinter, access: Access, target: Sequence[Any], suspect: Sequence[Any],
+    truth: Sequence[int] | None = None,
+) -> float:  # fmt: skip
+    """Construct on one table, verify on another."""
+    scenario = Numbered(tuple(truth or [0] * len(target)))
+    case = Case(scenario=scenario, target=Table(target), access=access,
+                rng=torch.Generator().manual_seed(0), device=CPU)  # fmt: skip
+    oracle = oracle_of(Table(suspect), access, input_shape=(1,), input_range=(0.0, 1.0), device=CPU)
+    return method.verify(method.construct(case), oracle)
+
+
+# ── SAC: C_ij = (1 - cos) / 2, d = mean over pairs of |C - C'|, r = 1 - d / 0.5 ─────
+
+X, Y, Z = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
+
+
+def times(row: list[float], by: float) -> list[float]:
+    return [by * v for v in row]
+
+
+@pytest.mark.parametrize(
+    ("target", "suspect", "expected"),
+    [
+        # The same, whatever the lengths and the axes: pairs 12, 13, 23 have C = 0, 1/2, 1/2.
+        ([X, X, Y], [times(Z, 5), Z, X], 1),
+        # C = 0, 1/2, 1/2 against 1/2, 1/2, 0: d = (1/2 + 0 + 1/2) / 3 = 1/3.
+        ([X, X, Y], [X, Y, Y], 1 / 3),
+        # C = 0, 1/2, 1/2 against 1, 1/2, 1/2: d = 1/3.
+        ([X, X, Y], [X, times(X, -1), Y], 1 / 3),
+        # cos(X, X + Y) = 1 / sqrt 2. C = 1/2, c, c with c = (1 - 1 / sqrt 2) / 2 against 0, 0, 0:
+        # d = (1/2 + 2 c) / 3, so r = 1 - (1 + 4 c) / 3 = (sqrt 2) / 3.
+        ([X, Y, [1.0, 1, 0]], [X, X, X], math.sqrt(2) / 3),
+        # C = 0, 0, 0 against 1, 1/2, 1/2: d = 2/3, beyond 0.5.
+        ([X, X, X], [X, times(X, -1), Y], 0),
+    ],
+)
+def test_sac_of_outputs(target, suspect, expected):
+    method = SAC(n_queries=3, samples="plain")
+    assert rate(method, Access.OUTPUT, target, suspect) == pytest.approx(expected, abs=1e-6)
+
+
+def test_sac_of_probabilities_reads_centred_logits():
+    # Logits 3 X and 3 Y less their mean are (2, -1, -1) and (-1, 2, -1): cos = -3 / 6, C = 3/4;
+    # 3 X and 6 X have C = 0. Target 3/4, 0, 3/4; suspect, all classes alike, 1/2, 1/2, 1/2:
+    # d = (1/4 + 1/2 + 1/4) / 3 = 1/3.
+    target = [times(X, 3), times(Y, 3), times(X, 6)]
+    alike = [[1.0, 1, 1], [2.0, 2, 2], [0.0, 0, 0]]
+    method = SAC(n_queries=3, samples="plain")
+    assert rate(method, Access.PROBS, target, alike) == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_sac_of_probabilities_as_they_are():
+    # (1/2, 1/2, 0) and (1/2, 0, 1/2): cos = 1/2, C = 1/4. Target: pairs 1/4, 1/4, 0.
+    # Suspect, one answer for all: 0, 0, 0. d = 1/6.
+    far = -100.0
+    target = [[0, 0, far], [0, far, 0], [0, far, 0]]
+    method = SAC(n_queries=3, samples="plain", reads="probs")
+    assert rate(method, Access.PROBS, target, [X, X, X]) == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_sac_of_labels_counts_pairs_judged_alike():
+    # Target: only pair 12 is of one label. Suspect: 12, 13 and 23 are. 4 of 6 pairs judged alike.
+    method = SAC(n_queries=4, samples="plain")
+    assert rate(method, Access.LABEL, [0, 0, 1, 2], [5, 5, 5, 7]) == pytest.approx(4 / 6)
+
+
+def test_sac_scales_by_d0():
+    # d = 1/3 as above; d0 = 1.
+    method = SAC(n_queries=3, samples="plain", d0=1.0)
+    assert rate(method, Access.OUTPUT, [X, X, Y], [X, Y, Y]) == pytest.approx(2 / 3)
+
+
+# ── FBI: r = I / min(H, H) ──────────────────────────────────────────────────────────
+
+HALVES = [0, 0, 0, 0, 1, 1, 1, 1]
+ONE_OFF = [0, 0, 0, 1, 1, 1, 1, 0]  # the joint table is 3, 1, 1, 3 of 8
+
+
+@pytest.mark.parametrize(
+    ("correction", "expected"),
+    [
+        # H = ln 2 = 0.693147 for both.
+        # H of the pair = -(2 * 3/8 ln 3/8 + 2 * 1/8 ln 1/8) = 0.735622 + 0.519860 = 1.255482.
+        # I = 1.386294 - 1.255482 = 0.130812; I / H = 0.188722.
+        ("none", 0.188722),
+        # (2 - 1) / 16 = 0.0625 more for each H, (4 - 1) / 16 = 0.1875 more for the pair's:
+        # I = 0.130812 + 0.125 - 0.1875 = 0.068312; H = 0.755647; I / H = 0.090402.
+        ("miller-madow", 0.090402),
+        # Of the 70 ways to deal four of eight, 2 have a table of I = ln 2, 32 one of I = 0.130812
+        # and 36 one of I = 0: the mean is (1.386294 + 4.185987) / 70 = 0.079604.
+        # (0.130812 - 0.079604) / (0.693147 - 0.079604) = 0.083463.
+        ("chance", 0.083463),
+    ],
+)
+def test_fbi_of_labels(correction, expected):
+    method = FBI(n_queries=8, correction=correction)
+    assert rate(method, Access.LABEL, HALVES, ONE_OFF) == pytest.approx(expected, abs=2e-6)
+    renamed = [2 - label for label in ONE_OFF]
+    assert rate(method, Access.LABEL, HALVES, renamed) == pytest.approx(expected, abs=2e-6)
+
+
+def test_fbi_divides_by_the_smaller_entropy():
+    # The suspect merges two of the target's four classes in pairs: it is a function of them, and
+    # I = its H = ln 2, while the target's H is ln 4.
+    method = FBI(n_queries=8, correction="none")
+    assert rate(method, Access.LABEL, [0, 0, 1, 1, 2, 2, 3, 3], HALVES) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("suspect", "expected"),
+    [
+        ([2, 2, 0, 0], 1),  # wrong where the target is, if by another label
+        ([1, 0, 1, 0], 0),  # wrong on every second: the target's mistakes tell nothing of its own
+    ],
+)
+def test_fbi_of_mistakes(suspect, expected):
+    method = FBI(n_queries=4, correction="none", reads="mistakes")
+    found = rate(method, Access.LABEL, [1, 1, 0, 0], suspect, truth=[0, 0, 0, 0])
+    assert found == pytest.approx(expected)
+
+
+# ── the controls: shares of equal labels ────────────────────────────────────────────
+
+TRUTH = [0, 0, 1, 1, 2]
+TARGET = [0, 1, 1, 0, 2]  # wrong on the second and on the fourth
+
+
+@pytest.mark.parametrize(
+    ("suspect", "everywhere", "on_mistakes"),
+    [
+        (TARGET, 5 / 5, 2 / 2),
+        (TRUTH, 3 / 5, 0 / 2),  # all but the target's mistakes
+        ([0, 1, 0, 1, 0], 2 / 5, 1 / 2),  # as the target on the first and the second
+        ([1, 2, 0, 2, 0], 0 / 5, 0 / 2),  # wrong on both mistakes, by other labels
+    ],
+)
+def test_random_and_akh(suspect, everywhere, on_mistakes):
+    for method, expected in ((Random(n_queries=5), everywhere), (Akh(n_queries=5), on_mistakes)):
+        found = rate(method, Access.LABEL, TARGET, suspect, truth=TRUTH)
+        assert found == pytest.approx(expected)
+
+
+def test_akh_asks_the_targets_mistakes_and_nothing_else():
+    case = Case(scenario=Numbered(tuple(TRUTH)), target=Table(TARGET), access=Access.LABEL,
+                rng=torch.Generator().manual_seed(0), device=CPU)  # fmt: skip
+    queries = Akh(n_queries=5).construct(case).queries
+    assert sorted((8 * queries[:, 0]).tolist()) == [1, 3]
