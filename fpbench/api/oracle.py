@@ -89,6 +89,7 @@ def oracle_of(
     input_shape: tuple[int, ...],
     input_range: tuple[float, float],
     device: torch.device,
+    batch_size: int = 1024,
 ) -> Oracle:
     """Put a model behind a prediction API.
 
@@ -111,7 +112,7 @@ def oracle_of(
                 f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"
             )
         with torch.no_grad():
-            replies = [reply(model(part.to(device)), access) for part in parts(x)]
+            replies = [reply(model(part.to(device)), access) for part in parts(x, most=batch_size)]
         return torch.cat(replies).cpu()
 
     return Oracle(ask, access)

@@ -18,10 +18,10 @@ ELEMENTS = 2**25
 """Input elements that models are asked at once: activations take tens of times their memory."""
 
 
-def parts(x: Tensor, models: int = 1) -> tuple[Tensor, ...]:
-    """Split a batch (n, ...) that `models` networks will answer into what memory holds: 1024
-    inputs at most, fewer where they are large."""
-    size = max(1, min(1024, ELEMENTS // (models * max(1, x[:1].numel()))))
+def parts(x: Tensor, models: int = 1, most: int = 1024) -> tuple[Tensor, ...]:
+    """Split a batch (n, ...) that `models` networks will answer into what memory holds: `most`
+    inputs each, fewer where they are large."""
+    size = max(1, min(most, ELEMENTS // (models * max(1, x[:1].numel()))))
     split: tuple[Tensor, ...] = x.split(size)
     return split
 
