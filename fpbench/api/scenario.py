@@ -40,21 +40,37 @@ class Scenario(ABC):
     version: ClassVar[int] = 1
     """Raise it when `load` or an architecture starts to mean something else."""
 
-    summary: ClassVar[str] = ""
-    """The data's name and origin, for reports."""
-
-    input_shape: ClassVar[tuple[int, ...]]
     output_shape: ClassVar[tuple[int, ...]]
     input_range: ClassVar[tuple[float, float]]
     """The problem space X: the smallest and largest value an input's element can have."""
-
-    architectures: ClassVar[Mapping[str, Callable[[], nn.Module]]]
-    """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
 
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 
     precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
+
+    # What follows is a class attribute where it is one for all, `input_shape = (3, 32, 32)`, and a
+    # property where it depends on the scenario's fields.
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+
+    @property
+    @abstractmethod
+    def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
+
+    @property
+    def summary(self) -> str:
+        """The data's name and origin, for reports."""
+        return ""
+
+    @property
+    def pool_sizes(self) -> Mapping[str, int]:
+        """How many inputs each pool has, without loading it: for estimates. Empty if unknown."""
+        return {}
 
     def __post_init__(self) -> None:
         validate(self)

@@ -14,6 +14,17 @@ from .ways import TRIAL, Way, faster
 MEASURED = 64
 """Inputs on which the two ways of answering are timed: some networks are large."""
 
+ELEMENTS = 2**25
+"""Input elements that models are asked at once: activations take tens of times their memory."""
+
+
+def parts(x: Tensor, models: int = 1, most: int = 1024) -> tuple[Tensor, ...]:
+    """Split a batch (n, ...) that `models` networks will answer into what memory holds: `most`
+    inputs each, fewer where they are large."""
+    size = max(1, min(most, ELEMENTS // (models * max(1, x[:1].numel()))))
+    split: tuple[Tensor, ...] = x.split(size)
+    return split
+
 
 def signature(model: nn.Module) -> tuple[object, ...]:
     """Models with equal signatures can be stacked: same modules, same tensors' shapes."""

@@ -11,9 +11,10 @@ from fpbench import Executor, Fingerprinter, Recipe, Scenario, hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
     from .scenarios.fashion import Fashion
+    from .scenarios.skin import Skin
     from .scenarios.warfarin import Warfarin
 
-    return [Digits, Fashion, Warfarin]
+    return [Digits, Fashion, Skin, Warfarin]
 
 
 @hookimpl

@@ -8,7 +8,7 @@ comes after a pooling or an activation is left, and lets its own bias through.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, cast
 
@@ -43,6 +43,9 @@ class _Prune(Recipe):
     recover: Count = 0
     lr: PositiveFloat = 1e-3
     batch_size: Positive = 64
+
+    def passes(self) -> Mapping[str, int]:
+        return {"public": self.recover}
 
     def cohort(self) -> Hashable:
         # The ratio only decides the masks, so all ratios train together.
