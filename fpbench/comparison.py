@@ -56,6 +56,8 @@ def compare(
     that share models are not taken for independent (Efron and Tibshirani, *An Introduction to
     the Bootstrap*, 1993, chapters 8 and 13). The splits and the methods' seeds stay as they were.
     """
+    if len(methods) < 2:
+        return []
     rng = np.random.default_rng(seed)
     sides = []
     for side in ("positives", "negatives"):

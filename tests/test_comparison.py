@@ -83,3 +83,8 @@ def test_only_repeats_that_both_finished_are_compared():
     (found,) = compare(weighted_auc, {"a": {0: good, 1: bad}, "b": {1: bad}})
     assert found.value == 0
     assert compare(weighted_auc, {"a": {0: good}, "b": {1: bad}}) == []
+
+
+def test_nobody_and_one_alone_are_not_compared():
+    assert compare(weighted_auc, {}) == []
+    assert compare(weighted_auc, {"a": {0: said(np.random.default_rng(0), 0.1)}}) == []
