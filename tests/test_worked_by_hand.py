@@ -31,6 +31,7 @@ class Numbered(Classification):
 
     name = "numbered"
     input_shape = (1,)
+    architectures = {}  # noqa: RUF012
     output_shape = (3,)
     input_range = (0.0, 1.0)
 

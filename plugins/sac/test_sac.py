@@ -41,6 +41,7 @@ class Greys(Classification):
 
     name = "greys"
     input_shape = (1, 12, 12)
+    architectures = {}  # noqa: RUF012
     output_shape = (3,)
     input_range = (0.0, 1.0)
 
