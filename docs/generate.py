@@ -100,8 +100,11 @@ def _measured(method: dict[str, Any]) -> list[str]:
 
 
 def _link(name: str) -> str:
-    built_in = not (DOCS.parent / "plugins" / name).is_dir()
-    return name if built_in else f"[{name}](../plugins/{name}/README.md)"
+    """A method's name, linked to the README of the plugin that brings it."""
+    offers = Registry.load().methods
+    plugin = offers[name].source.split()[0].removeprefix("fpbench-") if name in offers else ""
+    built_in = not (DOCS.parent / "plugins" / plugin / "README.md").is_file()
+    return name if built_in else f"[{name}](../plugins/{plugin}/README.md)"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
