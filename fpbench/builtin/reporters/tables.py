@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     rows = Table.grid(padding=(0, 2))
     state = f"{models} models · {models - missing} in the store"
     if missing:
-        state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {plan.bytes / 1e6:.1f} MB"
+        state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {decimal(plan.bytes)}"
     rows.add_row("  zoo", state)
     if plan.seconds is not None:
         rows.add_row("", f"about {_duration(plan.seconds)} to build on {plan.device}")
