@@ -1,6 +1,6 @@
-"""Writes docs/methods.md from the installed methods and from docs/results/quickstart.json.
+"""Writes docs/methods.md and docs/reproduction.md from the installed methods and docs/results/.
 
-python docs/generate.py                          write the document anew
+python docs/generate.py                          write the documents anew
 python docs/generate.py take RUN/results.json    keep a run's results, without trials, for documents
 """
 
@@ -13,6 +13,9 @@ from typing import Any
 
 from fpbench.engine.registry import Registry
 from fpbench.toys import TOYS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reproduction import reproduction
 
 DOCS = Path(__file__).parent
 
@@ -110,3 +113,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["take"]:
         take(Path(sys.argv[2]))
     (DOCS / "methods.md").write_text(methods())
+    (DOCS / "reproduction.md").write_text(reproduction())

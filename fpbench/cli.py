@@ -22,6 +22,9 @@ _RUNS = click.option(
     "--runs", "runs_dir", type=click.Path(path_type=Path, file_okay=False), default="runs",
     envvar="FPBENCH_RUNS", show_default=True, help="Where results go.",
 )  # fmt: skip
+_DEVICE = click.option(
+    "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ...  [default: cuda if any]"
+)
 _SET = click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
@@ -86,7 +89,7 @@ def _print(value: Any) -> None:
 @_STORE
 @_RUNS
 @_ONLY
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ...  [default: cuda if any]")
+@_DEVICE
 @click.option("--executor", default="inline", show_default=True, help="Who does the work.")
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
 @_SET
@@ -127,20 +130,21 @@ def run(
 @_SUITE
 @_STORE
 @_ONLY
+@_DEVICE
 @_SET
 @_PLUGIN
 @_JSON
 def plan(
-    suite: Path, store_dir: Path, only: tuple[str, ...], overrides: tuple[str, ...],
-    plugins: tuple[Path, ...], as_json: bool,
+    suite: Path, store_dir: Path, only: tuple[str, ...], device: str | None,
+    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what `run` would do: models to build, trials, who declines and why, disk needed."""
+    """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
     from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
     from .engine.plan import Plan
     from .engine.store import Store
 
     _, loaded = launch.load(suite, plugins, overrides, only)
-    summary = Plan.of(loaded).summary(Store(store_dir))
+    summary = Plan.of(loaded).summary(Store(store_dir), launch.device(device))
     if as_json:
         _print(plan_as_json(summary))
     else:

@@ -7,143 +7,49 @@ def test_contract():
 
 from __future__ import annotations
 
-import copy
-import math
-import random
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from .api.fingerprinter import Fingerprint, Fingerprinter
+from .api.fingerprinter import Fingerprinter
 from .api.oracle import Access
 from .api.scenario import Scenario
-from .engine.attempt import checked_rate
-from .toys import TOYS, Zoo, toy_zoo
+from .checks import CHECKS, GATES, Check, survives_two_classes
+from .elsewhere import Elsewhere, rates_alike_elsewhere
+from .subject import Subject
+from .toys import TOYS, TWO_CLASSES, toy_zoo
 
 N_QUERIES = 12
 
-
-# ── the checks: each takes a method that applies, a zoo and an access level ────────
-
-
-def constructs(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """construct returns a Fingerprint: at most n_queries inputs inside the scenario's range"""
-    fingerprint = method.construct(zoo.case(method, access))
-    expect(isinstance(fingerprint, Fingerprint), "a Fingerprint", type(fingerprint).__name__)
-    queries = fingerprint.queries
-    shape = tuple(queries.shape)
-    expect(
-        shape[1:] == zoo.scenario.input_shape, f"queries (n, *{zoo.scenario.input_shape})", shape
-    )
-    expect(1 <= len(queries) <= method.n_queries, f"1 to {method.n_queries} queries", len(queries))
-    tensors = {"queries": queries, **fingerprint.evidence}
-    for name, t in tensors.items():
-        expect(t.device.type == "cpu", f"{name} on the CPU (.cpu())", t.device)
-        expect(not t.requires_grad, f"{name} without gradient (.detach())", "one that has")
-    low, high = zoo.scenario.input_range
-    found = f"[{float(queries.min()):.4g}, {float(queries.max()):.4g}]"
-    inside = low - 1e-6 <= float(queries.min()) and float(queries.max()) <= high + 1e-6
-    expect(inside, f"queries in [{low}, {high}] (clamp them)", found)
+Row = dict[str, Any]
 
 
-def repeats(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """the same seed gives the same fingerprint: draw from case.rng alone"""
-    one, two = (_constructed(method, zoo, access) for _ in range(2))
-    expect(torch.equal(one.queries, two.queries), "equal queries from equal seeds", "others")
-    for name in one.evidence:
-        same = torch.equal(one.evidence[name], two.evidence[name])
-        expect(same, f"equal evidence {name!r} from equal seeds", "other values")
-
-
-def leaves_models_alone(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """the target and the ensemble are as before: weights, mode, gradients, hooks"""
-    case = zoo.case(method, access)
-    models = [case.target, *(case.ensemble.positives if case.ensemble else [])]
-    before = [_state(model) for model in models]
-    method.construct(case)
-    for model, was in zip(models, before, strict=True):
-        expect(_state(model) == was, "models unchanged by construct", "one that was changed")
-
-
-def leaves_randomness_alone(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """Python's and numpy's random states are as before: seed nothing global"""
-    before = repr((random.getstate(), np.random.get_state(legacy=False)["state"]))
-    _constructed(method, zoo, access)
-    after = repr((random.getstate(), np.random.get_state(legacy=False)["state"]))
-    # repr shortens the array, but any draw moves its position or all of it.
-    expect(before == after, "random and numpy.random as before", "a changed state")
-
-
-def keeps_its_budget(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """verify asks at most n_queries inputs, at the access it was given"""
-    fingerprint = _constructed(method, zoo, access)
-    oracle = zoo.oracle(zoo.target, access)
-    method.verify(fingerprint, oracle)
-    expect(
-        oracle.queries <= method.n_queries, f"at most {method.n_queries} queries", oracle.queries
-    )
-
-
-def rates_in_range(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """every matching rate is a finite number in [0, 1], for a broken model's replies too"""
-    fingerprint = _constructed(method, zoo, access)
-    constant = copy.deepcopy(zoo.target)
-    for p in constant.parameters():
-        p.zero_()
-    for model in (zoo.target, *zoo.positives, *zoo.negatives, constant):
-        rate = method.verify(fingerprint, zoo.oracle(model, access))
-        checked_rate(rate, method.name, "a toy suspect")
-
-
-def rates_the_target_highest(method: Fingerprinter, zoo: Zoo, access: Access) -> None:
-    """no independent model has a higher matching rate than the target itself"""
-    fingerprint = _constructed(method, zoo, access)
-    target, *others = (
-        method.verify(fingerprint, zoo.oracle(model, access))
-        for model in (zoo.target, *zoo.negatives)
-    )
-    expect(target >= max(others) - 1e-6, "the target rated highest",
-           f"{target:.3f} for it and {max(others):.3f} for an independent model")  # fmt: skip
-    expect(not math.isclose(target, min(others)), "an independent model rated below the target",
-           f"{target:.3f} for all")  # fmt: skip
-
-
-Check = Callable[[Fingerprinter, Zoo, Access], None]
-CHECKS: tuple[Check, ...] = (
-    constructs,
-    repeats,
-    leaves_models_alone,
-    leaves_randomness_alone,
-    keeps_its_budget,
-    rates_in_range,
-    rates_the_target_highest,
-)
-
-
-def run_checks(cls: type[Fingerprinter]) -> list[dict[str, Any]]:
+def run_checks(cls: type[Fingerprinter]) -> list[Row]:
     """Every check on every toy scenario that the method applies to, at every access level.
 
-    Each row: check, scenario, access, passed, reason (what was expected and what was found).
+    Each row: check, scenario, access, passed, reason (what was expected, what was found, what to
+    do).
     """
-    method = cls(**{"n_queries": N_QUERIES, **cls.quick})
-    rows = []
-    for scenario in TOYS:
-        if (reason := method.declines(scenario)) is not None:
-            rows.append(_row("declines", scenario, None, f"declined: {reason}", passed=True))
-            continue
-        for access in sorted(method.accepts & scenario.offers):
-            for check in CHECKS:
-                try:
-                    check(method, toy_zoo(scenario), access)
-                except Exception as error:
-                    reason = f"{type(error).__name__}: {error}".removeprefix("AssertionError: ")
-                    rows.append(_row(check.__name__, scenario, access, reason, passed=False))
-                else:
-                    what = check.__doc__ or ""
-                    rows.append(_row(check.__name__, scenario, access, what, passed=True))
+    try:
+        method = cls(**{"n_queries": N_QUERIES, **cls.quick})
+    except Exception as error:
+        reason = (
+            f"expected {cls.__name__} to be made from `quick` and its defaults, found "
+            f"{type(error).__name__}: {error}; every key of `quick` is a field with a default"
+        )
+        return [Row(check="is_made", scenario=None, access=None, passed=False, reason=reason)]
+    rows: list[Row] = []
+    with Elsewhere(method) as elsewhere:
+        for scenario in TOYS:
+            for subject in _subjects(method, scenario, rows):
+                if _kept(subject, CHECKS, rows):
+                    elsewhere.add(subject)
+        for subject in _subjects(method, TWO_CLASSES, rows):
+            _kept(subject, (survives_two_classes,), rows)
+        for subject, here, there in elsewhere.outcomes():
+            _kept(subject, (partial(rates_alike_elsewhere, here=here, there=there),), rows)
     return rows
 
 
@@ -157,29 +63,43 @@ def check_fingerprinter(cls: type[Fingerprinter]) -> None:
     assert not broken, "\n".join([f"{cls.name} breaks its contract:", *broken])
 
 
-def expect(holds: bool, expected: object, found: object) -> None:
-    """Say what was expected and what was found, to the author of a method."""
-    if not holds:
-        raise AssertionError(f"expected {expected}, found {found}")
+def _subjects(method: Fingerprinter, scenario: Scenario, rows: list[Row]) -> Iterator[Subject]:
+    """The method at every access level that it accepts and the task offers; or why it is not."""
+    levels = sorted(method.accepts & scenario.offers)
+    reason = method.declines(scenario)
+    if reason is None and not levels:
+        needs, offers = (
+            " or ".join(map(str, sorted(some))) for some in (method.accepts, scenario.offers)
+        )
+        reason = f"{method.name} needs {needs}; {scenario.name} gives {offers}"
+    if reason is not None:
+        rows.append(_row("declines", scenario, None, f"declined: {reason}", passed=True))
+        return
+    for access in levels:
+        yield Subject(method, toy_zoo(scenario), access)
+
+
+def _kept(subject: Subject, checks: Sequence[Check], rows: list[Row]) -> bool:
+    """Run checks, a row each; whether the method can go on to others."""
+    for check in checks:
+        function = check.func if isinstance(check, partial) else check
+        name, reason = function.__name__, function.__doc__ or ""
+        try:
+            # A method that draws from torch's global generator changes it for nobody else.
+            with torch.random.fork_rng(devices=[]):
+                check(subject)
+        except AssertionError as error:
+            rows.append(_row(name, subject.zoo.scenario, subject.access, str(error), passed=False))
+            if check in GATES:
+                return False
+        else:
+            rows.append(_row(name, subject.zoo.scenario, subject.access, reason, passed=True))
+    return True
 
 
 def _row(
     check: str, scenario: Scenario, access: Access | None, reason: str, *, passed: bool
-) -> dict[str, Any]:
+) -> Row:
     level = str(access) if access else None
     return {"check": check, "scenario": scenario.name, "access": level, "passed": passed,
             "reason": reason}  # fmt: skip
-
-
-def _constructed(method: Fingerprinter, zoo: Zoo, access: Access) -> Fingerprint:
-    # As in a run: torch's global generator is seeded and restored by the harness.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return method.construct(zoo.case(method, access))
-
-
-def _state(model: nn.Module) -> tuple[Any, ...]:
-    tensors = tuple(t.numpy().tobytes() for t in model.state_dict().values())
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-    grads = tuple((p.requires_grad, p.grad is None) for p in model.parameters())
-    return tensors, model.training, hooks, grads

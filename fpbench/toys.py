@@ -29,14 +29,25 @@ class ToyClassification(Classification):
 
     def load(self) -> Mapping[str, Pool]:
         rng = torch.Generator().manual_seed(0)
-        centres = torch.rand(5, 1, 4, 4, generator=rng)
+        centres = torch.rand(self.n_classes, 1, 4, 4, generator=rng)
 
         def pool(n: int) -> Pool:
-            y = torch.randint(5, (n,), generator=rng)
+            y = torch.randint(self.n_classes, (n,), generator=rng)
             noise = 0.6 * torch.randn(n, 1, 4, 4, generator=rng)
             return Pool((centres[y] + noise).clamp(0, 1), y)
 
         return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
+
+
+@dataclass(frozen=True)
+class ToyTwoClasses(ToyClassification):
+    """The same with two classes: there is no third to weigh."""
+
+    name = "toy-two-classes"
+    output_shape = (2,)
+    architectures = {  # noqa: RUF012
+        "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+    }
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class ToyGeneration(Generation):
 
 
 TOYS: tuple[Scenario, ...] = (ToyClassification(), ToyRegression(), ToyGeneration())
+TWO_CLASSES = ToyTwoClasses()
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class Zoo:
             ensemble=ensemble if method.needs_ensemble else None,
         )
 
-    def oracle(self, model: nn.Module, access: Access) -> Oracle:
+    def oracle(self, model: nn.Module, access: Access, batch_size: int = 1024) -> Oracle:
         """A model behind its API."""
         return oracle_of(
             model,
@@ -129,6 +141,7 @@ class Zoo:
             input_shape=self.scenario.input_shape,
             input_range=self.scenario.input_range,
             device=torch.device("cpu"),
+            batch_size=batch_size,
         )
 
 
@@ -162,3 +175,19 @@ def toy_zoo(scenario: Scenario, size: int = 6) -> Zoo:
         [train(100 + k, "public", target) if k % 2 else noisy(k) for k in range(size)],
         [train(1 + k, ("train", "public")[k % 2]) for k in range(size)],
     )  # fmt: skip
+
+
+def identical(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The same function written otherwise: a toy's hidden neurons permuted, each ReLU's inputs
+    multiplied by some c > 0 and its outputs by 1 / c."""
+    twin, rng = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    layers = list(twin.children())
+    for into, between, out in zip(layers, layers[1:], layers[2:], strict=False):
+        if isinstance(into, nn.Linear) and isinstance(between, nn.ReLU):
+            assert isinstance(out, nn.Linear), "a toy's ReLU stands between linear layers"
+            order = torch.randperm(into.out_features, generator=rng)
+            c = 0.1 + 10 * torch.rand(into.out_features, generator=rng)
+            into.weight.copy_(c[:, None] * into.weight[order])
+            into.bias.copy_(c * into.bias[order])
+            out.weight.copy_(out.weight[:, order] / c)
+    return twin

@@ -74,11 +74,12 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
         assert line in main.commands
 
 
-def test_the_document_on_methods_is_what_the_installed_methods_say() -> None:
+def test_generated_documents_are_what_methods_and_results_say() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     assert spec
     assert spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    written = (ROOT / "docs/methods.md").read_text()
-    assert generate.methods() == written, "run: uv run python docs/generate.py"
+    for name in ("methods", "reproduction"):
+        written = (ROOT / f"docs/{name}.md").read_text()
+        assert getattr(generate, name)() == written, "run: uv run python docs/generate.py"

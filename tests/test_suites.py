@@ -39,6 +39,62 @@ def test_warfarin_is_the_papers_table_3() -> None:
     assert len(digests) == 141
 
 
+def test_fashion_is_the_papers_table_3() -> None:
+    suite = load(SUITES / "fashion.yaml")
+    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
+    assert kinds == {
+        "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 18, "FP": 30,
+        "distilled s": 6, "distilled m": 6, "distilled l": 2,
+        **{f"independent {m} ({pool})": 10 for m in ("s", "xl") for pool in ("train", "public")},
+        **{f"independent {m} ({pool})": 5 for m in "ml" for pool in ("train", "public")},
+        "irrelevant": 10,
+    }  # fmt: skip
+    assert len(suite.positives) == len(suite.negatives) == 70
+    digests = {r.digest for r in (suite.target, *suite.positives, *suite.negatives)}
+    assert len(digests) == 141
+
+
+def test_fashion_for_a_cpu_has_every_kind_of_suspect() -> None:
+    small, whole = (load(SUITES / f"{name}.yaml") for name in ("fashion-cpu", "fashion"))
+    kinds = [{r.kind for r in (*s.positives, *s.negatives)} for s in (small, whole)]
+    assert kinds[0] == kinds[1]
+
+
+def test_fashion_is_for_methods_of_any_task() -> None:
+    plan = Plan.of(load(SUITES / "fashion.yaml"))
+    assert {trial.label for trial in plan.trials} == {"metav"}
+    assert set(plan.refusals) == {"ipguard", "deepfoolfp", "akh", "random"}
+
+
+@pytest.mark.parametrize("name", ["skin", "skin-32"])
+def test_skin_is_the_papers_table_3(name: str) -> None:
+    suite = load(SUITES / f"{name}.yaml")
+    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
+    independent = {"squeezenet": 10, "resnet18": 10, "densenet161": 6, "alexnet": 2, "vgg16": 2}
+    assert kinds == {
+        "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 18, "FP": 30,
+        "distilled squeezenet": 4, "distilled resnet18": 4, "distilled densenet161": 2,
+        "distilled alexnet": 2, "distilled vgg16": 2, "irrelevant": 10,
+        **{f"independent {m} ({pool})": n
+           for m, n in independent.items() for pool in ("train", "public")},
+    }  # fmt: skip
+    assert len(suite.positives) == len(suite.negatives) == 70
+    assert suite.target.arch == "resnet18"
+
+
+def test_skin_cpu_has_every_obfuscation_of_skin_and_three_architectures() -> None:
+    small, paper = (load(SUITES / f"{name}.yaml") for name in ("skin-cpu", "skin"))
+    assert {r.name for r in small.positives} == {r.name for r in paper.positives}
+    assert len({r.arch for r in small.negatives}) >= 3
+    assert "irrelevant" in {r.kind for r in small.negatives}
+
+
+def test_smaller_suites_are_there() -> None:
+    for path in SUITES.rglob("*.yaml"):
+        for name in load(path).smaller:
+            assert path.with_name(f"{name}.yaml").is_file()
+
+
 def test_quickstart_has_every_obfuscation_and_three_architectures() -> None:
     suite = load(SUITES / "quickstart.yaml")
     assert {r.name for r in suite.positives} == {

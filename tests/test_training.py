@@ -1,4 +1,4 @@
-"""A cohort trains side by side, each member as if it were alone."""
+"""A cohort trains at once, each member as if it were alone, whichever way is faster."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import torch
 import torch.nn.functional as F
 from conftest import Bench
 from torch import nn
-from toys import Drawn
+from toys import Blobs, Drawn
 
 from fpbench import Pool, training
+from fpbench.api import ways
+from fpbench.api.stack import Stack, Stacks
 from fpbench.builtin.scenarios.digits import cnn, mlp, resnet
 
 EPOCHS, LR, BATCH = 2, 0.01, 16
-CLOSE = {"atol": 1e-5, "rtol": 0.0}
+# Double precision: Adam turns the rounding of a small gradient into a step of its own.
+CLOSE = {"atol": 1e-7, "rtol": 0.0}
+
+both_ways = pytest.mark.parametrize("way", ["stacked", "looped"])
 
 
 def pictures(n: int = 50) -> Pool:
     rng = torch.Generator().manual_seed(1)
-    return Pool(torch.rand(n, 1, 8, 8, generator=rng), torch.arange(n) % 10)
+    return Pool(torch.rand(n, 1, 8, 8, generator=rng, dtype=torch.double), torch.arange(n) % 10)
 
 
 def members(k: int) -> list[Drawn]:
@@ -31,7 +36,7 @@ def members(k: int) -> list[Drawn]:
 def models(network, k: int) -> list[nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return [network() for _ in range(k)]
+        return [network().double() for _ in range(k)]
 
 
 def fit(recipes, networks, pool=None, lab=None, **given) -> Bench:
@@ -66,21 +71,25 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
         )
 
 
+@both_ways
 @pytest.mark.parametrize("network", [mlp, cnn, resnet])
-def test_a_cohort_equals_its_members_trained_alone(network):
+def test_a_cohort_equals_its_members_trained_alone(network, way):
     together, alone = models(network, 3), models(network, 3)
-    fit(members(3), together)
+    with ways.using(way):
+        fit(members(3), together)
     for recipe, model in zip(members(3), alone, strict=True):
         fit([recipe], [model])
     for one, other in zip(together, alone, strict=True):
         assert_same(one, other)
 
 
+@both_ways
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("network", [mlp, cnn, resnet])
-def test_a_cohort_equals_a_plain_loop(network, cosine):
+def test_a_cohort_equals_a_plain_loop(network, cosine, way):
     together, plain = models(network, 3), models(network, 3)
-    fit(members(3), together, cosine=cosine)
+    with ways.using(way):
+        fit(members(3), together, cosine=cosine)
     for recipe, model in zip(members(3), plain, strict=True):
         plain_loop(model, recipe.seed, pictures(), cosine=cosine)
     for one, other in zip(together, plain, strict=True):
@@ -134,7 +143,8 @@ def test_a_network_that_is_one_layer_is_its_own_last_layer():
     assert not torch.equal(model.weight, before)
 
 
-def test_masked_weights_stay_zero_and_the_others_learn():
+@both_ways
+def test_masked_weights_stay_zero_and_the_others_learn(way):
     together = models(mlp, 2)
     masks = []
     for i, model in enumerate(together):
@@ -144,7 +154,8 @@ def test_masked_weights_stay_zero_and_the_others_learn():
         with torch.no_grad():
             model[1].weight.mul_(mask)
     before = [m[1].weight.detach().clone() for m in together]
-    fit(members(2), together, masks=masks)
+    with ways.using(way):
+        fit(members(2), together, masks=masks)
     for model, mask, old in zip(together, masks, before, strict=True):
         gone = mask["1.weight"] == 0
         assert not model[1].weight[gone].any()
@@ -156,11 +167,13 @@ def explosive(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(output, truth) * output.square().mean().exp()
 
 
-def test_a_member_that_diverges_is_named_and_harms_nobody():
+@both_ways
+def test_a_member_that_diverges_is_named_and_harms_nobody(way):
     together, without = models(mlp, 3), models(mlp, 3)
     with torch.no_grad():
         together[1][1].weight.mul_(1e4)
-    lab = fit(members(3), together, loss=explosive)
+    with ways.using(way):
+        lab = fit(members(3), together, loss=explosive)
     alone = [without[0], without[2]]
     fit([members(3)[0], members(3)[2]], alone, loss=explosive)
 
@@ -189,7 +202,7 @@ def test_a_cohort_that_does_not_fit_in_memory_is_split(monkeypatch, layers):
     whole, split = models(resnet, 3), models(resnet, 3)
     fit(members(3), whole, layers=layers)
     sizes = []
-    real = training.Stack.__call__
+    real = Stack.__call__
 
     def scarce(self, x, *, shared):
         sizes.append(self.size)
@@ -197,8 +210,9 @@ def test_a_cohort_that_does_not_fit_in_memory_is_split(monkeypatch, layers):
             raise torch.OutOfMemoryError
         return real(self, x, shared=shared)
 
-    monkeypatch.setattr(training.Stack, "__call__", scarce)
-    fit(members(3), split, layers=layers)
+    monkeypatch.setattr(Stack, "__call__", scarce)
+    with ways.using("stacked"):
+        fit(members(3), split, layers=layers)
     assert set(sizes) == {1, 2, 3}
     for one, other in zip(whole, split, strict=True):
         assert_same(one, other)
@@ -209,15 +223,16 @@ def test_masks_follow_their_members_through_a_split(monkeypatch):
     masks = [{"1.weight": torch.zeros(128, 64)}, {"1.weight": torch.ones(128, 64)}]
     with torch.no_grad():
         together[0][1].weight.zero_()
-    real = training.Stack.__call__
+    real = Stack.__call__
 
     def scarce(self, x, *, shared):
         if self.size > 1:
             raise torch.OutOfMemoryError
         return real(self, x, shared=shared)
 
-    monkeypatch.setattr(training.Stack, "__call__", scarce)
-    fit(members(2), together, masks=masks)
+    monkeypatch.setattr(Stack, "__call__", scarce)
+    with ways.using("stacked"):
+        fit(members(2), together, masks=masks)
     assert not together[0][1].weight.any()
     assert together[1][1].weight.all()
 
@@ -226,6 +241,124 @@ def test_one_model_that_does_not_fit_is_an_error(monkeypatch):
     def never(*_, **__):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(training.Stack, "__call__", never)
+    monkeypatch.setattr(Stack, "__call__", never)
     with pytest.raises(torch.OutOfMemoryError):
         fit(members(1), models(mlp, 1))
+
+
+# ── which way ──────────────────────────────────────────────────────────────────────
+
+
+def pretend(monkeypatch, **seconds):
+    """Steps that take as long as they are told to; returns the ways that were timed."""
+    timed = []
+    clock = iter(range(1_000))
+
+    def measured(trial, _device):
+        way = ("stacked", "looped")[next(clock) % 2]
+        timed.append(way)
+        trial()
+        return seconds[way]
+
+    ways.forget()
+    monkeypatch.setattr(ways, "_seconds", measured)
+    return timed
+
+
+@pytest.mark.parametrize(("looped", "largest"), [(0.5, 1), (0.95, 3), (2.0, 3)])
+def test_the_faster_way_is_taken_and_a_tie_is_stacked(monkeypatch, looped, largest):
+    pretend(monkeypatch, stacked=1.0, looped=looped)
+    sizes = []
+    real = Stack.__call__
+    monkeypatch.setattr(
+        Stack, "__call__", lambda self, x, **k: sizes.append(self.size) or real(self, x, **k)
+    )
+    fit(members(3), models(mlp, 3))
+    assert set(sizes) == {largest}
+
+
+def test_a_choice_is_made_once(monkeypatch):
+    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    fit(members(3), models(mlp, 3))
+    fit(members(3), models(mlp, 3), lr=0.1)
+    assert timed == ["stacked", "looped"]
+    fit(members(3), models(cnn, 3))
+    assert len(timed) == 4
+
+
+def test_one_member_has_no_choice(monkeypatch):
+    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    fit(members(1), models(mlp, 1))
+    assert not timed
+
+
+def test_measuring_leaves_no_trace():
+    dropped = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(), nn.Linear(8, 10))
+    dropped = dropped.double()
+    together = [copy.deepcopy(dropped) for _ in range(2)]
+    ways.forget()
+    torch.manual_seed(3)
+    fit(members(2), together)
+    (way,) = ways._measured.values()
+    again = [copy.deepcopy(dropped) for _ in range(2)]
+    torch.manual_seed(3)
+    with ways.using(way):
+        fit(members(2), again)
+    for one, other in zip(together, again, strict=True):
+        assert_same(one, other)
+
+
+def test_a_stack_that_does_not_fit_is_not_taken():
+    def scarce():
+        raise torch.OutOfMemoryError
+
+    ways.forget()
+    trials = {"stacked": scarce, "looped": lambda: (lambda: None, 1)}
+    assert ways.faster("a key", trials, torch.device("cpu")) == "looped"
+
+
+def test_both_ways_of_answering_agree_and_so_do_their_gradients():
+    networks = [m.eval() for m in (*models(resnet, 2), *models(mlp, 3), *models(resnet, 1))]
+    found = {}
+    for way in ("stacked", "looped"):
+        x = pictures(5).inputs.requires_grad_()
+        with ways.using(way):
+            out = Stacks(networks)(x)
+        (slope,) = torch.autograd.grad(out.square().sum(), x)
+        found[way] = out.detach(), slope
+    alone = torch.stack([m(pictures(5).inputs) for m in networks]).detach()
+    torch.testing.assert_close(found["looped"][0], alone)
+    for one, other in zip(found["stacked"], found["looped"], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_answering_in_the_faster_way_gives_the_same():
+    networks = [m.eval() for m in models(resnet, 3)]
+    ways.forget()
+    x = pictures(5).inputs.requires_grad_()
+    torch.testing.assert_close(
+        Stacks(networks)(x), torch.stack([m(pictures(5).inputs) for m in networks])
+    )
+    assert x.grad is None
+
+
+# ── precision ──────────────────────────────────────────────────────────────────────
+
+
+@both_ways
+def test_bfloat16_is_for_who_asks_and_nearly_the_same(way):
+    exact, low = ([m.float() for m in models(cnn, 2)] for _ in range(2))
+    pool = Pool(pictures().inputs.float(), pictures().truth)
+    with ways.using(way):
+        fit(members(2), exact, pool)
+        fit(members(2), low, pool, lab=Bench(scenario=Blobs(precision="bfloat16")))
+    for one, other in zip(exact, low, strict=True):
+        a, b = (torch.cat([p.flatten() for p in m.parameters()]) for m in (one, other))
+        assert not torch.equal(a, b)
+        assert b.dtype == torch.float32
+        assert (a - b).norm() < 0.2 * a.norm()
+
+
+def test_models_of_another_precision_have_another_name():
+    assert str(Blobs()) == "blobs"
+    assert str(Blobs(precision="bfloat16")) == "blobs(precision=bfloat16)"

@@ -102,6 +102,10 @@ class Fingerprinter(ABC):
     """Whether the matching rate is the share of replies equal to expected labels, each query
     counting alike: a verdict then has a binomial p-value beside the empirical one."""
 
+    judges_data: ClassVar[bool] = False
+    """Whether it takes all who trained on the owner's data for thieves: it is then no fault to rate
+    them as high as the target."""
+
     paper: ClassVar[str] = ""
     """Authors, title, venue and year of the method's source."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TrialError
+from .stack import parts
 
 
 class Access(IntEnum):
@@ -111,7 +112,7 @@ def oracle_of(
                 f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"
             )
         with torch.no_grad():
-            parts = [reply(model(part.to(device)), access) for part in x.split(batch_size)]
-        return torch.cat(parts).cpu()
+            replies = [reply(model(part.to(device)), access) for part in parts(x, most=batch_size)]
+        return torch.cat(replies).cpu()
 
     return Oracle(ask, access)

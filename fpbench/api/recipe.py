@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -121,6 +121,10 @@ class Recipe(ABC):
     @abstractmethod
     def make(self, lab: Lab) -> nn.Module:
         """Make the model. `lab` hands out the parent, the scenario, seeded rngs, a device."""
+
+    def passes(self) -> Mapping[str, int]:
+        """Epochs of training on each pool, to estimate how long it takes. Default: none."""
+        return {}
 
     def cohort(self) -> Hashable:
         """Recipes with equal cohorts are made together by one `make_many`. Default: alone."""

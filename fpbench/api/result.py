@@ -100,6 +100,8 @@ class PlanSummary:
     trials:    trials per method label.
     tasks:     by method label, what it will do, in words.
     bytes:     disk that the missing models will take.
+    seconds:   to make the missing models on `device`, estimated; None where nothing is known.
+    smaller:   suites like this one that take less.
     refusals:  by method label, why it does not apply.
     """
 
@@ -117,6 +119,9 @@ class PlanSummary:
     tasks: Mapping[str, str]
     bytes: int
     refusals: Mapping[str, str]
+    device: str
+    seconds: float | None
+    smaller: tuple[str, ...]
 
 
 @dataclass(frozen=True)

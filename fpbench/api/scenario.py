@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,25 +31,46 @@ class Scenario(ABC):
 
     Subclass `Classification`, `Regression` or `Generation`, which bring the loss, the
     distillation loss and the utility of their task, and write `load`.
+
+    precision: what training computes its forward passes in; "bfloat16" is torch's autocast, on
+               some devices several times as fast. It makes other models: another zoo.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when `load` or an architecture starts to mean something else."""
 
-    summary: ClassVar[str] = ""
-    """The data's name and origin, for reports."""
-
-    input_shape: ClassVar[tuple[int, ...]]
     output_shape: ClassVar[tuple[int, ...]]
     input_range: ClassVar[tuple[float, float]]
     """The problem space X: the smallest and largest value an input's element can have."""
 
-    architectures: ClassVar[Mapping[str, Callable[[], nn.Module]]]
-    """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
-
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
+
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
+
+    # What follows is a class attribute where it is one for all, `input_shape = (3, 32, 32)`, and a
+    # property where it depends on the scenario's fields.
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+
+    @property
+    @abstractmethod
+    def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
+
+    @property
+    def summary(self) -> str:
+        """The data's name and origin, for reports."""
+        return ""
+
+    @property
+    def pool_sizes(self) -> Mapping[str, int]:
+        """How many inputs each pool has, without loading it: for estimates. Empty if unknown."""
+        return {}
 
     def __post_init__(self) -> None:
         validate(self)
@@ -150,7 +172,22 @@ class Regression(Scenario):
 @dataclass(frozen=True)
 class Generation(Scenario):
     """The target is a generator: inputs are latent codes (n, *input_shape), outputs are samples
-    (n, *output_shape)."""
+    (n, *output_shape).
+
+    In a pool, `inputs` are latent codes and `truth` is samples. They are pairs where there are no
+    `discriminators`; with them, the samples are real ones that belong to no code.
+    """
+
+    discriminators: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
+    """By architecture, the network its generators are trained against (Goodfellow et al., 2014):
+    samples (n, *output_shape) to logits (n, 1), high for real ones. An architecture without one
+    learns by `loss`."""
+
+    def latents(self, n: int, rng: torch.Generator) -> Tensor:
+        """Codes (n, *input_shape) drawn from what generators are trained on: uniform in the input
+        range, as in DCGAN (Radford, Metz and Chintala, ICLR 2016)."""
+        low, high = self.input_range
+        return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error to the samples that belong to the latent codes."""

@@ -1,13 +1,29 @@
-"""Models of one architecture answer in one pass: their weights stacked, `vmap` over them."""
+"""Models of one architecture as one: their weights stacked, `vmap` or a loop over them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+
+from .ways import TRIAL, Way, faster
+
+MEASURED = 64
+"""Inputs on which the two ways of answering are timed: some networks are large."""
+
+ELEMENTS = 2**25
+"""Input elements that models are asked at once: activations take tens of times their memory."""
+
+
+def parts(x: Tensor, models: int = 1, most: int = 1024) -> tuple[Tensor, ...]:
+    """Split a batch (n, ...) that `models` networks will answer into what memory holds: `most`
+    inputs each, fewer where they are large."""
+    size = max(1, min(most, ELEMENTS // (models * max(1, x[:1].numel()))))
+    split: tuple[Tensor, ...] = x.split(size)
+    return split
 
 
 def signature(model: nn.Module) -> tuple[object, ...]:
@@ -21,7 +37,8 @@ class Stack:
     """Same-architecture models as one module with a leading member dimension.
 
     params, buffers: name -> (members, *shape), copies without gradient.
-    size: how many members.
+    size:   how many members.
+    looped: members answer one after another, not in one vmapped pass; one alone always does.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -29,6 +46,7 @@ class Stack:
         self.params: dict[str, Tensor] = {name: p.detach().clone() for name, p in params.items()}
         self.buffers: dict[str, Tensor] = {name: b.clone() for name, b in buffers.items()}
         self.size = len(models)
+        self.looped = self.size == 1
         # A skeleton without weights: functional_call brings them.
         self.skeleton = copy.deepcopy(models[0]).to("meta").train(models[0].training)
 
@@ -37,14 +55,34 @@ class Stack:
 
         x: (n, *input_shape) for all members if `shared`, else (members, n, *input_shape).
         """
-
-        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-            out: Tensor = functional_call(self.skeleton, (params, buffers), (x,))
+        if not self.looped:
+            over_all = (0, 0, None if shared else 0)
+            run = vmap(self._one, in_dims=over_all, randomness="different")
+            out: Tensor = run(self.params, self.buffers, x)
             return out
+        # unbind, for the gradient of p[i] would be as large as p for every member.
+        each = {name: p.unbind(0) for name, p in self.params.items()}
+        return torch.stack([
+            self._one(
+                {name: p[i] for name, p in each.items()},
+                {name: b[i] for name, b in self.buffers.items()},
+                x if shared else x[i],
+            )
+            for i in range(self.size)
+        ])  # fmt: skip
 
-        run = vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        out: Tensor = run(self.params, self.buffers, x)
+    def _one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = functional_call(self.skeleton, (params, buffers), (x,))
         return out
+
+    def first(self, size: int, way: Way) -> Stack:
+        """The first members, on the same weights, answering one way."""
+        part = copy.copy(self)
+        part.params = {name: p[:size] for name, p in self.params.items()}
+        part.buffers = {name: b[:size] for name, b in self.buffers.items()}
+        part.size = min(size, self.size)
+        part.looped = way == "looped"
+        return part
 
     def unstack(self, models: Sequence[nn.Module]) -> None:
         """Write each member's weights and buffers back into its model."""
@@ -57,13 +95,14 @@ class Stack:
 
 
 class Stacks:
-    """Models of any architectures, answering in one pass per architecture, in their order."""
+    """Models of any architectures, answering in their order; those of one architecture in one
+    pass or one after another, whichever is faster."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, model in enumerate(models):
             groups.setdefault(signature(model), []).append(i)
-        self._stacks = [Stack([models[i] for i in members]) for members in groups.values()]
+        self._stacks = {key: Stack([models[i] for i in members]) for key, members in groups.items()}
         self._order = torch.tensor([i for members in groups.values() for i in members]).argsort()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -71,5 +110,31 @@ class Stacks:
 
         Differentiable in x, not in the models' weights.
         """
-        out = torch.cat([stack(x, shared=True) for stack in self._stacks])
+        for key, stack in self._stacks.items():
+            if stack.size > 1:
+                stack.looped = _way(key, stack, x) == "looped"
+        out = torch.cat([stack(x, shared=True) for stack in self._stacks.values()])
         return out[self._order.to(out.device)]
+
+
+def _way(key: tuple[object, ...], stack: Stack, x: Tensor) -> Way:
+    """How a stack answers x fastest, and, where x has a gradient, finds it."""
+    differentiated = torch.is_grad_enabled() and x.requires_grad
+    some = x.detach()[:MEASURED].requires_grad_(differentiated)
+    size = min(stack.size, TRIAL)
+
+    def trial(way: Way) -> tuple[Callable[[], object], int]:
+        part = stack.first(size, way)
+
+        def step() -> None:
+            out = part(some, shared=True)
+            if differentiated:
+                torch.autograd.grad(out.sum(), some)
+
+        return step, size
+
+    return faster(
+        ("answer", key, tuple(some.shape), differentiated, size, str(x.device)),
+        {"stacked": lambda: trial("stacked"), "looped": lambda: trial("looped")},
+        x.device,
+    )

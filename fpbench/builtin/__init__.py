@@ -10,9 +10,11 @@ from fpbench import Executor, Fingerprinter, Recipe, Scenario, hookimpl
 @hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
+    from .scenarios.fashion import Fashion
+    from .scenarios.skin import Skin
     from .scenarios.warfarin import Warfarin
 
-    return [Digits, Warfarin]
+    return [Digits, Fashion, Skin, Warfarin]
 
 
 @hookimpl

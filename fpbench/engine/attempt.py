@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
                 )
     seed = derived_seed("method", trial.seed, method.name)
     case = _case(trial, store, device, seed)
-    # Read now: a construction's seconds are not those of reading the data.
+    # Now: a construction's seconds are not those of reading the data, nor of importing what
+    # torch imports when an optimizer is first made.
     versions = _versions(scenario)
+    import_module("torch._dynamo")
     try:
         # A method that draws from torch's global generator is repeatable too, and changes it for
         # nobody else.

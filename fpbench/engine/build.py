@@ -14,7 +14,7 @@ from ..api.errors import FpbenchError
 from ..api.recipe import Recipe
 from ..api.result import Built
 from ..api.scenario import Scenario
-from ..api.stack import Stacks, signature
+from ..api.stack import Stacks, parts, signature
 from .facts import device_name, versions
 from .plan import derived_seed
 from .store import Store
@@ -111,5 +111,5 @@ def _utilities(models: Sequence[nn.Module], lab: Bench) -> list[dict[str, float]
     inputs, truth = lab.scenario.data("test")
     answer = Stacks([model.to(lab.device).eval() for model in models])
     with torch.no_grad():
-        parts = [answer(x.to(lab.device)).cpu() for x in inputs.split(1024)]
-    return [lab.scenario.utility(output, truth) for output in torch.cat(parts, dim=1)]
+        outputs = [answer(x.to(lab.device)).cpu() for x in parts(inputs, len(models))]
+    return [lab.scenario.utility(output, truth) for output in torch.cat(outputs, dim=1)]

@@ -66,9 +66,12 @@ def _entry(what: str, offer: Offer[Any]) -> dict[str, Any]:
         entry["paper"] = cls.paper
         entry["claim"] = cls.claim
     elif what == "scenario":
-        entry["data"] = cls.summary
-        entry["architectures"] = list(cls.architectures)
-        entry["input_shape"] = cls.input_shape
+        # Shapes and networks may depend on fields: these are the defaults'.
+        if not any(f["required"] for f in entry["fields"]):
+            scenario = cls()
+            entry["data"] = scenario.summary
+            entry["architectures"] = list(scenario.architectures)
+            entry["input_shape"] = scenario.input_shape
         entry["input_range"] = cls.input_range
         entry["output_shape"] = cls.output_shape
     else:

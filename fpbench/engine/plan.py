@@ -17,6 +17,7 @@ from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.result import PlanSummary, Trial
 from ..api.scenario import Scenario
+from .estimate import building_seconds
 from .store import Store
 from .suite import Suite
 
@@ -97,7 +98,7 @@ class Plan:
             generations[depth].append(recipe)
         return generations
 
-    def summary(self, store: Store) -> PlanSummary:
+    def summary(self, store: Store, device: str) -> PlanSummary:
         """What there is to do, for people; looks into the store, changes nothing."""
         suite = self.suite
         everything = [recipe for generation in self.generations() for recipe in generation]
@@ -120,6 +121,9 @@ class Plan:
             tasks={trial.label: _task(trial) for trial in self.trials},
             bytes=sum(sizes[r.arch] for r in missing),
             refusals=self.refusals,
+            device=device,
+            seconds=building_seconds(missing, suite.scenario, suite.target.arch, device),
+            smaller=suite.smaller,
         )
 
 

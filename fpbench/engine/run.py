@@ -51,7 +51,9 @@ def _run(suite: Suite, setting: Setting) -> Report:
     store, hook = setting.store, setting.hook
     started, began = datetime.now(UTC), time.perf_counter()
     plan = Plan.of(suite)
-    tell(hook.fpbench_planned, plan=plan.summary(store))
+    summary = plan.summary(store, setting.device)
+    tell(hook.fpbench_planned, plan=summary)
+    store.require(summary.bytes)
 
     failures: dict[str, str] = {}
     make = partial(build, scenario=suite.scenario, store=store)

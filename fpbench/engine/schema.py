@@ -31,7 +31,10 @@ class _Zoo(_Part):
 
 
 class Schema(_Part):
-    """The keys of a suite file."""
+    """The keys of a suite file.
+
+    smaller: suites like this one that take less, named where this one would take long.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     scenario: str | dict[str, Any]
@@ -42,6 +45,7 @@ class Schema(_Part):
     target: dict[str, Any]
     zoo: _Zoo
     methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    smaller: list[str] = []
 
 
 def validated(source: Source) -> Schema:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from ..api.errors import ResourceError
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 
@@ -80,6 +81,17 @@ class Store:
     """A folder of finished work; any number of runs may share it."""
 
     root: Path
+
+    def require(self, needed: int) -> None:
+        """Raise ResourceError unless the store's disk has so many bytes left."""
+        folder = self.root.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        if needed > (free := shutil.disk_usage(folder).free):
+            raise ResourceError(
+                f"expected {needed / 1e9:.1f} GB of free disk for the models in {self.root}, found "
+                f"{free / 1e9:.1f} GB; free some, or give --store another disk"
+            )
 
     def folder(self, recipe: Recipe, scenario: Scenario) -> Path:
         """Where a model lives, or will."""

@@ -54,6 +54,7 @@ class Suite:
     positives: tuple[Recipe, ...]
     negatives: tuple[Recipe, ...]
     methods: tuple[Variant, ...]
+    smaller: tuple[str, ...]
     places: Mapping[str, str]
 
     @classmethod
@@ -115,7 +116,7 @@ class _Reader(Entries):
             name=file.name, source=self.source, overrides=overrides, scenario=scenario, api=api,
             seed=file.seed, repeats=file.repeats, split=file.zoo.split,
             stratify=file.zoo.stratify, target=target, methods=tuple(self._methods(file.methods)),
-            places=self.places, **sides,
+            smaller=tuple(file.smaller), places=self.places, **sides,
         )  # fmt: skip
 
     def _scenario(self, entry: str | dict[str, Any]) -> Scenario:

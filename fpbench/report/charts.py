@@ -84,13 +84,15 @@ def strips(data: Mapping[str, Any], methods: Methods) -> Chart:
                  "visible": m is methods[0]}
             )  # fmt: skip
     layout = _layout("", "matching rate", height=480)
+    kinds = [m["kind"] for m in data["models"] if m["kind"] != "target"]
+    layout["xaxis"] |= {"categoryorder": "array", "categoryarray": list(dict.fromkeys(kinds))}
     return {"data": traces, "layout": layout | {"updatemenus": _menu(methods, 2)}}
 
 
 def heat(data: Mapping[str, Any], methods: Methods) -> Chart:
     """Mean matching rate of every method on every kind of suspect."""
     positive = {m["kind"]: m["positive"] for m in data["models"] if m["kind"] != "target"}
-    kinds = [k for side in (False, True) for k, p in positive.items() if p is side][::-1]
+    kinds = [k for side in (True, False) for k, p in positive.items() if p is side]
     rates = [[(m["summary"]["kinds"].get(k) or {}).get("matching_rate") for m in methods]
              for k in kinds]  # fmt: skip
     names = [f"{'+' if positive[k] else '−'} {k}" for k in kinds]

@@ -67,6 +67,7 @@ class DeepFoolFP(Fingerprinter):
         x = deepfool(
             case.target, start, case.scenario.input_range,
             steps=self.steps, overshoot=self.overshoot, candidates=self.candidates,
+            along_border=True,
         )  # fmt: skip
 
         with torch.no_grad():

@@ -119,7 +119,9 @@ class MetaV(Fingerprinter):
         judge = verifier(replies.numel(), self.hidden, self.dropout).eval()
         judge.load_state_dict(weights)
         with torch.no_grad():
-            verdict = judge(self._read(replies.flatten()[None], centre, spread))
+            # A broken model answers NaN: no evidence of theft, and no matching rate either.
+            row = replies.nan_to_num().flatten()[None]
+            verdict = judge(self._read(row, centre, spread))
             return float(verdict.softmax(-1)[0, 1])
 
     def _start(self, case: Case) -> Tensor:

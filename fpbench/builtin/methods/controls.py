@@ -90,7 +90,7 @@ def _cutmix(inputs: Tensor, truth: Tensor, rng: torch.Generator) -> tuple[Tensor
 def _labels(case: Case, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.cat(
-            [case.target(x.to(case.device)).argmax(-1) for x in inputs.split(1024)]
+            [case.target(x.to(case.device)).argmax(-1) for x in inputs.split(256)]
         ).cpu()
 
 

@@ -41,7 +41,7 @@ class Distill(Trained):
         teacher = lab.parent(one)
         inputs = lab.scenario.data(one.pool).inputs
         with torch.no_grad():
-            answers = torch.cat([teacher(x.to(lab.device)) for x in inputs.split(1024)])
+            answers = torch.cat([teacher(x.to(lab.device)) for x in inputs.split(256)])
         models = [lab.new(recipe, recipe.model) for recipe in recipes]
         fit(
             lab, recipes, models, Pool(inputs, answers), loss=lab.scenario.distill_loss,

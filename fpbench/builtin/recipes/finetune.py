@@ -43,7 +43,7 @@ class Finetune(Trained):
                 fresh, name = lab.new(recipe, recipe.arch), last_layer(model)
                 model.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
         fit(
-            lab, recipes, models, lab.scenario.data(one.pool), loss=lab.scenario.loss,
+            lab, recipes, models, lab.scenario.data(one.pool),
             epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
             layers=one.layers,
         )  # fmt: skip

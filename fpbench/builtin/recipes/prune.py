@@ -8,7 +8,7 @@ comes after a pooling or an activation is left, and lets its own bias through.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, cast
 
@@ -44,6 +44,9 @@ class _Prune(Recipe):
     lr: PositiveFloat = 1e-3
     batch_size: Positive = 64
 
+    def passes(self) -> Mapping[str, int]:
+        return {"public": self.recover}
+
     def cohort(self) -> Hashable:
         # The ratio only decides the masks, so all ratios train together.
         return type(self), replace(self, seed=0, ratio=0.5).digest
@@ -66,7 +69,7 @@ class _Prune(Recipe):
                 for name in mask:
                     params[name].mul_(mask[name])
         fit(
-            lab, recipes, models, lab.scenario.data("public"), loss=lab.scenario.loss,
+            lab, recipes, models, lab.scenario.data("public"),
             epochs=one.recover, lr=one.lr, batch_size=one.batch_size, masks=masks,
         )  # fmt: skip
         return models

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -26,6 +27,14 @@ class Trained(Recipe):
     lr: PositiveFloat = 1e-3
     batch_size: Positive = 64
     cosine: bool = False
+
+    @property
+    @abstractmethod
+    def pool(self) -> str:
+        """The pool it trains on."""
+
+    def passes(self) -> Mapping[str, int]:
+        return {self.pool: self.epochs}
 
     def cohort(self) -> Hashable:
         return type(self), replace(self, seed=0).digest
@@ -59,7 +68,7 @@ class Train(Trained):
         one = recipes[0]
         models = [lab.new(recipe, recipe.model) for recipe in recipes]
         fit(
-            lab, recipes, models, lab.scenario.data(one.pool), loss=lab.scenario.loss,
+            lab, recipes, models, lab.scenario.data(one.pool),
             epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
         )  # fmt: skip
         return models

@@ -13,6 +13,9 @@ from fpbench import PlanSummary, Report
 
 from .scores import last_line
 
+LONG = 3600.0
+"""Seconds from which on a plan names smaller suites."""
+
 
 def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     """What a run is going to do."""
@@ -35,6 +38,10 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     if missing:
         state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {plan.bytes / 1e6:.1f} MB"
     rows.add_row("  zoo", state)
+    if plan.seconds is not None:
+        rows.add_row("", f"about {_duration(plan.seconds)} to build on {plan.device}")
+        if plan.seconds > LONG and plan.smaller:
+            rows.add_row("", f"smaller suites like it: {', '.join(map(escape, plan.smaller))}")
     rows.add_row("", f"{sum(plan.positives.values())} positives   {counts(plan.positives)}")
     rows.add_row("", f"{sum(plan.negatives.values())} negatives   {counts(plan.negatives)}")
     rows.add_row(
@@ -47,6 +54,12 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     for label, reason in plan.refusals.items():
         rows.add_row(f"  {escape(label)}", f"n/a   {escape(reason)}")
     console.print(rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.0f} h"
 
 
 def show_cohorts(plan: PlanSummary) -> None:
@@ -71,6 +84,9 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
         "missing": dict(plan.missing),
         "cohorts": [[str(recipe) for recipe in cohort] for cohort in plan.cohorts],
         "bytes": plan.bytes,
+        "device": plan.device,
+        "seconds": plan.seconds,
+        "smaller": plan.smaller,
         "trials": dict(plan.trials),
         "tasks": dict(plan.tasks),
         "refusals": dict(plan.refusals),

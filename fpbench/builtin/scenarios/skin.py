@@ -1,0 +1,134 @@
+"""Skin cancer diagnosis: seven kinds of lesion (MetaV, section 5.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fpbench import Classification, Pool, ResourceError
+
+from . import derma
+
+IRRELEVANT = 2268
+"""Images of the other domain."""
+
+
+@dataclass(frozen=True)
+class Skin(Classification):
+    """Seven kinds of pigmented lesion in dermatoscopic images of 28 x 28, enlarged bilinearly.
+
+    The archive's train and val images are dealt once, for good: half to the owner ("train"), half
+    to the attacker ("public"). "test" is the archive's. "irrelevant" is cuts of two photographs of
+    other things. Inputs are in [0, 1].
+
+    Architectures are the paper's: squeezenet (S), resnet18 (M, the target's), densenet161 (L),
+    alexnet (XL) and vgg16 (XXL); at size 32 also small_squeezenet, small_resnet and small_vgg.
+
+    size:    width and height of what a model is asked: 224 as in the paper's section 5.1, or 32 as
+             in its conclusion.
+    dataset: "dermamnist", or "ham10000-28", another cut of the same collection. Figures on one
+             are not figures on the other.
+    """
+
+    # Pools hold images at full size, as float32: methods draw from them what they will ask, and
+    # training draws a batch with one index. Enlarging on the fly would save memory at 224 (7.4 GB
+    # for DermaMNIST, 2.4 GB of it the largest pool, which is what a GPU holds), at the price of
+    # data that is not what a model is asked; at 32 all pools together are 150 MB.
+
+    name = "skin"
+    output_shape = (7,)
+    input_range = (0.0, 1.0)
+
+    size: Literal[32, 224] = 224
+    dataset: Literal["dermamnist", "ham10000-28"] = "dermamnist"
+
+    @property
+    def summary(self) -> str:
+        return derma.ARCHIVES[self.dataset].summary
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return (3, self.size, self.size)
+
+    @property
+    def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
+        from . import skin_networks  # here: torchvision takes seconds to import
+
+        return skin_networks.BY_SIZE[self.size]
+
+    @property
+    def pool_sizes(self) -> Mapping[str, int]:
+        train, val, test = derma.ARCHIVES[self.dataset].sizes
+        own = (train + val) // 2
+        return {
+            "train": own,
+            "public": train + val - own,
+            "irrelevant": IRRELEVANT,
+            "test": test,
+        }
+
+    def load(self) -> Mapping[str, Pool]:
+        self._check_memory()
+        splits = derma.load(self.dataset)
+        images, labels = (
+            torch.cat([splits[name][part] for name in ("train", "val")]) for part in (0, 1)
+        )
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(20180807))
+        own, public = order.split([self.pool_sizes["train"], self.pool_sizes["public"]])
+        return {
+            "train": self._pool(images[own], labels[own]),
+            "public": self._pool(images[public], labels[public]),
+            "irrelevant": self._pool(*photographs()),
+            "test": self._pool(*splits["test"]),
+        }
+
+    def _pool(self, images: Tensor, labels: Tensor) -> Pool:
+        """Images (n, 3, 28, 28) of 0 to 255 as inputs."""
+        x = images.float() / 255
+        return Pool(F.interpolate(x, size=self.size, mode="bilinear", align_corners=False), labels)
+
+    def _check_memory(self) -> None:
+        needed = 4 * sum(self.pool_sizes.values()) * math.prod(self.input_shape)
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise ResourceError(
+                f"expected {needed / 1e9:.1f} GB of free memory for the images of {self}, found "
+                f"{free / 1e9:.1f} GB; end other programs or take size 32"
+            )
+
+    def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
+        """accuracy, in [0, 1]: always answering the largest class has 0.67 on DermaMNIST's test
+        images and 0.60 on HAM10000-28's. balanced_accuracy, the mean over classes of the share of
+        right answers: a seventh for any constant answer."""
+        right = (output.argmax(-1) == truth).double()
+        each = [right[truth == k].mean() for k in range(self.n_classes) if (truth == k).any()]
+        return {
+            "accuracy": float(right.mean()),
+            "balanced_accuracy": float(torch.stack(each).mean()),
+        }
+
+
+def photographs() -> tuple[Tensor, Tensor]:
+    """Another domain: 28 x 28 cuts of scikit-learn's two sample photographs, at half their size.
+
+    Returns images (2268, 3, 28, 28) of 0 to 255 and labels (2268,), which tell the quarter of the
+    first photograph's height, or the third of the second's, that a cut is from.
+    """
+    from sklearn.datasets import load_sample_images
+
+    images, labels = [], []
+    for photo, bands, first in zip(load_sample_images().images, (4, 3), (0, 4), strict=True):
+        halved = F.avg_pool2d(torch.tensor(photo).permute(2, 0, 1).float(), 2)
+        cuts = halved.unfold(1, 28, 7).unfold(2, 28, 7)  # (3, rows, columns, 28, 28)
+        rows, columns = cuts.shape[1:3]
+        images.append(cuts.permute(1, 2, 0, 3, 4).reshape(-1, 3, 28, 28))
+        band = first + torch.arange(rows) * bands // rows
+        labels.append(band.repeat_interleave(columns))
+    return torch.cat(images), torch.cat(labels)

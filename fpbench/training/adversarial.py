@@ -1,0 +1,64 @@
+"""Generators learn from a discriminator that learns to tell their samples from real ones.
+
+Goodfellow et al., *Generative Adversarial Nets*, NeurIPS 2014, with the non-saturating loss, and
+the setting of Radford, Metz and Chintala, *Unsupervised Representation Learning with Deep
+Convolutional Generative Adversarial Networks* (DCGAN), ICLR 2016: two Adams with beta 0.5.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..api.scenario import Generation
+from ..api.stack import Stack
+from .cohort import Cohort, Learner, widened
+
+BETA = 0.5
+"""Of both Adams: DCGAN, section 4."""
+
+
+class Adversarial(Learner):
+    """Each member against a discriminator of its own, which is new and thrown away afterwards.
+
+    Who fine-tunes a stolen generator has the generator alone, so his discriminator starts from
+    nothing, as does the owner's. Latent codes are drawn anew at every step.
+    """
+
+    def __init__(self, cohort: Cohort) -> None:
+        super().__init__(cohort)
+        self.scenario = cast(Generation, cohort.lab.scenario)
+        new = self.scenario.discriminators[cohort.recipes[0].arch]
+        # Generators of their own: the order of batches must not repeat itself in the codes.
+        seeds = [int(torch.randint(2**62, (), generator=rng)) for rng in cohort.rngs()]
+        self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        rivals = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                rivals.append(new().to(cohort.lab.device).train())
+        self.rival = Stack(rivals)
+        judging = [p.requires_grad_() for p in self.rival.params.values()]
+        self.descend, self.judge = self.adam(self.learned, BETA), self.adam(judging, BETA)
+
+    def step(self, batch: Tensor) -> Tensor:
+        real, count = self.cohort.pool.truth[batch], batch.shape[1]
+        codes = torch.stack([self.scenario.latents(count, rng) for rng in self.rngs])
+        with self.cohort.autocast():
+            made = self.stack(codes.to(real.device), shared=False)
+        # Each batch by itself, as in DCGAN: normalised together, they would give each other away.
+        wrong = F.softplus(-self.logits(real)) + F.softplus(self.logits(made.detach()))
+        self.judge(wrong.mean(1).sum())
+        caught = F.softplus(-self.logits(made))
+        self.descend(caught.mean(1).sum())
+        self.mask()
+        return (wrong + caught).detach().mean(1)
+
+    def logits(self, samples: Tensor) -> Tensor:
+        """What each member's discriminator says of its samples (members, n)."""
+        with self.cohort.autocast():
+            out = self.rival(samples, shared=False)
+        return widened(out).flatten(1)

@@ -1,0 +1,189 @@
+"""A cohort learns: all members side by side or one after another, each as if alone."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..api.recipe import Lab, Recipe
+from ..api.scenario import Pool
+from ..api.stack import Stack, signature
+from ..api.ways import TRIAL, Way, faster
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def last_layer(model: nn.Module) -> str:
+    """The name of the last module that has parameters of its own: the output layer."""
+    *_, last = (name for name, module in model.named_modules() if [*module.parameters(False)])
+    return str(last)
+
+
+def widened(out: Tensor) -> Tensor:
+    """What autocast narrowed, in full again: losses are sums of small things."""
+    return out.float() if out.dtype is torch.bfloat16 else out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Same-architecture models and all that their training depends on; see `fit`."""
+
+    lab: Lab
+    recipes: Sequence[Recipe]
+    models: Sequence[nn.Module]
+    pool: Pool
+    loss: Loss
+    epochs: int
+    lr: float
+    batch_size: int
+    layers: str
+    cosine: bool
+    masks: Sequence[Mapping[str, Tensor]] | None
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def part(self, first: int, end: int) -> Cohort:
+        """Some of the members."""
+        own = slice(first, end)
+        return replace(
+            self, recipes=self.recipes[own], models=self.models[own],
+            masks=self.masks[own] if self.masks else None,
+        )  # fmt: skip
+
+    @property
+    def batches(self) -> int:
+        """Steps per epoch."""
+        return math.ceil(len(self.pool.inputs) / self.batch_size)
+
+    def rngs(self) -> list[torch.Generator]:
+        """Each member's own generator, anew."""
+        return [self.lab.rng(recipe) for recipe in self.recipes]
+
+    def order(self, rngs: Sequence[torch.Generator]) -> Sequence[Tensor]:
+        """An epoch's batches, each (members, n): every member draws its own order."""
+        count = len(self.pool.inputs)
+        order = torch.stack([torch.randperm(count, generator=rng) for rng in rngs])
+        return order.to(self.lab.device).tensor_split(self.batches, dim=1)
+
+    def autocast(self) -> torch.autocast:
+        """The precision that the scenario names, for a forward pass."""
+        low = self.lab.scenario.precision == "bfloat16"
+        return torch.autocast(self.lab.device.type, torch.bfloat16, enabled=low)
+
+
+class Learner(ABC):
+    """The members of a cohort while they learn: a stack of their weights, its optimiser."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        for model in cohort.models:
+            model.train(cohort.layers == "all")
+        self.stack = Stack(cohort.models)
+        head = last_layer(cohort.models[0])
+        prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
+        self.learned = [
+            p.requires_grad_()
+            for name, p in self.stack.params.items()
+            if cohort.layers == "all" or name.startswith(prefix)
+        ]
+        self.kept: dict[str, Tensor] = {}
+        if masks := cohort.masks:
+            self.kept = {n: torch.stack([m[n] for m in masks]).to(cohort.lab.device)
+                         for n in masks[0]}  # fmt: skip
+
+    def adam(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
+        """An optimiser as a function of a loss: one step of Adam, annealed if the cohort is."""
+        cohort = self.cohort
+        optimizer = torch.optim.Adam(params, lr=cohort.lr, betas=(beta, 0.999), fused=True)
+        steps = cohort.epochs * cohort.batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: (1 + math.cos(math.pi * step / steps)) / 2 if cohort.cosine else 1.0,
+        )
+
+        def descend(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            # The gradients of these alone: a loss may reach other networks' weights too.
+            loss.backward(inputs=list(params))
+            optimizer.step()
+            schedule.step()
+
+        return descend
+
+    def mask(self) -> None:
+        """Put back to zero what has been pruned."""
+        with torch.no_grad():
+            for name, mask in self.kept.items():
+                self.stack.params[name].mul_(mask)
+
+    @abstractmethod
+    def step(self, batch: Tensor) -> Tensor:
+        """Learn from each member's batch, indices (members, n); their losses (members,)."""
+
+    def finish(self) -> None:
+        """Write what was learned into the models."""
+        self.stack.unstack(self.cohort.models)
+        for model in self.cohort.models:
+            model.eval()
+
+
+def train(cohort: Cohort, learner: type[Learner]) -> None:
+    """Train a cohort's models in place, the faster way."""
+    if len(cohort) > 1 and _way(cohort, learner) == "looped":
+        for i in range(len(cohort)):
+            _epochs(cohort.part(i, i + 1), learner)
+    else:
+        _stacked(cohort, learner)
+
+
+def _way(cohort: Cohort, learner: type[Learner]) -> Way:
+    def trial(size: int) -> tuple[Callable[[], object], int]:
+        part = cohort.part(0, size)
+        student, batch = learner(part), part.order(part.rngs())[0]
+        return lambda: student.step(batch), size
+
+    size = min(len(cohort), TRIAL)
+    key = (
+        learner, signature(cohort.models[0]), tuple(cohort.pool.inputs.shape[1:]),
+        min(cohort.batch_size, len(cohort.pool.inputs)), cohort.layers,
+        cohort.lab.scenario.precision, size, str(cohort.lab.device),
+    )  # fmt: skip
+    return faster(
+        key, {"stacked": lambda: trial(size), "looped": lambda: trial(1)}, cohort.lab.device
+    )
+
+
+def _stacked(cohort: Cohort, learner: type[Learner]) -> None:
+    try:
+        _epochs(cohort, learner)
+    except torch.OutOfMemoryError:
+        # Nothing was written back yet, and every generator starts anew: halves are the same.
+        if len(cohort) == 1:
+            raise
+        torch.cuda.empty_cache()
+        half = len(cohort) // 2
+        _stacked(cohort.part(0, half), learner)
+        _stacked(cohort.part(half, len(cohort)), learner)
+
+
+def _epochs(cohort: Cohort, learner: type[Learner]) -> None:
+    student, rngs = learner(cohort), cohort.rngs()
+    reported: set[int] = set()
+    for epoch in range(1, cohort.epochs + 1):
+        total = torch.zeros(len(cohort), device=cohort.lab.device)
+        for batch in cohort.order(rngs):
+            total += student.step(batch)
+        for i in torch.nonzero(~total.isfinite()).flatten().tolist():
+            if i not in reported:
+                reported.add(i)
+                cohort.lab.failed(
+                    cohort.recipes[i],
+                    f"its loss became {total[i]:g} in epoch {epoch} of {cohort.epochs}",
+                )
+    student.finish()

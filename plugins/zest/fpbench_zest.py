@@ -1,0 +1,109 @@
+"""Zest: models are compared by linear models of what they reply when parts of inputs are hidden.
+
+Jia, Chen, Guan, Shamsabadi and Papernot, *A Zest of LIME: Towards Architecture-Independent Model
+Distances*, ICLR 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fpbench import Access, Case, Fingerprint, Fingerprinter, Positive, TrialError, hookimpl, reply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zest(Fingerprinter):
+    """Hide parts of training inputs and compare how much each part matters to two models.
+
+    An input is cut into segments. Random masks hide about half of them each, that is, put the
+    training pool's mean there, and least squares fit the replies by what is left: one weight per
+    segment and output, no constant, as in the paper's code. The weights for all inputs, one after
+    another, are a model's signature. The matching rate is max(0, cos) of the target's and the
+    suspect's signatures: 1 for parallel ones, 0 for orthogonal ones. The paper divides the
+    distance 1 - cos by its mean over pairs of unrelated models instead; here no models are needed.
+
+    n_queries // masks inputs are asked, `masks` times each; the paper's code has 128 inputs.
+
+    masks:    per input; the first hides nothing. 1000 in the paper's code.
+    segments: per input, at most, and fewer than masks: a fit with about as many unknowns as
+              replies magnifies what is not linear in them, so ours is half of `masks`. Images are
+              cut by a square grid, anything else into runs of neighbouring values. The paper's
+              code cuts by colour and place (quickshift), which needs larger, natural images.
+    """
+
+    name = "zest"
+    accepts = frozenset({Access.PROBS, Access.OUTPUT})
+    paper = (
+        "Jia, Chen, Guan, Shamsabadi and Papernot, A Zest of LIME: Towards "
+        "Architecture-Independent Model Distances, ICLR 2022"
+    )
+    claim = (
+        "helps to detect model stealing, knowledge distillation and transfer learning, whatever "
+        "the architectures"
+    )
+    quick = {"masks": 6, "segments": 4}  # noqa: RUF012
+
+    masks: Positive = 20
+    segments: Positive = 9
+
+    def construct(self, case: Case) -> Fingerprint:
+        segment = segmented(case.scenario.input_shape, self.segments)
+        count = int(segment.max()) + 1
+        if not self.n_queries >= self.masks > count:
+            raise TrialError(
+                f"expected more masks than an input has segments and no more than queries, got "
+                f"{self.masks} masks for {count} segments and {self.n_queries} queries; change "
+                "masks or segments of zest"
+            )
+        inputs = case.scenario.data("train").inputs
+        drawn = torch.randperm(len(inputs), generator=case.rng)[: self.n_queries // self.masks]
+        kept = torch.rand(len(drawn), self.masks, count, generator=case.rng) < 0.5
+        kept[:, 0] = True
+        # One mask value per element of an input: (inputs, masks, *input_shape).
+        queries = torch.where(kept[..., segment], inputs[drawn][:, None], inputs.mean(0))
+        queries = queries.flatten(0, 1)
+        with torch.no_grad():
+            parts = [case.target(x.to(case.device)) for x in queries.split(1024)]
+        replies = reply(torch.cat(parts), case.access).cpu()
+        # Least squares is a product with the masks' pseudo-inverse, the same for every model.
+        fit = torch.linalg.pinv(kept.double())
+        return Fingerprint(queries, {"fit": fit, "signature": signature(fit, replies)})
+
+    def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
+        target = fingerprint.evidence["signature"]
+        suspect = signature(fingerprint.evidence["fit"], replies)
+        cosine = torch.cosine_similarity(target, suspect, dim=0)
+        # A model that replies NaN has no signature.
+        return float(cosine.nan_to_num(0).clamp(0, 1))
+
+
+def segmented(shape: tuple[int, ...], most: int) -> Tensor:
+    """The segment of every element of an input, counted from 0.
+
+    (..., height, width) is cut by a square grid, anything else into runs of neighbours.
+    """
+    if len(shape) < 3:
+        size = math.prod(shape)
+        return (torch.arange(size) * min(most, size) // size).view(shape)
+    side = min(math.isqrt(most), *shape[-2:])
+    row, column = (torch.arange(size) * side // size for size in shape[-2:])
+    return (side * row[:, None] + column).expand(shape)
+
+
+def signature(fit: Tensor, replies: Tensor) -> Tensor:
+    """Every input's weights, one per segment and output, in one row.
+
+    fit:     (inputs, segments, masks), the masks' pseudo-inverses.
+    replies: (inputs * masks, ...).
+    """
+    inputs, _, masks = fit.shape
+    return (fit @ replies.double().view(inputs, masks, -1)).flatten()
+
+
+@hookimpl
+def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
+    return [Zest]
