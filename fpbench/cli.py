@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import __version__, launch
+from . import __version__, cli_results, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -215,6 +215,10 @@ def sync(run_folder: Path, as_json: bool) -> None:
 
     sent = send(run_folder)
     _print(sent) if as_json else click.echo(f"in MLflow: {sent['url']}")
+
+
+main.add_command(cli_results.report)
+main.add_command(cli_results.compare)
 
 
 if __name__ == "__main__":

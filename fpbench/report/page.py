@@ -1,0 +1,65 @@
+"""One web page that holds a whole run: it opens offline and asks nobody for anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .charts import charts
+from .rows import HEAD, shown
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page, as HTML."""
+    from jinja2 import Environment
+    from plotly.offline import get_plotlyjs
+
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    drawn = charts(data)
+    models = [m for m in data["models"] if m["kind"] != "target"]
+    positives = sum(m["positive"] for m in models)
+    return template.render(
+        title=f"{data['suite']['name']} on {data['scenario']['name']}",
+        head=HEAD,
+        rows=shown(data),
+        notes=_notes(data),
+        first=next((m["summary"] for m in data["methods"] if m["summary"]), None),
+        zoo=(positives, len(models) - positives),
+        sections=[(title, text) for title, text, _ in drawn],
+        # In a script element only "</" could end it: no "<" is left.
+        charts=json.dumps([chart for _, _, chart in drawn]).replace("<", "\\u003c"),
+        plotly=get_plotlyjs(),
+        provenance=_provenance(data),
+        suite=data["suite"]["text"],
+    )
+
+
+def _notes(data: Mapping[str, Any]) -> list[str]:
+    """What the table cannot show: who does not apply, who failed, what could not be made."""
+    notes = [f"{m['method']}: n/a, {m['refusal']}" for m in data["methods"] if m["refusal"]]
+    for method in data["methods"]:
+        for error in method["errors"]:
+            notes.append(f"{method['method']} failed: {error.strip().splitlines()[-1]}")
+    notes += [f"not made: {text.strip().splitlines()[-1]}" for text in data["failures"].values()]
+    return notes
+
+
+def _provenance(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, suite, scenario = data["run"], data["suite"], data["scenario"]
+    git = run["git"]
+    versions = {k: run["versions"].get(k) for k in ("fpbench", "python", "torch")}
+    return [
+        ("run", f"{run['id']}, started {run['started']}, {run['seconds']:.0f} s"),
+        ("device", f"{run['device']}, {run['cpus']} cores, {run['platform']}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items())),
+        ("commit", f"{git['commit']}{' with changes' if git['dirty'] else ''}" if git else "none"),
+        ("data", scenario["data"] or scenario["name"]),
+        ("suite", f"{suite['file']}, sha256 {suite['sha256']}"),
+        ("overrides", " ".join(suite["overrides"]) or "none"),
+        ("protocol", f"api {suite['api']}, seed {suite['seed']}, {suite['repeats']} repeats, "
+         f"{suite['split']:.0%} of the zoo to learn from"),
+    ]  # fmt: skip
