@@ -51,10 +51,13 @@ def curves(methods: Methods) -> Chart:
     traces = []
     for rank, m in enumerate(methods):
         s, colour = m["summary"], COLOURS[rank % len(COLOURS)]
+        # From the eighth on colours come again, with marks on the lines.
+        marks = ("", "circle", "square", "triangle-up", "diamond")[rank // len(COLOURS) % 5]
         rho = [step / (len(s["robustness"]) - 1) for step in range(len(s["robustness"]))]
         for name, dash in (("robustness", "solid"), ("uniqueness", "dash")):
             traces.append(
-                {"x": rho, "y": s[name], "mode": "lines", "name": m["method"],
+                {"x": rho, "y": s[name], "mode": "lines+markers" if marks else "lines",
+                 "marker": {"symbol": marks, "maxdisplayed": 12, "size": 7}, "name": m["method"],
                  "legendgroup": m["method"], "showlegend": name == "robustness",
                  "line": {"color": colour, "dash": dash},
                  "hovertemplate": name + " %{y:.3f} at ρ = %{x:.2f}"
