@@ -51,7 +51,7 @@ def take(results: Path) -> None:
     suite = {k: data["suite"][k] for k in ("name", "sha256", "overrides", "seed", "repeats")}
     kept = {"schema": data["schema"], "run": run, "suite": suite, "scenario": data["scenario"],
             "methods": data["methods"], "comparisons": data["comparisons"]}  # fmt: skip
-    (DOCS / "results" / f"{suite['name']}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (DOCS / "results" / f"{suite['name']}.json").write_text(json.dumps(kept) + "\n")
 
 
 def methods() -> str:
