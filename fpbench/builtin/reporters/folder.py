@@ -13,7 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from fpbench import SuiteError
 
 SCHEMA = "fpbench.results/1"
-PARTS = {"run", "suite", "scenario", "target", "models", "methods", "trials", "failures"}
+PARTS = {
+    "run", "suite", "scenario", "target", "models", "methods", "comparisons", "trials", "failures",
+}  # fmt: skip
 
 
 def read(folder: Path) -> dict[str, Any]:
