@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api.attacks import deepfool, pgd
+    from .api.attacks import deepfool, descend, pgd
     from .api.errors import (
         FieldError,
         FpbenchError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
 
 _HOMES = {
-    "attacks": "deepfool pgd",
+    "attacks": "deepfool descend pgd",
     "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
@@ -83,6 +83,7 @@ __all__ = [
     "TrialError",
     "agreement",
     "deepfool",
+    "descend",
     "hookimpl",
     "pgd",
     "reply",

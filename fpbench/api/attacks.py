@@ -84,3 +84,31 @@ def pgd(
         (slope,) = torch.autograd.grad(loss(x).sum(), x)
         x = (x.detach() + step * slope.sign()).clamp(floor, ceiling)
     return x
+
+
+def descend(
+    loss: Callable[[Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
+    *, lr: float, steps: int, enough: float,
+) -> Tensor:  # fmt: skip
+    """Adam on a batch (n, ...), each point until its loss is `enough` or less; returns it moved.
+
+    `loss` maps a batch to one value per point (n,). `lr` is a share of `input_range`, to which
+    points are clipped after each of at most `steps` steps.
+    """
+    low, high = input_range
+    x = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=lr * (high - low))
+    for _ in range(steps):
+        value = loss(x)
+        active = value.detach() > enough
+        if not active.any():
+            break
+        optimizer.zero_grad()
+        value.sum().backward()
+        before = x.detach().clone()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(low, high)
+            # Adam's momentum would carry a point on that has arrived.
+            x[~active] = before[~active]
+    return x.detach()

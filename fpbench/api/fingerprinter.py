@@ -15,7 +15,7 @@ from .errors import TrialError
 from .fields import Positive, changed, validate
 from .oracle import Access, Oracle
 from .scenario import Scenario
-from .stack import Stacks
+from .stack import Stacks, parts
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Case:
     rng: torch.Generator
     device: torch.device
     ensemble: Ensemble | None = None
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The target's outputs on x (n, *input_shape), on the CPU: (n, *output_shape).
+
+        Without gradient, in batches that memory holds.
+        """
+        with torch.no_grad():
+            return torch.cat([self.target(part.to(self.device)).cpu() for part in parts(x)])
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from fpbench import (
     PositiveFloat,
     Share,
     TrialError,
+    descend,
     hookimpl,
     reply,
 )
@@ -97,23 +98,11 @@ class CorePoints(Fingerprinter):
 
     def _climb(self, case: Case, x: Tensor, goal: Tensor) -> Tensor:
         """Maximise log p_goal(x) for every point, each until the target is sure."""
-        low, high = case.scenario.input_range
-        x = x.clone().requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=self.lr * (high - low))
-        for _ in range(self.steps):
-            loss = F.cross_entropy(case.target(x), goal, reduction="none")
-            active = loss.detach() > -math.log(self.confidence)
-            if not active.any():
-                break
-            optimizer.zero_grad()
-            loss.sum().backward()
-            before = x.detach().clone()
-            optimizer.step()
-            with torch.no_grad():
-                x.clamp_(low, high)
-                # Adam's momentum would carry a point on that has arrived.
-                x[~active] = before[~active]
-        return x.detach()
+        return descend(
+            lambda x: F.cross_entropy(case.target(x), goal, reduction="none"), x,
+            case.scenario.input_range, lr=self.lr, steps=self.steps,
+            enough=-math.log(self.confidence),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,10 +107,7 @@ class DeepJudge(Fingerprinter):
     def _surest(self, case: Case) -> tuple[Tensor, Tensor]:
         """Training points that the target labels rightly, surest first, and their labels."""
         inputs, truth = case.scenario.data("train")
-        with torch.no_grad():
-            probs = torch.cat(
-                [case.target(part.to(case.device)).softmax(-1) for part in inputs.split(1024)]
-            )
+        probs = case.outputs(inputs).softmax(-1).to(case.device)
         truth = truth.to(case.device)
         right = (probs.argmax(1) == truth).nonzero().squeeze(1)
         if len(right) < self.n_queries:

@@ -58,10 +58,10 @@ class FBI(Fingerprinter):
         inputs, truth = case.scenario.data("test")
         order = torch.randperm(len(inputs), generator=case.rng)
         if self.selection == "entropy":
-            log = _logits(case, inputs).log_softmax(1)
+            log = case.outputs(inputs).log_softmax(1)
             order = (log.exp() * log).sum(1).argsort()
         drawn = order[: self.n_queries]
-        labels = _logits(case, inputs[drawn]).argmax(1)
+        labels = case.outputs(inputs[drawn]).argmax(1)
         return Fingerprint(inputs[drawn], {"labels": labels, "truth": truth[drawn]})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
@@ -113,12 +113,6 @@ def _by_chance(rows: Tensor, columns: Tensor) -> float:
     a, b = rows.double()[:, None, None], columns.double()[None, :, None]
     p = (choose(a, k) + choose(n - a, b - k) - choose(n, b)).exp()
     return float((p * k / n * (n * k / (a * b)).log()).sum())
-
-
-@torch.no_grad()
-def _logits(case: Case, x: Tensor) -> Tensor:
-    """The target's, on the CPU."""
-    return torch.cat([case.target(part.to(case.device)).cpu() for part in x.split(1024)])
 
 
 @hookimpl

@@ -24,6 +24,7 @@ from fpbench import (
     Scenario,
     TrialError,
     agreement,
+    descend,
     hookimpl,
 )
 
@@ -104,30 +105,19 @@ class IPGuard(Fingerprinter):
 
     def _walk(self, case: Case, x: Tensor, start: Tensor, goal: Tensor) -> Tensor:
         """Minimise relu(z_i - z_j + k) + relu(max_t z_t - z_i) for every point (section 4.2)."""
-        low, high = case.scenario.input_range
         with torch.no_grad():
             top = case.target(x).topk(2).values
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
         ends = torch.stack([start, goal], 1)
-        x = x.clone().requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=self.lr * (high - low))
-        for _ in range(self.steps):
+
+        def loss(x: Tensor) -> Tensor:
             logits = case.target(x)
             z_i, z_j = logits.gather(1, ends).unbind(1)
             z_t = logits.scatter(1, ends, float("-inf")).amax(1)
-            loss = (z_i - z_j + k).relu() + (z_t - z_i).relu()
-            active = loss.detach() > 0
-            if not active.any():
-                break
-            optimizer.zero_grad()
-            loss.sum().backward()
-            before = x.detach().clone()
-            optimizer.step()
-            with torch.no_grad():
-                x.clamp_(low, high)
-                # Adam's momentum would carry a point on that has arrived.
-                x[~active] = before[~active]
-        return x.detach()
+            total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
+            return total
+
+        return descend(loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0)
 
 
 @hookimpl

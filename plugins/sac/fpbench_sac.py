@@ -90,7 +90,7 @@ class SAC(Fingerprinter):
 
     def construct(self, case: Case) -> Fingerprint:
         x = self._samples(case)
-        replies = reply(_outputs(case, x), case.access)
+        replies = reply(case.outputs(x), case.access)
         probs = torch.tensor(case.access is Access.PROBS)
         return Fingerprint(x, {"correlations": self._correlations(replies, probs), "probs": probs})
 
@@ -106,7 +106,7 @@ class SAC(Fingerprinter):
         inputs, truth = case.scenario.data("test")
         order = torch.randperm(len(inputs), generator=case.rng)
         if self.samples == "wrong":
-            order = order[(_outputs(case, inputs).argmax(1) != truth)[order]]
+            order = order[(case.outputs(inputs).argmax(1) != truth)[order]]
             if len(order) < self.n_queries:
                 raise TrialError(
                     f"expected {self.n_queries} test inputs that the target gets wrong, got "
@@ -145,12 +145,6 @@ class SAC(Fingerprinter):
         # A broken model's reply is like no other: the zero vector is orthogonal to all.
         y = normalize(y.nan_to_num(0, 0, 0), dim=1)
         return (1 - y @ y.T) / 2
-
-
-@torch.no_grad()
-def _outputs(case: Case, x: Tensor) -> Tensor:
-    """The target's, on the CPU."""
-    return torch.cat([case.target(part.to(case.device)).cpu() for part in x.split(1024)])
 
 
 @hookimpl

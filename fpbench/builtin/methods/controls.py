@@ -71,7 +71,7 @@ class Akh(Random):
     def _mistakes(case: Case, inputs: Tensor, truth: Tensor) -> Tensor:
         order = torch.randperm(len(inputs), generator=case.rng)
         inputs, truth = inputs[order], truth[order]
-        return inputs[_labels(case, inputs) != truth]
+        return inputs[case.outputs(inputs).argmax(-1) != truth]
 
 
 def _cutmix(inputs: Tensor, truth: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -87,12 +87,5 @@ def _cutmix(inputs: Tensor, truth: Tensor, rng: torch.Generator) -> tuple[Tensor
     return mixed, truth
 
 
-def _labels(case: Case, inputs: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat(
-            [case.target(x.to(case.device)).argmax(-1) for x in inputs.split(256)]
-        ).cpu()
-
-
 def _labelled(case: Case, queries: Tensor) -> Fingerprint:
-    return Fingerprint(queries=queries, evidence={"labels": _labels(case, queries)})
+    return Fingerprint(queries=queries, evidence={"labels": case.outputs(queries).argmax(-1)})
