@@ -16,12 +16,13 @@ from fpbench import Pool, training
 from fpbench.api import ways
 from fpbench.api.stack import Stack, Stacks
 from fpbench.builtin.scenarios.digits import cnn, mlp, resnet
+from fpbench.engine.store import Store
 
 EPOCHS, LR, BATCH = 2, 0.01, 16
 # Double precision: Adam turns the rounding of a small gradient into a step of its own.
 CLOSE = {"atol": 1e-7, "rtol": 0.0}
 
-both_ways = pytest.mark.parametrize("way", ["stacked", "looped"])
+every_way = pytest.mark.parametrize("way", ["stacked", "looped", "looped_last"])
 
 
 def pictures(n: int = 50) -> Pool:
@@ -71,7 +72,7 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
         )
 
 
-@both_ways
+@every_way
 @pytest.mark.parametrize("network", [mlp, cnn, resnet])
 def test_a_cohort_equals_its_members_trained_alone(network, way):
     together, alone = models(network, 3), models(network, 3)
@@ -83,7 +84,7 @@ def test_a_cohort_equals_its_members_trained_alone(network, way):
         assert_same(one, other)
 
 
-@both_ways
+@every_way
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("network", [mlp, cnn, resnet])
 def test_a_cohort_equals_a_plain_loop(network, cosine, way):
@@ -143,7 +144,7 @@ def test_a_network_that_is_one_layer_is_its_own_last_layer():
     assert not torch.equal(model.weight, before)
 
 
-@both_ways
+@every_way
 def test_masked_weights_stay_zero_and_the_others_learn(way):
     together = models(mlp, 2)
     masks = []
@@ -167,7 +168,7 @@ def explosive(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(output, truth) * output.square().mean().exp()
 
 
-@both_ways
+@every_way
 def test_a_member_that_diverges_is_named_and_harms_nobody(way):
     together, without = models(mlp, 3), models(mlp, 3)
     with torch.no_grad():
@@ -252,10 +253,9 @@ def test_one_model_that_does_not_fit_is_an_error(monkeypatch):
 def pretend(monkeypatch, **seconds):
     """Steps that take as long as they are told to; returns the ways that were timed."""
     timed = []
-    clock = iter(range(1_000))
 
     def measured(trial, _device):
-        way = ("stacked", "looped")[next(clock) % 2]
+        (way,) = trial.args
         timed.append(way)
         trial()
         return seconds[way]
@@ -278,18 +278,34 @@ def test_the_faster_way_is_taken_and_a_tie_is_stacked(monkeypatch, looped, large
 
 
 def test_a_choice_is_made_once(monkeypatch):
-    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    timed = pretend(monkeypatch, stacked=1.0, looped=2.0, looped_last=2.0)
     fit(members(3), models(mlp, 3))
     fit(members(3), models(mlp, 3), lr=0.1)
     assert timed == ["stacked", "looped"]
     fit(members(3), models(cnn, 3))
-    assert len(timed) == 4
+    assert timed[2:] == ["stacked", "looped", "looped_last"]
 
 
-def test_one_member_has_no_choice(monkeypatch):
+def test_one_member_that_reads_no_images_has_no_choice(monkeypatch):
     timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
     fit(members(1), models(mlp, 1))
     assert not timed
+
+
+def test_a_choice_outlives_the_process_in_the_store(monkeypatch, tmp_path):
+    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    with ways.remembered(Store(tmp_path)):
+        fit(members(3), models(mlp, 3))
+    ways.forget()
+    timed.clear()
+    with ways.remembered(Store(tmp_path)):
+        fit(members(3), models(mlp, 3))
+    assert not timed
+    (kept,) = (tmp_path / "ways").iterdir()
+    kept.write_text(kept.read_text().replace("stacked", "looped_"))
+    with ways.remembered(Store(tmp_path)):
+        fit(members(3), models(mlp, 3))
+    assert timed == ["stacked", "looped"]
 
 
 def test_measuring_leaves_no_trace():
@@ -299,7 +315,7 @@ def test_measuring_leaves_no_trace():
     ways.forget()
     torch.manual_seed(3)
     fit(members(2), together)
-    (way,) = ways._measured.values()
+    (way,) = (facts["way"] for facts in ways._measured.values())
     again = [copy.deepcopy(dropped) for _ in range(2)]
     torch.manual_seed(3)
     with ways.using(way):
@@ -317,10 +333,10 @@ def test_a_stack_that_does_not_fit_is_not_taken():
     assert ways.faster("a key", trials, torch.device("cpu")) == "looped"
 
 
-def test_both_ways_of_answering_agree_and_so_do_their_gradients():
+def test_all_ways_of_answering_agree_and_so_do_their_gradients():
     networks = [m.eval() for m in (*models(resnet, 2), *models(mlp, 3), *models(resnet, 1))]
     found = {}
-    for way in ("stacked", "looped"):
+    for way in ("stacked", "looped", "looped_last"):
         x = pictures(5).inputs.requires_grad_()
         with ways.using(way):
             out = Stacks(networks)(x)
@@ -328,8 +344,9 @@ def test_both_ways_of_answering_agree_and_so_do_their_gradients():
         found[way] = out.detach(), slope
     alone = torch.stack([m(pictures(5).inputs) for m in networks]).detach()
     torch.testing.assert_close(found["looped"][0], alone)
-    for one, other in zip(found["stacked"], found["looped"], strict=True):
-        torch.testing.assert_close(one, other)
+    for way in ("stacked", "looped_last"):
+        for one, other in zip(found[way], found["looped"], strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_answering_in_the_faster_way_gives_the_same():
@@ -345,7 +362,7 @@ def test_answering_in_the_faster_way_gives_the_same():
 # ── precision ──────────────────────────────────────────────────────────────────────
 
 
-@both_ways
+@every_way
 def test_bfloat16_is_for_who_asks_and_nearly_the_same(way):
     exact, low = ([m.float() for m in models(cnn, 2)] for _ in range(2))
     pool = Pool(pictures().inputs.float(), pictures().truth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,28 +39,39 @@ class Stack:
 
     params, buffers: name -> (members, *shape), copies without gradient.
     size:   how many members.
-    looped: members answer one after another, not in one vmapped pass; one alone always does.
+    way:    how they run, see `fpbench.api.ways`.
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
+    def __init__(self, models: Sequence[nn.Module], way: Way = "stacked") -> None:
+        """One alone is never stacked."""
         params, buffers = stack_module_state(list(models))
         self.params: dict[str, Tensor] = {name: p.detach().clone() for name, p in params.items()}
         self.buffers: dict[str, Tensor] = {name: b.clone() for name, b in buffers.items()}
         self.size = len(models)
-        self.looped = self.size == 1
+        self.take("looped" if self.size == 1 and way != "looped_last" else way)
         # A skeleton without weights: functional_call brings them.
         self.skeleton = copy.deepcopy(models[0]).to("meta").train(models[0].training)
+
+    def take(self, way: Way) -> None:
+        """Run this way from now on. `params` are new tensors afterwards."""
+        self.way: Way = way
+        last = way == "looped_last"
+        self.params = {name: _in_memory(p, last) for name, p in self.params.items()}
 
     def __call__(self, x: Tensor, *, shared: bool) -> Tensor:
         """Every member's output: (members, n, *output_shape).
 
         x: (n, *input_shape) for all members if `shared`, else (members, n, *input_shape).
         """
-        if not self.looped:
+        if self.way == "stacked":
             over_all = (0, 0, None if shared else 0)
             run = vmap(self._one, in_dims=over_all, randomness="different")
             out: Tensor = run(self.params, self.buffers, x)
             return out
+        if not shared:
+            x = _in_memory(x, self.way == "looped_last")
+        elif self.way == "looped_last" and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         # unbind, for the gradient of p[i] would be as large as p for every member.
         each = {name: p.unbind(0) for name, p in self.params.items()}
         return torch.stack([
@@ -81,7 +93,7 @@ class Stack:
         part.params = {name: p[:size] for name, p in self.params.items()}
         part.buffers = {name: b[:size] for name, b in self.buffers.items()}
         part.size = min(size, self.size)
-        part.looped = way == "looped"
+        part.take(way)
         return part
 
     def unstack(self, models: Sequence[nn.Module]) -> None:
@@ -92,6 +104,24 @@ class Stack:
                     p.copy_(self.params[name][i])
                 for name, b in model.named_buffers():
                     b.copy_(self.buffers[name][i])
+
+
+def _in_memory(stacked: Tensor, last: bool) -> Tensor:
+    """A stack of images or kernels (members, n, channels, height, width), channels last in memory
+    or not; any other tensor as it is."""
+    if stacked.ndim != 5:
+        return stacked
+    if not last:
+        return stacked.contiguous()
+    return stacked.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def ways_of(model: nn.Module, members: int) -> tuple[Way, ...]:
+    """The ways that differ for members of this architecture."""
+    looped: tuple[Way, ...] = ("looped",)
+    if any(p.ndim == 4 for p in model.parameters()):
+        looped = ("looped", "looped_last")
+    return looped if members == 1 else ("stacked", *looped)
 
 
 class Stacks:
@@ -111,8 +141,8 @@ class Stacks:
         Differentiable in x, not in the models' weights.
         """
         for key, stack in self._stacks.items():
-            if stack.size > 1:
-                stack.looped = _way(key, stack, x) == "looped"
+            if (way := _way(key, stack, x)) != stack.way:
+                stack.take(way)
         out = torch.cat([stack(x, shared=True) for stack in self._stacks.values()])
         return out[self._order.to(out.device)]
 
@@ -135,6 +165,8 @@ def _way(key: tuple[object, ...], stack: Stack, x: Tensor) -> Way:
 
     return faster(
         ("answer", key, tuple(some.shape), differentiated, size, str(x.device)),
-        {"stacked": lambda: trial("stacked"), "looped": lambda: trial("looped")},
+        {way: partial(trial, way) for way in ways_of(stack.skeleton, size)},
         x.device,
+        f"answer: {size} x {key[0]}, {len(some)} inputs of {tuple(some.shape[1:])}"
+        f"{', with gradients' if differentiated else ''}",
     )

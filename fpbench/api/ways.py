@@ -1,34 +1,49 @@
-"""Two ways to run members of one architecture, and which of them is the faster one here.
+"""The ways to run members of one architecture, and which of them is the fastest one here.
 
-"stacked" is one vmapped pass over all members' weights, "looped" one member after another. Which
-is faster depends on the network, the batch and the device: on CPUs a stack of small networks wins
-several times over, and large convolutions lose by it. So both are timed, once per process.
+"stacked" is one vmapped pass over all members' weights, "looped" one member after another, and
+"looped_last" the same with channels last in memory. Which is fastest depends on the network, the
+batch and the device: on CPUs a stack of small networks wins several times over, and large
+convolutions lose by it. So each is timed once, and what was found is remembered: for this process,
+and beyond it where somebody `remembers`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, Protocol, cast
 
 import torch
 
-Way = Literal["stacked", "looped"]
+Way = Literal["stacked", "looped", "looped_last"]
 
 TRIAL = 4
 """Members of a timed stack: enough to tell, and little memory when networks are large."""
 
 MARGIN = 0.9
-"""Looped is taken below this share of stacked's time: near a tie the choice must not depend on
-who else uses the machine."""
+"""Another way is taken below this share of the time of the one before it: near a tie the choice
+must not depend on who else uses the machine."""
 
 REPEATS = 3
 LONG = 1.0
 """Seconds of a first step after which a second is evidence enough."""
 
-_measured: dict[Hashable, Way] = {}
+
+class Memory(Protocol):
+    """Remembers choices from one process to the next, by a name of 64 hex digits."""
+
+    def way(self, name: str) -> Mapping[str, Any] | None:
+        """What was kept under a name."""
+
+    def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep {"what": for people, "device": its name, "way": a Way, "seconds": by way}."""
+
+
+_measured: dict[str, dict[str, Any]] = {}
 _forced: list[Way] = []
+_memories: list[Memory] = []
 
 
 @contextmanager
@@ -41,6 +56,16 @@ def using(way: Way) -> Iterator[None]:
         _forced.pop()
 
 
+@contextmanager
+def remembered(memory: Memory) -> Iterator[None]:
+    """Choose inside as `memory` says, and tell it what is measured."""
+    _memories.append(memory)
+    try:
+        yield
+    finally:
+        _memories.pop()
+
+
 def forget() -> None:
     """Measure anew when it is next asked."""
     _measured.clear()
@@ -48,22 +73,43 @@ def forget() -> None:
 
 def faster(
     key: Hashable, trials: Mapping[Way, Callable[[], tuple[Callable[[], object], int]]],
-    device: torch.device,
+    device: torch.device, what: str = "",
 ) -> Way:  # fmt: skip
-    """The way with the shorter step per member; remembered under `key` for this process.
+    """The way with the shortest step per member; remembered under `key` and the device's name.
 
     A trial sets up one way and returns its step and how many members that moves on. Steps may
     draw from torch's global generators, which are put back afterwards. A way that runs out of
     memory has lost.
+
+    key:  equal, and equally printed, in every process for the same work.
+    what: the same in words, for people.
     """
     if _forced:
         return _forced[-1]
-    if key not in _measured:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            seconds = {way: _seconds(trial, device) for way, trial in trials.items()}
-        looped = seconds["looped"] < MARGIN * seconds["stacked"]
-        _measured[key] = "looped" if looped else "stacked"
-    return _measured[key]
+    if len(trials) == 1:
+        return next(iter(trials))
+    named = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    name = hashlib.sha256(repr((key, named)).encode()).hexdigest()
+    memory = _memories[-1] if _memories else None
+    facts = memory.way(name) if memory else None
+    if facts is None:
+        if name not in _measured:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                seconds = {way: _seconds(trial, device) for way, trial in trials.items()}
+            way = _shortest(seconds)
+            _measured[name] = {"what": what, "device": named, "way": way, "seconds": seconds}
+        facts = _measured[name]
+        if memory:
+            memory.save_way(name, facts)
+    return cast(Way, facts["way"])
+
+
+def _shortest(seconds: Mapping[Way, float]) -> Way:
+    best, *others = seconds
+    for way in others:
+        if seconds[way] < MARGIN * seconds[best]:
+            best = way
+    return best
 
 
 def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torch.device) -> float:

@@ -26,6 +26,7 @@ from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.result import Result, Trial
 from ..api.scenario import POOLS, Scenario, forget
+from ..api.ways import remembered
 from .facts import device_name
 from .plan import derived_seed
 from .store import Store, sha256
@@ -69,7 +70,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
     try:
         # A method that draws from torch's global generator is repeatable too, and changes it for
         # nobody else.
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), remembered(store):
             torch.manual_seed(seed)
             began = time.perf_counter()
             fingerprint = method.construct(case)

@@ -15,6 +15,7 @@ from ..api.recipe import Recipe
 from ..api.result import Built
 from ..api.scenario import Scenario
 from ..api.stack import Stacks, parts, signature
+from ..api.ways import remembered
 from .facts import device_name, versions
 from .plan import derived_seed
 from .store import Store
@@ -48,7 +49,7 @@ class Bench:
 def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device: str) -> Built:
     """Make one cohort and put it into the store; what another run made meanwhile is reused."""
     began = time.perf_counter()
-    with store.locked(recipes):
+    with store.locked(recipes), remembered(store):
         todo = [recipe for recipe in recipes if not store.intact(recipe, scenario)]
         lab = Bench(scenario, store, torch.device(device))
         if todo:

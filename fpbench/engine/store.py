@@ -5,6 +5,7 @@ store/models/<scenario>@<version>/<2 of digest>/<digest>/
     weights.safetensors   tensors, never code
     made.json             utility, seconds, versions, the weights' sha256; sealed
 store/trials/<2 of key>/<key>.json        one trial's result; sealed
+store/ways/<name>.json                    how members ran fastest, see api/ways.py; sealed
 store/locks/                              one lock per model while it is made
 """
 
@@ -200,3 +201,14 @@ class Store:
     def save_trial(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a finished trial's result."""
         write(self.root / "trials" / key[:2] / f"{key}.json", sealed(result))
+
+    def way(self, name: str) -> dict[str, Any] | None:
+        """How members ran fastest, or None if that was not measured yet."""
+        try:
+            return unsealed((self.root / "ways" / f"{name}.json").read_bytes())
+        except OSError:
+            return None
+
+    def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep a measurement: what is built later runs, and rounds, as what was built before."""
+        write(self.root / "ways" / f"{name}.json", sealed(facts))

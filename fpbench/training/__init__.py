@@ -9,6 +9,7 @@ from torch.func import vmap
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Generation, Pool
+from ..api.ways import Way
 from .adversarial import Adversarial
 from .cohort import Cohort, Learner, Loss, last_layer, train, widened
 
@@ -62,8 +63,8 @@ def fit(
 class Supervised(Learner):
     """Inputs have right answers, and a loss tells how far off an output is."""
 
-    def __init__(self, cohort: Cohort) -> None:
-        super().__init__(cohort)
+    def __init__(self, cohort: Cohort, way: Way) -> None:
+        super().__init__(cohort, way)
         self.descend = self.adam(self.learned)
 
     def step(self, batch: Tensor) -> Tensor:

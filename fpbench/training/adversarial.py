@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..api.scenario import Generation
 from ..api.stack import Stack
+from ..api.ways import Way
 from .cohort import Cohort, Learner, widened
 
 BETA = 0.5
@@ -28,8 +29,8 @@ class Adversarial(Learner):
     nothing, as does the owner's. Latent codes are drawn anew at every step.
     """
 
-    def __init__(self, cohort: Cohort) -> None:
-        super().__init__(cohort)
+    def __init__(self, cohort: Cohort, way: Way) -> None:
+        super().__init__(cohort, way)
         self.scenario = cast(Generation, cohort.lab.scenario)
         new = self.scenario.discriminators[cohort.recipes[0].arch]
         # Generators of their own: the order of batches must not repeat itself in the codes.
@@ -40,7 +41,7 @@ class Adversarial(Learner):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 rivals.append(new().to(cohort.lab.device).train())
-        self.rival = Stack(rivals)
+        self.rival = Stack(rivals, way)
         judging = [p.requires_grad_() for p in self.rival.params.values()]
         self.descend, self.judge = self.adam(self.learned, BETA), self.adam(judging, BETA)
 

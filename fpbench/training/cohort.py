@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
-from ..api.stack import Stack, signature
+from ..api.stack import Stack, signature, ways_of
 from ..api.ways import TRIAL, Way, faster
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -80,11 +81,11 @@ class Cohort:
 class Learner(ABC):
     """The members of a cohort while they learn: a stack of their weights, its optimiser."""
 
-    def __init__(self, cohort: Cohort) -> None:
+    def __init__(self, cohort: Cohort, way: Way) -> None:
         self.cohort = cohort
         for model in cohort.models:
             model.train(cohort.layers == "all")
-        self.stack = Stack(cohort.models)
+        self.stack = Stack(cohort.models, way)
         head = last_layer(cohort.models[0])
         prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
         self.learned = [
@@ -134,34 +135,40 @@ class Learner(ABC):
 
 
 def train(cohort: Cohort, learner: type[Learner]) -> None:
-    """Train a cohort's models in place, the faster way."""
-    if len(cohort) > 1 and _way(cohort, learner) == "looped":
-        for i in range(len(cohort)):
-            _epochs(cohort.part(i, i + 1), learner)
-    else:
+    """Train a cohort's models in place, the fastest way."""
+    way = _way(cohort, learner)
+    if way == "stacked":
         _stacked(cohort, learner)
+    else:
+        for i in range(len(cohort)):
+            _epochs(cohort.part(i, i + 1), learner, way)
 
 
 def _way(cohort: Cohort, learner: type[Learner]) -> Way:
-    def trial(size: int) -> tuple[Callable[[], object], int]:
-        part = cohort.part(0, size)
-        student, batch = learner(part), part.order(part.rngs())[0]
-        return lambda: student.step(batch), size
+    def trial(way: Way) -> tuple[Callable[[], object], int]:
+        members = size if way == "stacked" else 1
+        part = cohort.part(0, members)
+        student, batch = learner(part, way), part.order(part.rngs())[0]
+        return lambda: student.step(batch), members
 
     size = min(len(cohort), TRIAL)
+    batch = min(cohort.batch_size, len(cohort.pool.inputs))
+    scenario = cohort.lab.scenario
     key = (
-        learner, signature(cohort.models[0]), tuple(cohort.pool.inputs.shape[1:]),
-        min(cohort.batch_size, len(cohort.pool.inputs)), cohort.layers,
-        cohort.lab.scenario.precision, size, str(cohort.lab.device),
+        learner.__qualname__, signature(cohort.models[0]), tuple(cohort.pool.inputs.shape[1:]),
+        batch, cohort.layers, scenario.precision, size,
     )  # fmt: skip
     return faster(
-        key, {"stacked": lambda: trial(size), "looped": lambda: trial(1)}, cohort.lab.device
-    )
+        key, {way: partial(trial, way) for way in ways_of(cohort.models[0], size)},
+        cohort.lab.device,
+        f"train: {size} x {scenario.name} {cohort.recipes[0].arch}, {cohort.layers} layers, "
+        f"batches of {batch}, {scenario.precision}",
+    )  # fmt: skip
 
 
 def _stacked(cohort: Cohort, learner: type[Learner]) -> None:
     try:
-        _epochs(cohort, learner)
+        _epochs(cohort, learner, "stacked")
     except torch.OutOfMemoryError:
         # Nothing was written back yet, and every generator starts anew: halves are the same.
         if len(cohort) == 1:
@@ -172,8 +179,8 @@ def _stacked(cohort: Cohort, learner: type[Learner]) -> None:
         _stacked(cohort.part(half, len(cohort)), learner)
 
 
-def _epochs(cohort: Cohort, learner: type[Learner]) -> None:
-    student, rngs = learner(cohort), cohort.rngs()
+def _epochs(cohort: Cohort, learner: type[Learner], way: Way) -> None:
+    student, rngs = learner(cohort, way), cohort.rngs()
     reported: set[int] = set()
     for epoch in range(1, cohort.epochs + 1):
         total = torch.zeros(len(cohort), device=cohort.lab.device)
