@@ -14,7 +14,7 @@ from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.reporters.tables import show_plan
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.engine import estimate
-from fpbench.engine.plan import Plan
+from fpbench.engine.plan import Plan, cohorts
 from fpbench.engine.registry import Registry
 from fpbench.engine.store import Store
 from fpbench.engine.suite import Suite
@@ -104,3 +104,11 @@ def test_a_store_with_room_says_nothing(tmp_path: Path) -> None:
     store.require(1)
     with pytest.raises(ResourceError, match="free some, or give --store another disk"):
         store.require(10**18)
+
+
+def test_what_takes_long_is_made_and_saved_a_few_at_a_time() -> None:
+    quick = [train(epochs=1, seed=i) for i in range(10)]
+    long = [train(epochs=100_000, seed=i) for i in range(10)]
+    unknown = [Train(scenario="blobs", model="slim", seed=i) for i in range(10)]
+    assert [len(part) for part in cohorts(quick + long, SCENARIO)] == [10, 4, 4, 2]
+    assert [len(part) for part in cohorts(unknown, Blobs())] == [10]

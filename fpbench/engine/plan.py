@@ -17,9 +17,15 @@ from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.result import PlanSummary, Trial
 from ..api.scenario import Scenario
-from .estimate import building_seconds
+from .estimate import building_seconds, operations
 from .store import Store
 from .suite import Suite
+
+LONG = 2e13
+"""Floating-point operations of a cohort: minutes on a CPU."""
+
+FEWEST = 4
+"""Models of a cohort, if there are as many: a stack of fewer is slower."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -103,7 +109,7 @@ class Plan:
         suite = self.suite
         everything = [recipe for generation in self.generations() for recipe in generation]
         missing = [r for r in everything if store.made(r, suite.scenario) is None]
-        groups = cohorts(missing)
+        groups = cohorts(missing, suite.scenario)
         sizes = {arch: _bytes(suite.scenario, arch) for arch in {r.arch for r in missing}}
         learn, judged = _split(suite, 0)
         return PlanSummary(
@@ -136,12 +142,20 @@ def _task(trial: Trial) -> str:
     return text
 
 
-def cohorts(recipes: Iterable[Recipe]) -> list[list[Recipe]]:
-    """Group models that are made together."""
+def cohorts(recipes: Iterable[Recipe], scenario: Scenario) -> list[list[Recipe]]:
+    """Group models that are made together, and saved together.
+
+    Those that take long are made a few at a time, so that little is lost when a run is stopped.
+    How many is counted, not timed: a run that goes on must form the cohorts that it left.
+    """
     groups: dict[object, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(recipe.cohort(), []).append(recipe)
-    return list(groups.values())
+    parts = []
+    for group in groups.values():
+        most = max(FEWEST, int(LONG / (operations(group[0], scenario) or 1)))
+        parts += [group[i : i + most] for i in range(0, len(group), most)]
+    return parts
 
 
 def chosen_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:

@@ -65,7 +65,7 @@ def _run(suite: Suite, setting: Setting) -> Report:
             if r.parent and r.parent.digest in failures
         }
         todo = [r for r in missing if r.digest not in failures]
-        for built in setting.executor.map(make, cohorts(todo)):
+        for built in setting.executor.map(make, cohorts(todo, suite.scenario)):
             failures |= built.failures
             tell(hook.fpbench_built, built=built)
     _refuse_twins(suite, plan.models, store)

@@ -105,6 +105,11 @@ class Fashion(Generation):
 
     images: Annotated[int, Field(ge=2, le=60_000)] = 60_000
 
+    @property
+    def pool_sizes(self) -> Mapping[str, int]:
+        owner = (self.images + 1) // 2
+        return {"train": owner, "public": self.images - owner, "irrelevant": owner, "test": TEST}
+
     def load(self) -> Mapping[str, Pool]:
         rng = torch.Generator().manual_seed(20170825)
         clothes = torch.tensor(fmnist.read("train-images-idx3-ubyte.gz"))
