@@ -1,146 +1,192 @@
-"""Seconds per step and member: stacked against looped, and which of them fpbench takes.
+"""Seconds to train a zoo's members: plain PyTorch one by one, against fpbench's trainer.
 
-    python benchmarks/training.py [--members 4] [--device cpu]
+    python benchmarks/training.py [--device cpu] [--only NETWORK]
 
-Each network is timed in turns within one run, so that ratios hold on a busy machine too; absolute
-figures do not. "looped cl" has its weights and inputs in channels-last order, "looped bf16"
-computes under bfloat16 autocast: both show what there would be to gain.
+"plain" is what one would write for a single model: the module itself, Adam, a permutation cut into
+batches, one member after another. The other columns are `fpbench.training.fit` held to one way;
+"chosen" is the one it takes by itself. All train the same members for as many steps on data that
+is on the device, in turns within one run, so that ratios hold on a busy machine too; seconds do
+not.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
-from torch.func import vmap
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from fpbench.api.stack import Stack, signature
-from fpbench.api.ways import Way, faster
-from fpbench.builtin.scenarios.digits import Residual, resnet
-from fpbench.builtin.scenarios.warfarin import mlp
+from fpbench import Classification, Pool, Recipe, Scenario
+from fpbench.api import ways
+from fpbench.api.stack import ways_of
+from fpbench.api.ways import Way
+from fpbench.builtin.recipes.train import Train
+from fpbench.builtin.scenarios.digits import Digits
+from fpbench.builtin.scenarios.fashion import Fashion
+from fpbench.builtin.scenarios.skin import Skin
+from fpbench.builtin.scenarios.warfarin import Warfarin
+from fpbench.training import fit
 
-Step = Callable[[], object]
-ROUNDS = 5
-WAYS: tuple[Way, ...] = ("stacked", "looped")
-
-
-def resnet18_like() -> nn.Module:
-    """ResNet-18's first stage and a half, for 28 x 28 pixels."""
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-        Residual(64), nn.MaxPool2d(2), Residual(64),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 7),
-    )  # fmt: skip
+ROUNDS = 3
+LR, BATCH = 1e-3, 64
 
 
-def dcgan() -> nn.Module:
-    """The generator of Table 1 (MetaV, KDD 2022)."""
+@dataclass(frozen=True)
+class Case:
+    """A cohort: so many members of an architecture, so many inputs each."""
 
-    def block(n_in: int, n_out: int, *rest: int) -> list[nn.Module]:
-        up = nn.ConvTranspose2d(n_in, n_out, *rest, bias=False)
-        return [up, nn.BatchNorm2d(n_out), nn.ReLU()]
+    scenario: Scenario
+    arch: str
+    members: int
+    inputs: int
 
-    return nn.Sequential(
-        nn.Unflatten(1, (100, 1, 1)), *block(100, 128, 4, 1, 0), *block(128, 64, 3, 2, 1),
-        *block(64, 32, 4, 2, 1), nn.ConvTranspose2d(32, 1, 4, 2, 1, bias=False), nn.Tanh(),
-    )  # fmt: skip
-
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "digits resnet, 8x8": (resnet, (1, 8, 8)),
-    "warfarin 31-100-1": (lambda: mlp(31, 100, 1), (31,)),
-    "resnet18-like, 28x28": (resnet18_like, (3, 28, 28)),
-    "dcgan generator, 28x28": (dcgan, (100,)),
-}
+    def __str__(self) -> str:
+        return f"{self.scenario} {self.arch}, {self.members} members"
 
 
-def steps(stack: Stack, x: torch.Tensor, low: bool = False) -> Step:
-    """A step of Adam on a stack's outputs, x (members, n, ...)."""
-    learned = [p.requires_grad_() for p in stack.params.values()]
-    optimizer = torch.optim.Adam(learned, fused=True)
+CASES = (
+    Case(Warfarin(), "m", 20, 640),
+    Case(Digits(), "mlp", 12, 640),
+    Case(Digits(), "cnn", 12, 640),
+    Case(Digits(), "resnet", 12, 640),
+    Case(Skin(size=32), "small_resnet", 8, 256),
+    Case(Skin(size=32), "resnet18", 4, 64),
+    Case(Fashion(), "s", 8, 640),
+    Case(Fashion(), "xl", 4, 256),
+    Case(Fashion(precision="bfloat16"), "xl", 4, 256),
+)
 
-    def step() -> None:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            out = stack(x, shared=False)
-        losses = vmap(lambda out: out.square().mean())(out.float())
+
+@dataclass
+class Bench:
+    """What `fit` needs to know of a lab."""
+
+    scenario: Scenario
+    device: torch.device
+    failures: list[str] = field(default_factory=list)
+
+    def rng(self, recipe: Recipe) -> torch.Generator:
+        return torch.Generator().manual_seed(recipe.seed)
+
+    def new(self, recipe: Recipe, model: str) -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        return self.scenario.architectures[model]().to(self.device)
+
+    def parent(self, recipe: Recipe) -> nn.Module:
+        raise NotImplementedError
+
+    def failed(self, recipe: Recipe, reason: str) -> None:
+        self.failures.append(reason)
+
+
+def data(case: Case, device: torch.device) -> Pool:
+    """Noise in the scenario's shapes: what is learned does not matter here."""
+    torch.manual_seed(0)
+    x = torch.randn(case.inputs, *case.scenario.input_shape)
+    truth = torch.randn(case.inputs, *case.scenario.output_shape)
+    if isinstance(case.scenario, Classification):
+        truth = truth.argmax(1)
+    return Pool(x.to(device), truth.to(device))
+
+
+def batches(pool: Pool, rng: torch.Generator) -> Sequence[Tensor]:
+    return torch.randperm(len(pool.inputs), generator=rng).split(BATCH)
+
+
+def plain(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
+    """As one would train each model alone."""
+    game = isinstance(case.scenario, Fashion)
+    for recipe in recipes:
+        model = bench.new(recipe, case.arch).train()
+        (play if game else learn)(case, model, pool, bench.rng(recipe))
+
+
+def learn(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    for batch in batches(pool, rng):
         optimizer.zero_grad()
-        losses.sum().backward()
+        case.scenario.loss(model(pool.inputs[batch]), pool.truth[batch]).backward()
         optimizer.step()
 
-    return step
+
+def play(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None:
+    """A GAN's game, as in DCGAN's public implementations."""
+    assert isinstance(case.scenario, Fashion)
+    device = pool.truth.device
+    rival = case.scenario.discriminators[case.arch]().to(device).train()
+    for_model = torch.optim.Adam(model.parameters(), lr=LR, betas=(0.5, 0.999))
+    for_rival = torch.optim.Adam(rival.parameters(), lr=LR, betas=(0.5, 0.999))
+    for batch in batches(pool, rng):
+        made = model(case.scenario.latents(len(batch), rng).to(device))
+        for_rival.zero_grad()
+        wrong = F.softplus(-rival(pool.truth[batch])) + F.softplus(rival(made.detach()))
+        wrong.mean().backward()
+        for_rival.step()
+        for_model.zero_grad()
+        F.softplus(-rival(made)).mean().backward()
+        for_model.step()
 
 
-def alone(models: list[nn.Module], x: torch.Tensor, low: bool = False) -> Step:
-    """A step of every member, one after another."""
-    each = [steps(Stack([m]), x[i : i + 1], low) for i, m in enumerate(models)]
-    return lambda: [step() for step in each]
+def ours(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
+    models = [bench.new(recipe, case.arch) for recipe in recipes]
+    fit(bench, recipes, models, pool, epochs=1, lr=LR, batch_size=BATCH)
 
 
-def in_last(models: list[nn.Module], x: torch.Tensor) -> Step | None:
-    """The same with channels last, for networks that read images."""
-    if x.ndim != 5:
-        return None
-    each = []
-    for i, model in enumerate(models):
-        stack = Stack([model])
-        stack.params = {name: last(p) for name, p in stack.params.items()}
-        each.append(steps(stack, last(x[i : i + 1])))
-    return lambda: [step() for step in each]
-
-
-def last(t: torch.Tensor) -> torch.Tensor:
-    if t.ndim != 5:
-        return t
-    return t[0].contiguous(memory_format=torch.channels_last)[None].detach()
-
-
-def ready(step: Step, size: int) -> Callable[[], tuple[Step, int]]:
-    """A trial that has been set up already."""
-    return lambda: (step, size)
-
-
-def timed(step: Step, device: torch.device) -> float:
+def timed(work: Callable[[], None], device: torch.device) -> float:
     began = time.perf_counter()
-    step()
+    work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 
+def measure(case: Case, device: torch.device) -> str:
+    bench, pool = Bench(case.scenario, device), data(case, device)
+    recipes = [
+        Train(scenario=str(case.scenario), model=case.arch, seed=i) for i in range(case.members)
+    ]
+    columns: tuple[Way, ...] = ways_of(case.scenario.architectures[case.arch](), case.members)
+
+    def held(way: Way) -> None:
+        with ways.using(way):
+            ours(case, bench, pool, recipes)
+
+    ours(case, bench, pool, recipes)  # the choice is made and remembered
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        best["plain"] = min(
+            best.get("plain", 1e9), timed(lambda: plain(case, bench, pool, recipes), device)
+        )
+        for way in columns:
+            best[way] = min(best.get(way, 1e9), timed(lambda way=way: held(way), device))
+        chosen = timed(lambda: ours(case, bench, pool, recipes), device)
+        best["chosen"] = min(best.get("chosen", 1e9), chosen)
+    steps = case.members * len(batches(pool, torch.Generator()))
+    cells = [
+        f"{1e3 * best[column] / steps:11.2f}" if column in best else f"{'-':>11}"
+        for column in ("plain", "stacked", "looped", "looped_last", "chosen")
+    ]
+    return f"{case!s:44}{''.join(cells)}{best['plain'] / best['chosen']:14.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
     given = parser.parse_args()
-    device, size = torch.device(given.device), given.members
-    print(f"{size} members, batches of {given.batch}, {device}, {torch.get_num_threads()} threads;"
-          " milliseconds per step and member")  # fmt: skip
-    print(f"{'':24}  stacked   looped  looped cl  looped bf16  stacked/looped  chosen")
-    for name, (network, shape) in NETWORKS.items():
-        torch.manual_seed(0)
-        models = [network().to(device) for _ in range(size)]
-        x = torch.randn(size, given.batch, *shape, device=device)
-        rows = {
-            "stacked": steps(Stack(models), x),
-            "looped": alone(models, x),
-            "cl": in_last(models, x),
-            "bf16": alone(models, x, low=True),
-        }
-        best = {row: float("inf") for row in rows}
-        for _ in range(ROUNDS):
-            for row, step in rows.items():
-                if step is not None:
-                    best[row] = min(best[row], timed(step, device))
-        trials = {way: ready(rows[way], size) for way in WAYS}
-        chosen = faster(signature(models[0]), trials, device)
-        ms = {row: 1e3 * seconds / size for row, seconds in best.items()}
-        cl = f"{ms['cl']:9.2f}" if rows["cl"] else f"{'-':>9}"
-        print(f"{name:24} {ms['stacked']:8.2f} {ms['looped']:8.2f}  {cl}  {ms['bf16']:11.2f}"
-              f"  {ms['stacked'] / ms['looped']:14.2f}  {chosen}", flush=True)  # fmt: skip
+    device = torch.device(given.device)
+    torch.set_flush_denormal(True)
+    print(f"{device}, {torch.get_num_threads()} threads; milliseconds per step and member, batches "
+          f"of {BATCH}")  # fmt: skip
+    print(f"{'':44}{'plain':>11}{'stacked':>11}{'looped':>11}{'looped_last':>11}{'chosen':>11}"
+          f"{'plain/chosen':>14}")  # fmt: skip
+    for case in CASES:
+        if given.only in str(case):
+            print(measure(case, device), flush=True)
 
 
 if __name__ == "__main__":
