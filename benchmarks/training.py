@@ -45,7 +45,7 @@ class Case:
     inputs: int
 
     def __str__(self) -> str:
-        return f"{self.scenario} {self.arch}, {self.members} members"
+        return f"{self.scenario} {self.arch}, {self.members} member{'s' * (self.members > 1)}"
 
 
 CASES = (
@@ -55,6 +55,7 @@ CASES = (
     Case(Digits(), "resnet", 12, 640),
     Case(Skin(size=32), "small_resnet", 8, 256),
     Case(Skin(size=32), "resnet18", 4, 64),
+    Case(Skin(), "resnet18", 1, 32),
     Case(Fashion(), "s", 8, 640),
     Case(Fashion(), "xl", 4, 256),
     Case(Fashion(precision="bfloat16"), "xl", 4, 256),
