@@ -50,10 +50,10 @@ def trained(scenario: Digits, arch: str, device: torch.device) -> nn.Module:
 def walk(model: nn.Module, x: Tensor, ends: Tensor, k: float) -> Tensor:
     """Points (n, ...) to their goals, by IPGuard's loss (section 4.2)."""
 
-    def loss(x: Tensor) -> Tensor:
+    def loss(x: Tensor, which: Tensor) -> Tensor:
         logits = model(x)
-        z_i, z_j = logits.gather(1, ends).unbind(1)
-        z_t = logits.scatter(1, ends, float("-inf")).amax(1)
+        z_i, z_j = logits.gather(1, ends[which]).unbind(1)
+        z_t = logits.scatter(1, ends[which], float("-inf")).amax(1)
         total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
         return total
 

@@ -13,7 +13,7 @@ from art.attacks.evasion import DeepFool, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from fpbench import deepfool, pgd
+from fpbench import deepfool, descend, pgd
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.toys import TOYS, toy_zoo
 
@@ -129,3 +129,27 @@ def test_pgd_finds_the_same_points(
     found = pgd(attacked.loss, attacked.x, BOX, eps=eps, step=step, steps=steps)
     theirs = attacked.pgd_by(peer, eps, step, steps)
     torch.testing.assert_close(found, theirs, rtol=0, atol=1e-5)
+
+
+def test_descending_points_go_as_torchs_adam_takes_each_alone() -> None:
+    rng = torch.Generator().manual_seed(0)
+    goals, start = torch.rand(2, 30, 5, generator=rng, dtype=torch.double)
+
+    def alone(i: int) -> Tensor:
+        x = start[i].clone().requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=0.02)
+        for _ in range(40):
+            loss = (x - goals[i]).square().sum()
+            if loss <= 0.1:
+                break
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            x.data.clamp_(0.0, 1.0)
+        return x.detach()
+
+    found = descend(lambda x, which: (x - goals[which]).square().sum(1), start, (0.0, 1.0),
+                    lr=0.02, steps=40, enough=0.1)  # fmt: skip
+    arrived = (found - goals).square().sum(1) <= 0.1
+    assert arrived.any() and not arrived.all()
+    torch.testing.assert_close(found, torch.stack([alone(i) for i in range(30)]))

@@ -11,6 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+BETAS = (0.9, 0.999)
+"""Adam's decay rates: its paper's."""
+
 
 def deepfool(
     model: nn.Module, start: Tensor, input_range: tuple[float, float],
@@ -87,28 +90,36 @@ def pgd(
 
 
 def descend(
-    loss: Callable[[Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
+    loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
     *, lr: float, steps: int, enough: float,
 ) -> Tensor:  # fmt: skip
     """Adam on a batch (n, ...), each point until its loss is `enough` or less; returns it moved.
 
-    `loss` maps a batch to one value per point (n,). `lr` is a share of `input_range`, to which
-    points are clipped after each of at most `steps` steps.
+    `loss` maps the points that still move (k, ...), and which of the n they are (k,), to one value
+    per point (k,): those that have arrived are left out and cost no more. `lr` is a share of
+    `input_range`, to which points are clipped after each of at most `steps` steps.
+
+    Kingma and Ba, *Adam: A Method for Stochastic Optimization*, ICLR 2015, algorithm 1; torch's
+    own optimiser cannot let go of some points.
     """
     low, high = input_range
-    x = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=lr * (high - low))
-    for _ in range(steps):
-        value = loss(x)
-        active = value.detach() > enough
-        if not active.any():
+    moved = start.clone()
+    which = torch.arange(len(start), device=start.device)
+    x, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(1, steps + 1):
+        x = x.detach().requires_grad_()
+        value = loss(x, which)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+        left = (value.detach() > enough).nonzero().squeeze(1)
+        if len(left) < len(which):
+            moved[which] = x.detach()
+            which, x, slope, mean, square = (t[left] for t in (which, x, slope, mean, square))
+        if not len(which):
             break
-        optimizer.zero_grad()
-        value.sum().backward()
-        before = x.detach().clone()
-        optimizer.step()
-        with torch.no_grad():
-            x.clamp_(low, high)
-            # Adam's momentum would carry a point on that has arrived.
-            x[~active] = before[~active]
-    return x.detach()
+        mean = BETAS[0] * mean + (1 - BETAS[0]) * slope
+        square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
+        unbiased = mean / (1 - BETAS[0] ** step), square / (1 - BETAS[1] ** step)
+        length = lr * (high - low) * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+        x = (x.detach() - length).clamp(low, high)
+    moved[which] = x.detach()
+    return moved

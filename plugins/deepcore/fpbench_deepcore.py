@@ -99,7 +99,7 @@ class CorePoints(Fingerprinter):
     def _climb(self, case: Case, x: Tensor, goal: Tensor) -> Tensor:
         """Maximise log p_goal(x) for every point, each until the target is sure."""
         return descend(
-            lambda x: F.cross_entropy(case.target(x), goal, reduction="none"), x,
+            lambda x, which: F.cross_entropy(case.target(x), goal[which], reduction="none"), x,
             case.scenario.input_range, lr=self.lr, steps=self.steps,
             enough=-math.log(self.confidence),
         )  # fmt: skip

@@ -110,10 +110,10 @@ class IPGuard(Fingerprinter):
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
         ends = torch.stack([start, goal], 1)
 
-        def loss(x: Tensor) -> Tensor:
+        def loss(x: Tensor, which: Tensor) -> Tensor:
             logits = case.target(x)
-            z_i, z_j = logits.gather(1, ends).unbind(1)
-            z_t = logits.scatter(1, ends, float("-inf")).amax(1)
+            z_i, z_j = logits.gather(1, ends[which]).unbind(1)
+            z_t = logits.scatter(1, ends[which], float("-inf")).amax(1)
             total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
             return total
 
