@@ -88,18 +88,21 @@ def pgd(
 
 def descend(
     loss: Callable[[Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
-    *, lr: float, steps: int, enough: float,
+    *, lr: float, steps: int, enough: float, progress: Callable[[Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Adam on a batch (n, ...), each point until its loss is `enough` or less; returns it moved.
 
     `loss` maps a batch to one value per point (n,). `lr` is a share of `input_range`, to which
-    points are clipped after each of at most `steps` steps.
+    points are clipped after each of at most `steps` steps. `progress`, a case's, is told the mean
+    loss of each.
     """
     low, high = input_range
     x = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=lr * (high - low))
     for _ in range(steps):
         value = loss(x)
+        if progress is not None:
+            progress(value.detach().mean())
         active = value.detach() > enough
         if not active.any():
             break
