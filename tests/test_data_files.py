@@ -22,7 +22,7 @@ scenario: {scenario}
 api: {api}
 target: {{recipe: train, model: {model}}}
 zoo:
-  positives: [{{recipe: finetune, copies: 2}}]
+  positives: [{{recipe: finetune, layers: all, copies: 2}}]
   negatives: [{{recipe: train, model: {model}, copies: 2}}]
 methods: [{{method: random}}]
 """

@@ -23,7 +23,7 @@ zoo:
   positives:
     - {recipe: nudged, each: {by: [0.01, 0.1, 1.0, 2.0]}}
   negatives:
-    - {recipe: drawn, copies: 2}
+    - {recipe: drawn, copies: 4}
     - {recipe: drawn, trouble: raises}
 methods:
   - {method: metav, n_queries: 2, steps: 2}
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_model_of_every_kind_is_asked_the_same_codes(run: Path) -> None:
     with np.load(run / "samples.npz", allow_pickle=False) as found:
         rows, images = found["rows"].tolist(), found["images"]
-    assert rows == [["target", "drawn#0"], ["nudged", "nudged(by=1.0)#0"], ["drawn", "drawn#2"]]
+    assert rows == [["target", "drawn#0"], ["nudged", "nudged(by=1.0)#0"], ["drawn", "drawn#3"]]
     assert images.shape == (3, 8, 4, 3)
     assert images.dtype == np.uint8
     assert len(np.unique(images, axis=0)) == 3
