@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ def draw_samples(file: Path) -> Figure:
     """The figure of a run's samples.npz."""
     from matplotlib.figure import Figure
 
-    with np.load(file, allow_pickle=False) as found:
-        names, images = found["rows"], found["images"]
+    found = np.lib.npyio.NpzFile(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    names, images = found["rows"], found["images"]
     rows, columns, height, width = images.shape[:4]
     # A border of one white pixel around each.
     border = [(0, 0), (0, 0), (1, 1), (1, 1), *[(0, 0)] * (images.ndim - 4)]
