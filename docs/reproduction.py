@@ -77,7 +77,8 @@ CLAIMS = (
 
 SWEEPS = (
     ("Figure 4", "ARUC against seconds to construct, Skin", "skin-time", "steps",
-     "The paper: over 0.8 in less than 200 s."),
+     "The paper: over 0.8 in less than 200 s. A run's figure `aruc-against-steps` has the loss "
+     "beside it."),
     ("Figure 5c", "ARUC against the number of queries N, Warfarin", "warfarin-queries",
      "n_queries", "The paper: N from 10 to 100 raises ARUC by about 3.2 %."),
     ("Figure 5c", "ARUC against the number of queries N, Fashion", "fashion-queries",
@@ -142,7 +143,8 @@ def _verdict(claim: Claim, value: float, half: float) -> str:
 def _where() -> Iterator[str]:
     yield "Where each suite ran:\n\n| suite | data | suspects judged | device | commit |\n"
     yield "| --- | --- | --- | --- | --- |\n"
-    for name in dict.fromkeys([*(c.suite for c in CLAIMS), *(s[2] for s in SWEEPS)]):
+    studies = [name for _, _, suite, _, _ in SWEEPS for name in (suite, _small(suite))]
+    for name in dict.fromkeys([*(c.suite for c in CLAIMS), *studies]):
         if data := _kept(name):
             run = data["run"]
             first = next(m["summary"] for m in data["methods"] if m["summary"])
@@ -154,21 +156,44 @@ def _where() -> Iterator[str]:
             yield f"| {' | '.join(cells)} |\n"
 
 
+def _small(suite: str) -> str:
+    """The small form of a study: skin-cpu-queries of skin-queries."""
+    scenario, study = suite.split("-")
+    return f"{scenario}-cpu-{study}"
+
+
 def _sweeps() -> Iterator[str]:
     for place, what, suite, key, paper in SWEEPS:
         yield f"\n## {place}: {what}\n\n{paper}\n\n"
-        data = _kept(suite)
-        if data is None:
-            yield f"Not run: `fpbench run suites/paper/{suite}.yaml`.\n"
+        if data := _kept(suite):
+            yield from _sweep(data, key)
             continue
-        lines: dict[str, dict[float, str]] = {}
-        for m in data["methods"]:
-            x = m["ensemble"] if key == "ensemble" else m["fields"][key]
-            s = m["summary"]
-            label = m["method"].split("(")[0]
-            lines.setdefault(label, {})[x] = f"{s['aruc']:.3f} ± {s['aruc_ci']:.3f}"
-        xs = sorted({x for line in lines.values() for x in line})
-        yield f"| {key.replace('_', ' ')} | {' | '.join(map(str, xs))} |\n"
-        yield f"| {' | '.join(['---'] * (1 + len(xs)))} |\n"
-        for label, line in lines.items():
-            yield f"| {label} | {' | '.join(line.get(x, '') for x in xs)} |\n"
+        yield f"Not run: `fpbench run suites/paper/{suite}.yaml`"
+        if data := _kept(_small(suite)):
+            yield f". In small, `{_small(suite)}`:\n\n"
+            yield from _sweep(data, key)
+        else:
+            yield f", nor in small, `suites/paper/{_small(suite)}.yaml`.\n"
+
+
+def _sweep(data: dict[str, Any], key: str) -> Iterator[str]:
+    lines: dict[str, dict[float, str]] = {}
+    beside = []
+    for m in (m for m in data["methods"] if m["summary"]):
+        x = m["ensemble"] if key == "ensemble" else m["fields"][key]
+        s = m["summary"]
+        label = m["method"].split("(")[0]
+        aruc = f"{s['aruc']:.3f} ± {s['aruc_ci']:.3f}"
+        if key == "steps":
+            aruc += f" ({s['construct_seconds']:.0f} s)"
+        if x is None:
+            beside.append(f"{label} {aruc}")
+        else:
+            lines.setdefault(label, {})[x] = aruc
+    xs = sorted({x for line in lines.values() for x in line})
+    yield f"| {key.replace('_', ' ')} | {' | '.join(map(str, xs))} |\n"
+    yield f"| {' | '.join(['---'] * (1 + len(xs)))} |\n"
+    for label, line in lines.items():
+        yield f"| {label} | {' | '.join(line.get(x, '') for x in xs)} |\n"
+    if beside:
+        yield f"\nOf those that learn from no ensemble: {', '.join(beside)}.\n"

@@ -30,7 +30,7 @@ def report(run_folder: Path, form: str | None, out: Path | None) -> None:
         click.echo(printed, nl=False)
         return
     file = out or run_folder / "report.html"
-    file.write_text(page.page(data), encoding="utf-8")
+    file.write_text(page.page(data, run_folder), encoding="utf-8")
     click.echo(str(file))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,10 @@ class _Store:
 def finished_run(
     runs: Path, name: str = "20260101-000000-abcd", *, repeats: int = 2,
     errors: Mapping[str, str] | None = None, failures: Mapping[str, str] | None = None,
+    losses: Mapping[str, Sequence[tuple[int, float, float]]] | None = None,
 ) -> Path:  # fmt: skip
-    """Write runs/toy/<name>. `errors` are tracebacks by label, of the method's first repeat."""
+    """Write runs/toy/<name>. `errors` are tracebacks by label, of the method's first repeat;
+    `losses` are points by label, of every repeat."""
     folder = runs / "toy" / name
     folder.mkdir(parents=True)
     file = folder / "suite.yaml"
@@ -63,10 +65,12 @@ def finished_run(
         }
         judged = {r.digest: rates[r.digest] for r in trial.suspects}
         known = {r.digest: rates[r.digest] for r in trial.calibration}
+        took = {"construct_seconds": 2.5, "verify_seconds": 0.5}
+        told = (losses or {}).get(trial.label, ())
         results.append(
             Result(trial, error=error)
             if error
-            else Result(trial, judged, known, 100, construct_seconds=2.5, verify_seconds=0.5)
+            else Result(trial, judged, known, 100, **took, losses=told)
         )
     record(
         plan, results, failures or {}, store=_Store(),  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 from finished_runs import finished_run
 
 from fpbench.builtin.reporters.figures import draw, fpbench_reported
+from fpbench.builtin.reporters.losses import losses
 from fpbench.builtin.reporters.sweeps import sweeps
 
 
@@ -85,6 +86,36 @@ def test_what_a_suite_sweeps_becomes_an_axis(folder: Path) -> None:
     assert "number of queries N" in svg
     assert "akh" in svg
     assert "random" not in svg  # it was tried once
+
+
+DESCENT = [(0, 0.1, 3.0), (1, 0.2, 2.0), (2, 0.3, 1.5)]
+
+
+def test_a_loss_that_is_told_is_drawn_with_an_axis_per_method(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path, losses={"akh": DESCENT, "random (again)": DESCENT[:2]})
+    data = json.loads((folder / "results.json").read_text())
+    assert "loss.svg" in {f.name for f in draw(data, folder)}
+    svg = (folder / "figures" / "loss.svg").read_text()
+    assert svg.count(">seconds of construction<") == 2
+    assert ">akh<" in svg
+    assert ">random<" in svg
+
+
+def test_the_loss_drawn_is_the_mean_at_steps_that_every_repeat_told() -> None:
+    told = [DESCENT, [(0, 0.3, 5.0), (2, 0.5, None)], []]
+    trials = [{"method": "akh", "losses": points} for points in told]
+    found = losses({"trials": [*trials, {"method": "random"}]})
+    assert found == {"akh": [(0, pytest.approx(0.2), 4.0)]}
+
+
+def test_aruc_over_seconds_has_the_loss_of_the_longest_beside_it(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path)
+    data = swept(json.loads((folder / "results.json").read_text()), "steps", [10, 50])
+    told = {"method": "akh(steps=50)", "losses": DESCENT}
+    draw({**data, "trials": [told]}, folder)
+    svg = (folder / "figures" / "aruc-against-steps.svg").read_text()
+    assert "loss (dotted)" in svg
+    assert "seconds to construct" in svg
 
 
 def test_two_settings_swept_together_make_a_line_each(folder: Path) -> None:

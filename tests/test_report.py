@@ -20,7 +20,8 @@ from fpbench.cli import main
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_run(tmp_path_factory.mktemp("runs"), repeats=3)
+    losses = {"akh": [(0, 0.1, 3.0), (8, 0.4, 1.0)]}
+    return finished_run(tmp_path_factory.mktemp("runs"), repeats=3, losses=losses)
 
 
 def ask(*words: object) -> str:
@@ -91,7 +92,7 @@ def test_a_browser_draws_every_chart(page: Path, tmp_path: Path) -> None:
          "--virtual-time-budget=10000", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
-    for chart in range(4):
+    for chart in range(5):
         after = dom.split(f'id="chart{chart}"')[1]
         assert "main-svg" in after.split('class="chart', 1)[0], chart
 

@@ -195,6 +195,18 @@ def test_the_calibrated_aruc_is_that_of_the_calibrated_rates(results):
         assert method["summary"]["aruc_calibrated"] == pytest.approx(fmean(found))
 
 
+def test_a_loss_that_a_method_tells_is_kept_and_found_again(ran, results):
+    losses = {t["method"]: t["losses"] for t in results["trials"]}
+    assert losses["grid"] == []
+    steps, seconds, _ = zip(*losses["metav"], strict=True)
+    assert list(steps) == list(range(10))
+    assert list(seconds) == sorted(seconds)
+    last = [t for t in results["trials"] if t["method"] == "metav"][-1]
+    assert 0 < seconds[0] <= seconds[-1] <= last["construct_seconds"] + 1e-4
+    again = ran.run()["trials"]
+    assert [t["losses"] for t in again] == [t["losses"] for t in results["trials"]]
+
+
 def test_every_pair_of_methods_is_compared(results):
     summaries = {m["method"]: m["summary"] for m in results["methods"] if m["summary"]}
     for metric, pairs in results["comparisons"].items():

@@ -54,6 +54,21 @@ def test_fashion_is_the_papers_table_3() -> None:
     assert len(digests) == 141
 
 
+def test_warfarin_is_for_methods_of_any_task() -> None:
+    plan = Plan.of(load(SUITES / "warfarin.yaml"))
+    assert {t.label for t in plan.trials} == {"metav-paper", "metav", "modeldiff", "zest"}
+    assert set(plan.refusals) == {"ipguard", "akh", "random"}
+
+
+@pytest.mark.parametrize("study", ["skin-queries", "skin-time", "fashion-queries"])
+def test_a_study_in_small_sweeps_what_the_full_one_does(study: str) -> None:
+    small, full = (
+        load(SUITES / "paper" / f"{name}.yaml") for name in (study.replace("-", "-cpu-", 1), study)
+    )
+    assert [v.label for v in small.methods] == [v.label for v in full.methods]
+    assert full.smaller == (small.name,)
+
+
 def test_fashion_for_a_cpu_has_every_kind_of_suspect() -> None:
     small, whole = (load(SUITES / f"{name}.yaml") for name in ("fashion-cpu", "fashion"))
     kinds = [{r.kind for r in (*s.positives, *s.negatives)} for s in (small, whole)]
@@ -62,7 +77,7 @@ def test_fashion_for_a_cpu_has_every_kind_of_suspect() -> None:
 
 def test_fashion_is_for_methods_of_any_task() -> None:
     plan = Plan.of(load(SUITES / "fashion.yaml"))
-    assert {trial.label for trial in plan.trials} == {"metav"}
+    assert {trial.label for trial in plan.trials} == {"metav", "modeldiff", "sac", "zest"}
     assert set(plan.refusals) == {"ipguard", "deepfoolfp", "akh", "random"}
 
 

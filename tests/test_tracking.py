@@ -122,6 +122,15 @@ def test_curves_are_metrics_over_rho(runs: Path) -> None:
     assert not set(CURVES) & seen.runs["akh #0"].data.metrics.keys()
 
 
+def test_a_loss_is_a_metric_over_steps_and_time(runs: Path) -> None:
+    tracking.send(finished_run(runs, losses={"akh": [(0, 0.5, 3.0), (4, 2.5, 1.0)]}))
+    seen = Seen(runs)
+    found = seen.client.get_metric_history(seen.runs["akh"].info.run_id, "loss")
+    began = seen.runs["akh"].info.start_time
+    assert [(p.step, p.timestamp - began, p.value) for p in found] == [(0, 500, 3), (4, 2500, 1)]
+    assert "loss" not in seen.runs["random (again)"].data.metrics
+
+
 def test_files_tables_inputs_and_who_declined(runs: Path) -> None:
     folder = finished_run(runs)
     (folder / "figures").mkdir()

@@ -17,6 +17,7 @@ from fpbench import (
     Classification,
     Fingerprint,
     Fingerprinter,
+    Generation,
     Lab,
     Pool,
     Recipe,
@@ -74,6 +75,28 @@ class Line(Regression):
     def load(self) -> Mapping[str, Pool]:
         x = torch.linspace(-1, 1, 40)[:, None]
         return {pool: Pool(x, 2 * x) for pool in ("train", "public", "irrelevant", "test")}
+
+
+@dataclass(frozen=True)
+class Strokes(Generation):
+    """Pictures of 4 x 3 from two numbers."""
+
+    name = "strokes"
+    input_shape = (2,)
+    output_shape = (12,)
+    input_range = (-1.0, 1.0)
+    architectures = {"slim": lambda: nn.Sequential(nn.Linear(2, 12), nn.Tanh())}  # noqa: RUF012
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+        codes = self.latents(10, rng)
+        return {
+            pool: Pool(codes, codes.repeat(1, 6))
+            for pool in ("train", "public", "irrelevant", "test")
+        }
+
+    def pictures(self, output: Tensor) -> Tensor:
+        return (output.unflatten(1, (4, 3)) + 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +175,7 @@ class Picky(Grid):
 
 @hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
-    return [Blobs, Line]
+    return [Blobs, Line, Strokes]
 
 
 @hookimpl

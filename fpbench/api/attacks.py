@@ -91,13 +91,14 @@ def pgd(
 
 def descend(
     loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
-    *, lr: float, steps: int, enough: float,
+    *, lr: float, steps: int, enough: float, progress: Callable[[Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Adam on a batch (n, ...), each point until its loss is `enough` or less; returns it moved.
 
     `loss` maps the points that still move (k, ...), and which of the n they are (k,), to one value
     per point (k,): those that have arrived are left out and cost no more. `lr` is a share of
-    `input_range`, to which points are clipped after each of at most `steps` steps.
+    `input_range`, to which points are clipped after each of at most `steps` steps. `progress`, a
+    case's, is told the mean loss of all points at each.
 
     Kingma and Ba, *Adam: A Method for Stochastic Optimization*, ICLR 2015, algorithm 1; torch's
     own optimiser cannot let go of some points.
@@ -105,11 +106,15 @@ def descend(
     low, high = input_range
     moved = start.clone()
     which = torch.arange(len(start), device=start.device)
+    losses = torch.zeros_like(which, dtype=start.dtype)
     x, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
     for step in range(1, steps + 1):
         x = x.detach().requires_grad_()
         value = loss(x, which)
         (slope,) = torch.autograd.grad(value.sum(), x)
+        if progress is not None:
+            losses[which] = value.detach()
+            progress(losses.mean())
         left = (value.detach() > enough).nonzero().squeeze(1)
         if len(left) < len(which):
             moved[which] = x.detach()

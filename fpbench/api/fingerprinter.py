@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import TrialError
 from .fields import Positive, changed, validate
 from .oracle import Access, Oracle
+from .progress import Progress
 from .scenario import Scenario
 from .stack import Stacks, parts
 
@@ -56,6 +57,8 @@ class Case:
     rng:      a CPU generator, seeded by suite, method and repeat.
     device:   where the models are; move inputs there.
     ensemble: given if and only if the method says `needs_ensemble`.
+    progress: `case.progress(loss)`, called once a step, makes the loss part of the results; a
+              method that descends none leaves it alone.
     """
 
     scenario: Scenario
@@ -64,6 +67,7 @@ class Case:
     rng: torch.Generator
     device: torch.device
     ensemble: Ensemble | None = None
+    progress: Progress = field(default_factory=Progress)
 
     def outputs(self, x: Tensor) -> Tensor:
         """The target's outputs on x (n, *input_shape), on the CPU: (n, *output_shape).

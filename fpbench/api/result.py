@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from .fingerprinter import Fingerprinter
 from .oracle import Access
+from .progress import Point
 from .recipe import Recipe
 from .scenario import Scenario
 
@@ -48,6 +49,8 @@ class Result:
     calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
+    losses:         (step, seconds since construction began, loss), at most 100 of them, spread
+                    evenly over the steps; empty if the method tells none.
     cached:         the store had this very trial; its seconds are those of the first time.
     error:          a traceback if the method failed; the other trials went on.
     """
@@ -59,6 +62,7 @@ class Result:
     construct_seconds: float = 0.0
     verify_seconds: float = 0.0
     device: str = "cpu"
+    losses: Sequence[Point] = ()
     cached: bool = False
     error: str | None = None
 

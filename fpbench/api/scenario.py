@@ -189,6 +189,12 @@ class Generation(Scenario):
         low, high = self.input_range
         return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
+    def pictures(self, output: Tensor) -> Tensor | None:
+        """Samples (n, *output_shape) as people look at them, in [0, 1]: (n, height, width), or
+        (n, height, width, 3) in colour. None, the default, where they are nothing to look at."""
+        del output
+        return None
+
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error to the samples that belong to the latent codes."""
         return F.mse_loss(output, truth)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .. import api
-from ..api.errors import TrialError
+from ..api.errors import ResourceError, TrialError
 from ..api.fields import plain
 from ..api.fingerprinter import Case, Ensemble, Fingerprint
 from ..api.oracle import oracle_of
@@ -43,11 +43,13 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
         return Result(trial=trial, cached=True, **known)
     try:
         result = _attempt(trial, store, where)
+    except ResourceError:
+        raise  # the scenario's data is not there, and no other method would do better
     except (Exception, SystemExit) as error:
         text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
         return Result(trial=trial, device=device_name(device), error=text)
     kept = ("matching_rates", "calibration_rates", "queries", "construct_seconds",
-            "verify_seconds", "device")  # fmt: skip
+            "verify_seconds", "device", "losses")  # fmt: skip
     store.save_trial(key, {name: getattr(result, name) for name in kept})
     return result
 
@@ -94,6 +96,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         construct_seconds=construct_seconds,
         verify_seconds=verify_seconds,
         device=device_name(str(device)),
+        losses=case.progress.points(began),
     )
 
 

@@ -110,6 +110,7 @@ def _trial(result: Result) -> dict[str, Any]:
         "construct_seconds": result.construct_seconds,
         "verify_seconds": result.verify_seconds,
         "device": result.device,
+        "losses": [(step, round(at, 4), float(f"{loss:.6g}")) for step, at, loss in result.losses],
         "cached": result.cached,
         "error": result.error,
     }

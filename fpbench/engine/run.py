@@ -20,6 +20,7 @@ from .attempt import attempt, without
 from .build import build
 from .plan import Plan, cohorts
 from .record import record
+from .samples import keep_samples
 from .store import Store
 from .suite import Suite
 
@@ -84,6 +85,7 @@ def _run(suite: Suite, setting: Setting) -> Report:
         plan, results, failures, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
+    keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
     report = Report(suite.name, setting.folder, data, tuple(results))
     tell(hook.fpbench_reported, report=report)
     return report

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..builtin.reporters.figures import COLOURS
+from ..builtin.reporters.losses import Point, losses
 
 Chart = dict[str, Any]
 Methods = Sequence[Mapping[str, Any]]
@@ -18,7 +19,7 @@ def charts(data: Mapping[str, Any]) -> list[tuple[str, str, Chart]]:
     methods = [m for m in data["methods"] if m["summary"]]
     if not methods:
         return []
-    return [
+    drawn = [
         (
             "Robustness and uniqueness",
             "Solid: the share of stolen models rated above the threshold. Dashed: the share of "
@@ -44,6 +45,13 @@ def charts(data: Mapping[str, Any]) -> list[tuple[str, str, Chart]]:
             utility(data, methods),
         ),
     ]
+    if told := losses(data):
+        text = (
+            "What a method lowers while it constructs, mean over repeats. Each method has a loss "
+            "of its own: two are not to be compared."
+        )
+        drawn.append(("Loss", text, descents(told)))
+    return drawn
 
 
 def curves(methods: Methods) -> Chart:
@@ -132,6 +140,21 @@ def utility(data: Mapping[str, Any], methods: Methods) -> Chart:
             )  # fmt: skip
     layout = _layout(measure.replace("_", " "), "mean matching rate", height=440)
     return {"data": traces, "layout": layout | {"updatemenus": _menu(methods, 2)}}
+
+
+def descents(told: Mapping[str, Sequence[Point]]) -> Chart:
+    """Each method's loss against seconds; a menu picks the method."""
+    traces = [
+        {"mode": "lines", "name": label, "x": [at for _, at, _ in points],
+         "y": [loss for _, _, loss in points], "text": [step for step, _, _ in points],
+         "line": {"color": COLOURS[0]}, "visible": rank == 0,
+         "hovertemplate": "%{y:.4g} after step %{text}, %{x:.2f} s<extra></extra>"}
+        for rank, (label, points) in enumerate(told.items())
+    ]  # fmt: skip
+    layout = _layout("seconds of construction", "loss", height=440)
+    layout["yaxis"] |= {"range": None}
+    menu = _menu([{"method": label} for label in told], 1)
+    return {"data": traces, "layout": layout | {"updatemenus": menu}}
 
 
 def _menu(methods: Methods, traces: int) -> list[dict[str, Any]]:

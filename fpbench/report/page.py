@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,8 @@ from .rows import HEAD, shown
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-def page(data: Mapping[str, Any]) -> str:
-    """The page, as HTML."""
+def page(data: Mapping[str, Any], folder: Path) -> str:
+    """The page of the run in `folder`, as HTML. `data` is what its results.json holds."""
     from jinja2 import Environment
     from plotly.offline import get_plotlyjs
 
@@ -29,6 +30,7 @@ def page(data: Mapping[str, Any]) -> str:
         notes=_notes(data),
         first=next((m["summary"] for m in data["methods"] if m["summary"]), None),
         zoo=(positives, len(models) - positives),
+        samples=_samples(folder),
         sections=[(title, text) for title, text, _ in drawn],
         # In a script element only "</" could end it: no "<" is left.
         charts=json.dumps([chart for _, _, chart in drawn]).replace("<", "\\u003c"),
@@ -36,6 +38,12 @@ def page(data: Mapping[str, Any]) -> str:
         provenance=_provenance(data),
         suite=data["suite"]["text"],
     )
+
+
+def _samples(folder: Path) -> str | None:
+    """The figure of what generators draw, in base64, if there is one."""
+    file = folder / "figures" / "samples.png"
+    return base64.b64encode(file.read_bytes()).decode() if file.is_file() else None
 
 
 def _notes(data: Mapping[str, Any]) -> list[str]:

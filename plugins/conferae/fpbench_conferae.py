@@ -163,6 +163,7 @@ class ConferAE(Fingerprinter):
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
+            case.progress(loss.detach().mean())
             with torch.no_grad():
                 x.clamp_(floor, ceiling)
         return x.detach()

@@ -101,7 +101,7 @@ class CorePoints(Fingerprinter):
         return descend(
             lambda x, which: F.cross_entropy(case.target(x), goal[which], reduction="none"), x,
             case.scenario.input_range, lr=self.lr, steps=self.steps,
-            enough=-math.log(self.confidence),
+            enough=-math.log(self.confidence), progress=case.progress,
         )  # fmt: skip
 
 

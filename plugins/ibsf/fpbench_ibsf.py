@@ -111,6 +111,7 @@ class IBSF(Fingerprinter):
             optimizer.zero_grad()
             (-entropy.sum()).backward()
             optimizer.step()
+            case.progress(-entropy.detach().mean())
             schedule.step()
             with torch.no_grad():
                 moved = (x - start).flatten(1).renorm(2, 0, radius)

@@ -117,7 +117,10 @@ class IPGuard(Fingerprinter):
             total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
             return total
 
-        return descend(loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0)
+        return descend(
+            loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0,
+            progress=case.progress,
+        )  # fmt: skip
 
 
 @hookimpl

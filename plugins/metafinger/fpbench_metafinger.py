@@ -144,9 +144,11 @@ class MetaFinger(Fingerprinter):
                 others = [model for i, model in enumerate(positives) if i != anchor]
                 alike = _divergence(_draw(others, self.sample, rng), seen, z)
                 apart = _divergence(_draw(negatives, self.sample, rng), seen, z)
+                loss = alike - self.weight * apart
                 optimizer.zero_grad()
-                (alike - self.weight * apart).backward()
+                loss.backward()
                 optimizer.step()
+                case.progress(loss)
                 with torch.no_grad():
                     x.clamp_(low, high)
         return x.detach()

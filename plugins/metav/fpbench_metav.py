@@ -104,6 +104,7 @@ class MetaV(Fingerprinter):
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
+            case.progress(loss)
 
         if self.reads != "replies":
             scale = self._scale(_everyone(w, case))

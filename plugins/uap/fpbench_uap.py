@@ -139,6 +139,7 @@ class UAP(Fingerprinter):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            case.progress(loss)
         return encoder
 
 

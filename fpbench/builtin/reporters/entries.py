@@ -15,6 +15,7 @@ from typing import Any
 from fpbench import metrics
 
 from .figures import COLOURS
+from .losses import Point, losses
 
 Key = tuple[str, str, str]
 """An entry's kind, method and repeat."""
@@ -39,6 +40,7 @@ class Entry:
     kind:     suite | method | repeat; with `method` and `repeat` it names the entry within a
               suite run.
     metrics:  (key, value, step).
+    losses:   the metric `loss`; its points have their own times, which MLflow can draw it over.
     tables:   by file name, rows.
     texts:    by file name, contents.
     files:    (file or folder, folder it goes to).
@@ -56,6 +58,7 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Sequence[tuple[str, float, int]] = ()
+    losses: Sequence[Point] = ()
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[tuple[Path, str | None]] = ()
@@ -109,6 +112,7 @@ def _method(method: Mapping[str, Any], data: Mapping[str, Any], start: int) -> l
                      "mlflow.runColor": _colour(label, data)},
         params={key: str(value)[:250] for key, value in method["fields"].items()},
         metrics=[*_scalars(summary), *_curves(summary)] if summary else [],
+        losses=losses(data).get(label, ()),
         tables={"suspects.json": _suspects(trials, data["models"])},
         texts={f"errors/{i}.txt": text for i, text in enumerate(errors)},
         datasets=_datasets(data),

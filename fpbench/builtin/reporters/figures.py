@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fpbench import hookimpl
 
+from .losses import draw_losses, losses
+from .samples import draw_samples
 from .sweeps import draw_full_uniqueness, draw_sweep, sweeps
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
         return []
     (folder / "figures").mkdir(exist_ok=True)
     title = f"{data['suite']['name']} on {data['scenario']['name']}"
+    told = losses(data)
     drawn = []
     # Text stays text, and the same results give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench"}):
@@ -51,7 +54,11 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
             "full-uniqueness": draw_full_uniqueness(methods, COLOURS),
         }
         for sweep in sweeps(methods):
-            figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS)
+            figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS, told)
+        if told:
+            figures["loss"] = draw_losses(methods, told, COLOURS)
+        if (samples := folder / "samples.npz").is_file():
+            figures["samples"] = draw_samples(samples)
         for name, figure in figures.items():
             for ending, about in (("svg", {"Date": None}), ("png", {})):
                 file = folder / "figures" / f"{name}.{ending}"

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .losses import Point
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     Colours = Sequence[str]
@@ -55,8 +58,11 @@ def sweeps(methods: Sequence[Method]) -> Iterator[Sweep]:
             yield Sweep(key, {_line(v[0]["method"], key): v for v in swept.values()})
 
 
-def draw_sweep(sweep: Sweep, colours: Colours) -> Figure:
-    """ARUC with its 95 % interval against what was swept (the MetaV paper's Figures 4 to 7)."""
+def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Point]]) -> Figure:
+    """ARUC with its 95 % interval against what was swept (the MetaV paper's Figures 4 to 7).
+
+    losses: by label. Where steps were swept, the longest variant's is drawn too, as in Figure 4.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
@@ -73,9 +79,24 @@ def draw_sweep(sweep: Sweep, colours: Colours) -> Figure:
     axes.set_ylim(-0.02, 1.02)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
+    if sweep.key == "steps":
+        longest = {name: losses.get(v[-1]["method"], ()) for name, v in sweep.lines.items()}
+        _draw_beside(axes, longest, colours)
     for text in axes.legend(frameon=False).get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _draw_beside(axes: Axes, losses: Mapping[str, Sequence[Point]], colours: Colours) -> None:
+    """Losses on a scale of their own, at the right, in their methods' colours."""
+    if not any(losses.values()):
+        return
+    right = axes.twinx()
+    for rank, points in enumerate(losses.values()):
+        right.plot([at for _, at, _ in points], [loss for _, _, loss in points],
+                   color=colours[rank % len(colours)], linestyle=":")  # fmt: skip
+    right.set_ylabel("loss (dotted)")
+    right.spines["top"].set_visible(False)
 
 
 def draw_full_uniqueness(methods: Sequence[Method], colours: Colours) -> Figure:

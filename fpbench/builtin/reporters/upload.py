@@ -149,6 +149,10 @@ class Sender:
 
         if entry.metrics or entry.params:
             points = [Metric(key, value, entry.start, step) for key, value, step in entry.metrics]
+            points += [
+                Metric("loss", loss, entry.start + round(1000 * at), step)
+                for step, at, loss in entry.losses
+            ]
             params = [Param(key, value) for key, value in entry.params.items()]
             self._call("log_batch", run_id, metrics=points, params=params)
         if entry.datasets:

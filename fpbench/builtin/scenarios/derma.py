@@ -11,35 +11,26 @@ Both are for non-commercial use, with attribution; a user's machine holds them, 
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fpbench import ResourceError
+from .files import DataFile
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One npz file with {train,val,test}_{images,labels}, known by its checksum.
+@dataclass(frozen=True, kw_only=True)
+class Archive(DataFile):
+    """One npz file with {train,val,test}_{images,labels}.
 
-    folder:   its folder in $FPBENCH_DATA and in our cache.
-    checksum: "md5:..." or "sha256:...".
-    sizes:    images in train, val and test.
-    summary:  what results call it.
+    sizes:   images in train, val and test.
+    summary: what results call it.
     """
 
-    folder: str
-    file: str
-    checksum: str
     sizes: tuple[int, int, int]
     summary: str
 
@@ -49,6 +40,8 @@ ARCHIVES = {
         folder="dermamnist",
         file="dermamnist.npz",
         checksum="md5:0744692d530f8e62ec473284d019b0c7",
+        url="https://zenodo.org/records/10519652/files/dermamnist.npz?download=1",
+        elsewhere="~/.medmnist",  # where the medmnist package keeps its own
         sizes=(7007, 1003, 2005),
         summary="DermaMNIST: 10,015 images of 28 x 28, 7 classes (MedMNIST v2; HAM10000)",
     ),
@@ -70,17 +63,10 @@ def load(name: str) -> dict[str, tuple[Tensor, Tensor]]:
     Raises ResourceError when the archive is not on this machine and cannot be fetched, or is not,
     byte for byte, the one that is expected.
     """
-    archive = ARCHIVES[name]
-    path = found(archive) or _fetched(name)
-    # Read once, then hashed: what is parsed is what was checked. Arrays of objects stay unread.
-    data = path.read_bytes()
-    algorithm, _, expected = archive.checksum.partition(":")
-    actual = hashlib.new(algorithm, data).hexdigest()
-    if actual != expected:
-        raise ResourceError(
-            f"expected {name} with {algorithm} {expected} in {path}, got {len(data):,} bytes with "
-            f"{actual}: it is truncated or another version; delete it and run again"
-        )
+    others = [other for other in ARCHIVES if other != name and ARCHIVES[other].found()]
+    advice = f"; {others[0]} is here: `-o scenario.dataset={others[0]}`" if others else ""
+    data = ARCHIVES[name].read(advice)
+    # Arrays of objects stay unread.
     arrays = np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False)
     return {
         split: (
@@ -89,49 +75,3 @@ def load(name: str) -> dict[str, tuple[Tensor, Tensor]]:
         )
         for split in SPLITS
     }
-
-
-def found(archive: Archive) -> Path | None:
-    """Where an archive lies on this machine, whole or not; None if nowhere."""
-    return next((path for path in _places(archive) if path.is_file()), None)
-
-
-def _places(archive: Archive) -> Iterator[Path]:
-    if own := os.environ.get("FPBENCH_DATA"):
-        yield Path(own) / archive.folder / archive.file
-    yield _cache(archive) / archive.file
-    yield Path.home() / ".medmnist" / archive.file  # where the medmnist package keeps its own
-
-
-def _cache(archive: Archive) -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("fpbench")) / archive.folder
-
-
-def _fetched(name: str) -> Path:
-    """Fetch DermaMNIST from where its authors publish it; nobody publishes the other one."""
-    archive = ARCHIVES[name]
-    places = f"$FPBENCH_DATA/{archive.folder} or {_cache(archive)}"
-    others = [other for other in ARCHIVES if other != name and found(ARCHIVES[other])]
-    advice = f"; {others[0]} is here: `-o scenario.dataset={others[0]}`" if others else ""
-    missing = f"expected {archive.file} in {places}, found none"
-    if name != "dermamnist":
-        raise ResourceError(f"{missing}; put it there{advice}")
-    import pooch
-    from medmnist import INFO  # it imports half of scikit-image and scikit-learn
-
-    try:
-        return Path(
-            pooch.retrieve(
-                INFO[name]["url"], known_hash=archive.checksum, fname=archive.file,
-                path=_cache(archive),
-            )
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        # requests' errors are OSErrors; pooch raises ValueError for bytes of another checksum.
-        reason = str(error).split("\n")[0][:200]
-        raise ResourceError(
-            f"{missing}, and it could not be fetched ({type(error).__name__}: {reason}); fetch it "
-            f"elsewhere from {INFO[name]['url']} and put it there{advice}"
-        ) from None

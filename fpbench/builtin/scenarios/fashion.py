@@ -123,6 +123,9 @@ class Fashion(Generation):
         }
         return {name: Pool(self.latents(len(x), rng), x) for name, x in real.items()}
 
+    def pictures(self, output: Tensor) -> Tensor:
+        return (output[:, 0] + 1) / 2
+
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """frechet_distance: of a small FashionMNIST classifier's features, between the samples and
         the test images; lower is better. Not FID, whose features are another network's."""

@@ -7,13 +7,10 @@ Algorithms*, 2017; MIT licence.
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
-from pathlib import Path
 
 import numpy as np
 
-from fpbench import ResourceError
+from .files import DataFile
 
 URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 
@@ -30,42 +27,14 @@ SHA256 = {
 }
 
 
+def file(name: str) -> DataFile:
+    """One of the files of SHA256."""
+    return DataFile("fashion-mnist", name, f"sha256:{SHA256[name]}", URL + name)
+
+
 def read(name: str) -> np.ndarray:
     """One file as bytes: images (n, 28, 28) or labels (n,). Raises ResourceError."""
-    path = found(name)
-    data = path.read_bytes()  # read once: what is hashed is what is parsed
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != SHA256[name]:
-        raise ResourceError(
-            f"expected FashionMNIST's {name} with sha256 {SHA256[name]}, found {path} with "
-            f"{sha256}; delete the file, and the official one will be fetched"
-        )
-    raw = gzip.decompress(data)
+    raw = gzip.decompress(file(name).read())
     # The idx format: two zeros, the type, the number of dimensions, each one's size, the values.
     shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-
-
-def found(name: str) -> Path:
-    """Where a file lies on this machine, fetched if need be. Raises ResourceError."""
-    import pooch
-
-    own = os.environ.get("FPBENCH_DATA")
-    if own and (path := Path(own) / "fashion-mnist" / name).is_file():
-        return path
-    cache = Path(pooch.os_cache("fpbench")) / "fashion-mnist"
-    if (path := cache / name).is_file():
-        return path
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(
-            pooch.retrieve(
-                URL + name, known_hash=f"sha256:{SHA256[name]}", fname=name, path=cache,
-                downloader=pooch.HTTPDownloader(timeout=30),
-            )
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # no network, or bytes of another checksum
-        raise ResourceError(
-            f"expected FashionMNIST's {name} in $FPBENCH_DATA/fashion-mnist or {cache}, found none "
-            f"and could not fetch {URL + name} ({type(error).__name__}); put the file there"
-        ) from None

@@ -100,7 +100,7 @@ class Skin(Classification):
         if needed > free:
             raise ResourceError(
                 f"expected {needed / 1e9:.1f} GB of free memory for the images of {self}, found "
-                f"{free / 1e9:.1f} GB; end other programs or take size 32"
+                f"{free / 1e9:.1f} GB; end other programs, or take size 32 (`-o scenario.size=32`)"
             )
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:

