@@ -29,6 +29,15 @@ def listed(plugins: Files) -> list[dict[str, Any]]:
     return rows
 
 
+def names(_: Any, parameter: Any, beginning: str) -> list[str]:
+    """What a shell completes the argument `name`, or `method`, of a command to."""
+    return [
+        row["name"]
+        for row in listed(())
+        if row["name"].startswith(beginning) and parameter.name in ("name", row["what"])
+    ]
+
+
 def described(name: str, plugins: Files) -> dict[str, Any]:
     """One thing that is installed. Raises PluginError for an unknown name."""
     from .engine.remember import remembered

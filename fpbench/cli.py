@@ -161,7 +161,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=answers.names)
 @_PLUGIN
 @_JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
@@ -173,7 +173,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("method")
+@click.argument("method", shell_complete=answers.names)
 @_PLUGIN
 @_JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.shell_completion import BashComplete
 from conftest import HERE, UNTRAINED, Desk
 
+from fpbench.cli import main
 from fpbench.engine import remember
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
@@ -59,6 +61,16 @@ def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: D
     suite.write_text(UNTRAINED.replace("copies: 4", "copies: 3", 1))
     other, _ = fpbench(*words)
     assert json.loads(other)["positives"] == {"nudged": 3}
+
+
+def test_a_shell_completes_names() -> None:
+    def completed(command: str, beginning: str) -> list[str]:
+        found = BashComplete(main, {}, "fpbench", "").get_completions([command], beginning)
+        return [item.value for item in found]
+
+    assert completed("describe", "di") == ["digits", "distill"]
+    assert completed("check", "ran") == ["random"]
+    assert completed("check", "di") == []
 
 
 LISTENER = """\
