@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_results, launch
+from . import __version__, answers, cli_results, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -140,11 +140,8 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
     from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
-    from .engine.plan import Plan
-    from .engine.store import Store
 
-    _, loaded = launch.load(suite, plugins, overrides, only)
-    summary = Plan.of(loaded).summary(Store(store_dir), launch.device(device))
+    summary = answers.planned(suite, store_dir, device, plugins, overrides, only)
     if as_json:
         _print(plan_as_json(summary))
     else:
@@ -158,27 +155,25 @@ def plan(
 def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the scenarios, recipes and methods that are installed, and plugins that are broken."""
     from .builtin.reporters.tables import show_list
-    from .engine.describe import listed
 
-    rows = listed(launch.registry(plugins))
+    rows = answers.listed(plugins)
     _print(rows) if as_json else show_list(rows)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=answers.names)
 @_PLUGIN
 @_JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Describe a scenario, recipe or method: what it does, its fields, where it comes from."""
     from .builtin.reporters.tables import show_description
-    from .engine.describe import described
 
-    entry = described(launch.registry(plugins), name)
+    entry = answers.described(name, plugins)
     _print(entry) if as_json else show_description(entry)
 
 
 @main.command()
-@click.argument("method")
+@click.argument("method", shell_complete=answers.names)
 @_PLUGIN
 @_JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,11 @@ class Desk:
         folder = Path(json.loads(result.stdout.splitlines()[-1])["run"])
         found: dict[str, Any] = json.loads((folder / "results.json").read_text())
         return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["FPBENCH_CACHE"] = str(tmp_path_factory.mktemp("answers"))
 
 
 @pytest.fixture

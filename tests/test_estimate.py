@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from conftest import Desk
 from toys import Blobs, Drawn
 
-from fpbench import ResourceError
+from fpbench import Recipe, ResourceError, Scenario
 from fpbench.builtin.recipes.prune import PruneWeights
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.reporters.tables import show_plan
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.engine import estimate
+from fpbench.engine.outline import Model
 from fpbench.engine.plan import Plan, cohorts
 from fpbench.engine.registry import Registry
 from fpbench.engine.store import Store
@@ -33,7 +35,15 @@ def one_gigaflop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def seconds(*recipes) -> float | None:
-    return estimate.building_seconds(recipes, SCENARIO, "small_resnet", "cpu")
+    return building(recipes, SCENARIO, "small_resnet")
+
+
+def building(recipes: Sequence[Recipe], scenario: Scenario, timed: str) -> float | None:
+    models = [
+        Model(r.digest, str(r), r.name, r.kind, r.arch, estimate.inputs(r, scenario), i)
+        for i, r in enumerate(recipes)
+    ]
+    return estimate.costs(models, scenario, timed, "cpu").seconds(models)
 
 
 @pytest.mark.usefixtures("one_gigaflop")
@@ -64,7 +74,7 @@ def test_pruning_without_recovery_takes_no_time() -> None:
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
-    assert estimate.building_seconds([Drawn(scenario="blobs")], Blobs(), "wide", "cpu") is None
+    assert building([Drawn(scenario="blobs")], Blobs(), "wide") is None
 
 
 def test_a_speed_is_measured() -> None:

@@ -109,9 +109,10 @@ def plain(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any
 
 def changed(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The fields whose values are not their defaults."""
-    defaults = {f.name: f.default for f in dataclasses.fields(instance)}  # type: ignore[arg-type]
+    from pydantic_core import to_jsonable_python
+
     return {
-        name: value
-        for name, value in plain(instance, skip).items()
-        if getattr(instance, name) != defaults[name]
+        f.name: to_jsonable_python(value)
+        for f in dataclasses.fields(instance)  # type: ignore[arg-type]
+        if f.name not in skip and (value := getattr(instance, f.name)) != f.default
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from .fingerprinter import Fingerprinter
-from .oracle import Access
-from .progress import Point
-from .recipe import Recipe
-from .scenario import Scenario
+if TYPE_CHECKING:  # so that a plan can be shown without torch
+    from .fingerprinter import Fingerprinter
+    from .oracle import Access
+    from .progress import Point
+    from .recipe import Recipe
+    from .scenario import Scenario
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -95,10 +96,19 @@ class Built:
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
+class Cohort(NamedTuple):
+    """Models that are made together: what kind the first of them is, and all their names."""
+
+    kind: str
+    models: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class PlanSummary:
-    """What a run is going to do.
+    """What a run is going to do, in plain values.
 
+    scenario:  as `str(scenario)` prints it.
+    task:      "classification", say.
     missing:   models the store lacks, per recipe name.
     cohorts:   the missing models, in the groups they will be made in.
     trials:    trials per method label.
@@ -110,15 +120,16 @@ class PlanSummary:
     """
 
     suite: str
-    scenario: Scenario
-    api: Access
+    scenario: str
+    task: str
+    api: str
     repeats: int
     positives: Mapping[str, int]
     negatives: Mapping[str, int]
     judged: tuple[int, int]
     ensemble: tuple[int, int]
     missing: Mapping[str, int]
-    cohorts: tuple[tuple[Recipe, ...], ...]
+    cohorts: tuple[Cohort, ...]
     trials: Mapping[str, int]
     tasks: Mapping[str, str]
     bytes: int

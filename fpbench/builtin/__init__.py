@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fpbench import Executor, Fingerprinter, Recipe, Scenario, hookimpl
+from fpbench import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fpbench import Executor, Fingerprinter, Recipe, Scenario
 
 
 @hookimpl

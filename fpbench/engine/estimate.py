@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 
@@ -11,12 +11,20 @@ import torch
 
 from ..api.recipe import Recipe
 from ..api.scenario import Generation, Scenario
+from .outline import Costs, Model
 
 
-def building_seconds(
-    recipes: Iterable[Recipe], scenario: Scenario, timed: str, device: str
-) -> float | None:
-    """Seconds to train some models on a device; None where a scenario's pool sizes are unknown.
+def inputs(recipe: Recipe, scenario: Scenario) -> int | None:
+    """How many inputs a recipe's training sees; None if a pool's size is unknown."""
+    sizes = scenario.pool_sizes
+    passes = recipe.passes()
+    if not passes.keys() <= sizes.keys():
+        return None
+    return sum(epochs * sizes[pool] for pool, epochs in passes.items())
+
+
+def costs(models: Sequence[Model], scenario: Scenario, timed: str, device: str) -> Costs:
+    """What making some models takes on a device.
 
     Every model's floating-point operations (its passes over the data, each with a forward and a
     backward pass through its architecture) by the rate at which the device does those of one
@@ -24,22 +32,25 @@ def building_seconds(
     reach less of a device's speed than large ones, and a GPU trains a cohort faster than its
     members one by one.
     """
-    work = 0.0
-    for recipe in recipes:
-        if (own := operations(recipe, scenario)) is None:
-            return None
-        work += own
-    return work / _speed(scenario, timed, torch.device(device)) if work else None
+    trained = {model.arch for model in models if model.inputs}
+    return Costs(
+        device=device,
+        bytes={arch: _bytes(scenario, arch) for arch in {model.arch for model in models}},
+        operations={arch: _operations(scenario, arch) for arch in trained},
+        speed=_speed(scenario, timed, torch.device(device)) if trained else 0.0,
+    )
+
+
+def _bytes(scenario: Scenario, arch: str) -> int:
+    with torch.device("meta"):
+        model = scenario.architectures[arch]()
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 def operations(recipe: Recipe, scenario: Scenario) -> float | None:
-    """Floating-point operations to train one model; None where pool sizes are unknown."""
-    sizes, inputs = scenario.pool_sizes, 0
-    for pool, epochs in recipe.passes().items():
-        if pool not in sizes:
-            return None
-        inputs += epochs * sizes[pool]
-    return inputs * _operations(scenario, recipe.arch) if inputs else 0.0
+    """Floating-point operations to train one model; None if a pool's size is unknown."""
+    seen = inputs(recipe, scenario)
+    return seen * _operations(scenario, recipe.arch) if seen else seen
 
 
 @cache

@@ -20,10 +20,10 @@ def versions() -> dict[str, str]:
 @cache
 def everything_installed() -> dict[str, str]:
     """Every distribution of this environment and its version."""
-    return {
-        dist.name: dist.version
-        for dist in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())
-    }
+    # Each look at a distribution's name or version would read its file anew.
+    about = [dist.metadata for dist in importlib.metadata.distributions()]
+    found = {each["Name"]: each["Version"] for each in about}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 @cache

@@ -9,23 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-import torch
-
 from ..api.errors import SuiteError
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.result import PlanSummary, Trial
 from ..api.scenario import Scenario
-from .estimate import building_seconds, operations
+from .estimate import costs, inputs, operations
+from .outline import Costs, Model, Outline, together
 from .store import Store
 from .suite import Suite
-
-LONG = 2e13
-"""Floating-point operations of a cohort: minutes on a CPU."""
-
-FEWEST = 4
-"""Models of a cohort, if there are as many: a stack of fewer is slower."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -52,6 +45,7 @@ class Plan:
         refusals: dict[str, str] = {}
         trials = []
         splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
+        halves = [((*learn[0], *learn[1]), (*judged[0], *judged[1])) for learn, judged in splits]
         for variant in suite.methods:
             access = chosen_access(variant.method, suite.scenario, suite.api)
             reason = variant.method.declines(suite.scenario)
@@ -61,7 +55,7 @@ class Plan:
             if reason is not None or access is None:
                 refusals[variant.label] = reason or ""
                 continue
-            for repeat, (learn, judged) in enumerate(splits):
+            for repeat, (learn, _) in enumerate(splits):
                 ensemble: tuple[Recipe, ...] = ()
                 if variant.method.needs_ensemble:
                     each = (variant.ensemble or 2 * max(map(len, learn))) // 2
@@ -82,9 +76,9 @@ class Plan:
                         seed=derived_seed("trial", suite.seed, repeat),
                         target=suite.target,
                         ensemble=ensemble,
-                        suspects=(*judged[0], *judged[1]),
+                        suspects=halves[repeat][1],
                         access=access,
-                        calibration=(*learn[0], *learn[1]),
+                        calibration=halves[repeat][0],
                     )
                 )
         models = (suite.target, *suite.positives, *suite.negatives)
@@ -104,33 +98,50 @@ class Plan:
             generations[depth].append(recipe)
         return generations
 
-    def summary(self, store: Store, device: str) -> PlanSummary:
-        """What there is to do, for people; looks into the store, changes nothing."""
-        suite = self.suite
-        everything = [recipe for generation in self.generations() for recipe in generation]
-        missing = [r for r in everything if store.made(r, suite.scenario) is None]
-        groups = cohorts(missing, suite.scenario)
-        sizes = {arch: _bytes(suite.scenario, arch) for arch in {r.arch for r in missing}}
+    def outline(self) -> Outline:
+        """The plan in plain values."""
+        suite, scenario = self.suite, self.suite.scenario
         learn, judged = _split(suite, 0)
-        return PlanSummary(
+        groups: dict[object, int] = {}
+        return Outline(
             suite=suite.name,
-            scenario=suite.scenario,
-            api=suite.api,
+            scenario=str(scenario),
+            place=f"{scenario.name}@{scenario.version}",
+            task=type(scenario).__mro__[1].__name__.lower(),
+            api=str(suite.api),
             repeats=suite.repeats,
             positives=Counter(r.name for r in suite.positives),
             negatives=Counter(r.name for r in suite.negatives),
             judged=(len(judged[0]), len(judged[1])),
             ensemble=(len(learn[0]), len(learn[1])),
-            missing=Counter(r.name for r in missing),
-            cohorts=tuple(tuple(group) for group in groups),
             trials=Counter(trial.label for trial in self.trials),
             tasks={trial.label: _task(trial) for trial in self.trials},
-            bytes=sum(sizes[r.arch] for r in missing),
             refusals=self.refusals,
-            device=device,
-            seconds=building_seconds(missing, suite.scenario, suite.target.arch, device),
             smaller=suite.smaller,
+            models=[
+                Model(
+                    digest=recipe.digest,
+                    name=str(recipe),
+                    recipe=recipe.name,
+                    kind=recipe.kind,
+                    arch=recipe.arch,
+                    inputs=inputs(recipe, scenario),
+                    cohort=groups.setdefault(recipe.cohort(), len(groups)),
+                )
+                for generation in self.generations()
+                for recipe in generation
+            ],
         )
+
+    def costs(self, models: Sequence[Model], device: str) -> Costs:
+        """What making some of its models takes on a device."""
+        return costs(models, self.suite.scenario, self.suite.target.arch, device)
+
+    def summary(self, store: Store, device: str) -> PlanSummary:
+        """What there is to do, for people; looks into the store, changes nothing."""
+        outline = self.outline()
+        missing = outline.missing(store)
+        return outline.summary(missing, self.costs(missing, device))
 
 
 def _task(trial: Trial) -> str:
@@ -151,11 +162,11 @@ def cohorts(recipes: Iterable[Recipe], scenario: Scenario) -> list[list[Recipe]]
     groups: dict[object, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(recipe.cohort(), []).append(recipe)
-    parts = []
-    for group in groups.values():
-        most = max(FEWEST, int(LONG / (operations(group[0], scenario) or 1)))
-        parts += [group[i : i + most] for i in range(0, len(group), most)]
-    return parts
+    return [
+        part
+        for group in groups.values()
+        for part in together(group, operations(group[0], scenario))
+    ]
 
 
 def chosen_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:
@@ -208,9 +219,3 @@ def _halves(
     # So that the first k of them are a fair draw too.
     rng.shuffle(learn)
     return learn, judged
-
-
-def _bytes(scenario: Scenario, arch: str) -> int:
-    with torch.device("meta"):
-        model = scenario.architectures[arch]()
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())

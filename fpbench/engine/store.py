@@ -21,17 +21,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import nn
 
 from ..api.errors import ResourceError
-from ..api.recipe import Recipe
-from ..api.scenario import Scenario
+
+if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
+    import torch
+    from torch import nn
+
+    from ..api.recipe import Recipe
+    from ..api.scenario import Scenario
 
 SCHEMA = "fpbench.model/1"
 
@@ -96,13 +98,20 @@ class Store:
 
     def folder(self, recipe: Recipe, scenario: Scenario) -> Path:
         """Where a model lives, or will."""
-        version = f"{scenario.name}@{scenario.version}"
-        return self.root / "models" / version / recipe.digest[:2] / recipe.digest
+        return self.at(f"{scenario.name}@{scenario.version}", recipe.digest)
+
+    def at(self, scenario: str, digest: str) -> Path:
+        """Where a model lives, or will, by name@version of its scenario."""
+        return self.root.joinpath("models", scenario, digest[:2], digest)
 
     def made(self, recipe: Recipe, scenario: Scenario) -> dict[str, Any] | None:
         """How a model came to be: made.json, or None if the store has no such model."""
+        return self.made_at(self.folder(recipe, scenario))
+
+    def made_at(self, folder: Path) -> dict[str, Any] | None:
+        """Likewise, by where it lives."""
         try:
-            raw = (self.folder(recipe, scenario) / "made.json").read_bytes()
+            raw = (folder / "made.json").read_bytes()
         except OSError:
             return None
         made = unsealed(raw)
@@ -133,6 +142,9 @@ class Store:
 
     def load(self, recipe: Recipe, scenario: Scenario, device: torch.device) -> nn.Module:
         """A fresh copy of a model: eval mode, parameters frozen. Raises OSError or ValueError."""
+        import torch
+        from safetensors.torch import load
+
         folder = self.folder(recipe, scenario)
         made = self.made(recipe, scenario)
         raw = (folder / "weights.safetensors").read_bytes()
@@ -151,6 +163,8 @@ class Store:
         self, recipe: Recipe, scenario: Scenario, model: nn.Module, facts: Mapping[str, Any]
     ) -> None:
         """Put a finished model into the store, whole or not at all."""
+        from safetensors.torch import save
+
         folder = self.folder(recipe, scenario)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))

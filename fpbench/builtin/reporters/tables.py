@@ -29,9 +29,8 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     def counts(of: Mapping[str, int]) -> str:
         return " · ".join(f"{name} {n}" for name, n in of.items())
 
-    task = type(plan.scenario).__mro__[1].__name__.lower()
     console.print(
-        f"[bold]{escape(plan.suite)}[/]  ·  {escape(str(plan.scenario))} ({task})  ·  "
+        f"[bold]{escape(plan.suite)}[/]  ·  {escape(plan.scenario)} ({plan.task})  ·  "
         f"api: {plan.api}  ·  {plan.repeats} repeats"
     )
     rows = Table.grid(padding=(0, 2))
@@ -67,23 +66,23 @@ def show_cohorts(plan: PlanSummary) -> None:
     """Which models will be made together."""
     console = Console(highlight=False, soft_wrap=True)
     for i, cohort in enumerate(plan.cohorts, 1):
-        console.print(f"  cohort {i:3}  {len(cohort):3} x {cohort[0].kind}: {cohort[0]}"
-                      + (" ..." if len(cohort) > 1 else ""), markup=False)  # fmt: skip
+        console.print(f"  cohort {i:3}  {len(cohort.models):3} x {cohort.kind}: {cohort.models[0]}"
+                      + (" ..." if len(cohort.models) > 1 else ""), markup=False)  # fmt: skip
 
 
 def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
     """`fpbench plan --json`."""
     return {
         "suite": plan.suite,
-        "scenario": str(plan.scenario),
-        "api": str(plan.api),
+        "scenario": plan.scenario,
+        "api": plan.api,
         "repeats": plan.repeats,
         "positives": dict(plan.positives),
         "negatives": dict(plan.negatives),
         "judged": plan.judged,
         "ensemble": plan.ensemble,
         "missing": dict(plan.missing),
-        "cohorts": [[str(recipe) for recipe in cohort] for cohort in plan.cohorts],
+        "cohorts": [cohort.models for cohort in plan.cohorts],
         "bytes": plan.bytes,
         "device": plan.device,
         "seconds": plan.seconds,

@@ -1,0 +1,199 @@
+"""What fpbench itself costs: starting, planning, a run with nothing left to do, a large store.
+
+    python benchmarks/harness.py commands
+    python benchmarks/harness.py cached SUITE --store STORE    # where SUITE was run before
+    python benchmarks/harness.py planning [--models 1000 10000 100000]
+    python benchmarks/harness.py store [--entries 1000 10000 100000]
+    python benchmarks/harness.py share RESULTS.json            # of a run from an empty store
+
+Each measurement is a process of its own. CPU seconds, user and system, hold on a busy machine too;
+wall seconds do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+QUICKSTART = HERE.parent / "suites" / "quickstart.yaml"
+
+LARGE = """\
+name: large
+scenario: digits
+api: probs
+repeats: 3
+target: {{recipe: train, model: resnet}}
+zoo:
+  positives:
+    - {{recipe: finetune, layers: all, each: {{lr: {{range: [1/1000, {lrs}/1000, 1/1000]}}}}, copies: 500}}
+  negatives:
+    - {{recipe: train, model: resnet, each: {{lr: {{range: [1/1000, {lrs}/1000, 1/1000]}}}}, copies: 500}}
+methods:
+  - {{method: random}}
+  - {{method: akh}}
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: wall and CPU seconds, peak memory in MB."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.2f} s   {self.cpu:7.2f} s CPU   {self.peak:5.0f} MB"
+
+
+def cost(*words: str | Path, **variables: str) -> Cost:
+    """Run Python with some words to its end."""
+    began = time.perf_counter()
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, *map(str, words)], env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))} exited with {process.returncode}")
+    wall = time.perf_counter() - began
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def commands() -> None:
+    """Help, list, describe and plan: when first asked, and asked again."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ("--store", f"{folder}/store")
+        print(f"{'import torch':22}{cost('-c', 'import torch')}")
+        for words in (
+            ("--help",), ("list",), ("describe", "digits"), ("plan", QUICKSTART, *store),
+        ):  # fmt: skip
+            for when in ("first", "again"):
+                spent = cost("-m", "fpbench.cli", *words, FPBENCH_CACHE=f"{folder}/answers")
+                print(f"{words[0]:14}{when:8}{spent}")
+
+
+RUN = """\
+import json, sys
+from fpbench.cli import main
+*words, names = sys.argv[1:]
+try:
+    main(words)
+except SystemExit as end:
+    assert end.code == 0, end.code
+json.dump(list(sys.modules), open(names, "w"))
+"""
+
+IMPORT = """\
+import importlib, json, sys
+for name in json.load(open(sys.argv[1])):
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass
+"""
+
+
+def cached(suite: Path, store: Path) -> None:
+    """A run that finds everything in its store, and a process that imports what it imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["run", suite, "--store", store, "--runs", f"{folder}/runs", "--no-tracking"]
+        run = cost("-c", RUN, *words, f"{folder}/modules.json")
+        imports = cost("-c", IMPORT, f"{folder}/modules.json")
+    print(f"run      {run}\nimports  {imports}\nbeyond   {run.cpu - imports.cpu:17.2f} s CPU")
+
+
+def planning(sizes: list[int]) -> None:
+    """`fpbench plan --json` of larger and larger suites, beyond one of a thousand models' start."""
+    with tempfile.TemporaryDirectory() as folder:
+        for models in sizes:
+            suite = Path(folder) / f"{models}.yaml"
+            suite.write_text(LARGE.format(lrs=models // 1000))
+            words = ("-m", "fpbench.cli", "plan", suite, "--json", "--store", f"{folder}/store")
+            for when in ("first", "again"):
+                spent = cost(*words, FPBENCH_CACHE=f"{folder}/answers")
+                print(f"{models:7,} models, {when}   {spent}")
+
+
+def store(sizes: list[int]) -> None:
+    """Names of all entries, and one entry looked up, in larger and larger stores."""
+    from fpbench.engine.store import Store, sealed, sha256
+
+    made = sealed({"schema": "fpbench.model/1", "weights_sha256": sha256(b""), "utility": {}})
+    with tempfile.TemporaryDirectory() as folder:
+        shelf, full = Store(Path(folder)), 0
+        for size in sizes:
+            for i in range(full, size):
+                place = shelf.at("digits@1", sha256(str(i).encode()))
+                place.mkdir(parents=True)
+                (place / "made.json").write_bytes(made)
+            full = size
+            began = _cpu()
+            names = [e.name for shard in os.scandir(f"{folder}/models/digits@1")
+                     for e in os.scandir(shard)]  # fmt: skip
+            listed = _cpu() - began
+            assert len(names) == size
+            asked = names[:: max(1, size // 1000)]
+            began = _cpu()
+            for name in asked:
+                assert shelf.made_at(shelf.at("digits@1", name))
+            found = (_cpu() - began) / len(asked)
+            each = listed / size * 1e6
+            print(f"{size:7,} entries   all names {listed:7.4f} s CPU, {each:.1f} µs each   "
+                  f"one look-up {found * 1e6:5.0f} µs CPU")  # fmt: skip
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def share(results: Path) -> None:
+    """How much of a run was neither training, nor constructing, nor verifying."""
+    data = json.loads(results.read_text())
+    if any(trial["cached"] for trial in data["trials"]):
+        raise SystemExit("expected a run from an empty store, got one that found trials in it")
+    made = sum(model["seconds"] or 0 for model in data["models"])
+    tried = sum(t["construct_seconds"] + t["verify_seconds"] for t in data["trials"])
+    whole = data["run"]["seconds"]
+    print(f"{whole:.0f} s: {made:.0f} s to make models, {tried:.0f} s to construct and verify, "
+          f"{100 * (1 - (made + tried) / whole):.1f} % for anything else")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    words = parser.add_subparsers(dest="word", required=True)
+    words.add_parser("commands")
+    run = words.add_parser("cached")
+    run.add_argument("suite", type=Path)
+    run.add_argument("--store", type=Path, required=True)
+    large = words.add_parser("planning")
+    large.add_argument("--models", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    shelf = words.add_parser("store")
+    shelf.add_argument("--entries", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    words.add_parser("share").add_argument("results", type=Path)
+    given = parser.parse_args()
+    if given.word == "cached":
+        cached(given.suite, given.store)
+    elif given.word == "planning":
+        planning(given.models)
+    elif given.word == "store":
+        store(given.entries)
+    elif given.word == "share":
+        share(given.results)
+    else:
+        commands()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What `list`, `describe` and `plan` say, without waiting for plugins that said it before."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import launch
+
+if TYPE_CHECKING:
+    from .api.result import PlanSummary
+
+Files = tuple[Path, ...]
+
+
+def listed(plugins: Files) -> list[dict[str, Any]]:
+    """Everything that is installed, a row each."""
+    from .engine.remember import remembered
+
+    def find() -> tuple[Any, bool]:
+        from .engine.describe import listed
+
+        found = launch.registry(plugins)
+        return listed(found), not found.broken
+
+    rows: list[dict[str, Any]] = remembered(["list", _places(plugins)], find)
+    return rows
+
+
+def names(_: Any, parameter: Any, beginning: str) -> list[str]:
+    """What a shell completes the argument `name`, or `method`, of a command to."""
+    return [
+        row["name"]
+        for row in listed(())
+        if row["name"].startswith(beginning) and parameter.name in ("name", row["what"])
+    ]
+
+
+def described(name: str, plugins: Files) -> dict[str, Any]:
+    """One thing that is installed. Raises PluginError for an unknown name."""
+    from .engine.remember import remembered
+
+    def find() -> tuple[Any, bool]:
+        from .engine.describe import described
+
+        found = launch.registry(plugins)
+        return described(found, name), not found.broken
+
+    entry: dict[str, Any] = remembered(["describe", name, _places(plugins)], find)
+    return entry
+
+
+def planned(
+    suite: Path, store: Path, device: str | None, plugins: Files, *words: tuple[str, ...]
+) -> PlanSummary:
+    """What a run of a suite would do now. The store is always looked into.
+
+    words: what `launch.load` takes besides.
+    """
+    from .engine.outline import Costs, Model, Outline
+    from .engine.remember import remembered
+    from .engine.source import Source
+    from .engine.store import Store
+
+    def find() -> tuple[Any, bool]:
+        from .engine.plan import Plan
+
+        found, loaded = launch.load(suite, plugins, *words)
+        plan = Plan.of(loaded)
+        outline = plan.outline()
+        costs = plan.costs(outline.models, launch.device(device))
+        return {"outline": vars(outline), "costs": vars(costs)}, not found.broken
+
+    data = Source.read(suite).data
+    question = ["plan", data, words, device, _machine(), _places(plugins)]
+    kept = remembered(question, find)
+    models = [Model(*model) for model in kept["outline"].pop("models")]
+    outline = Outline(**kept["outline"], models=models)
+    return outline.summary(outline.missing(Store(store)), Costs(**kept["costs"]))
+
+
+def _places(plugins: Files) -> list[list[str]]:
+    return [[str(file), str(file.absolute())] for file in plugins]
+
+
+def _machine() -> list[Any]:
+    """What a device that nobody named, and its speed, depend on."""
+    devices = Path("/dev")
+    names = os.listdir(devices) if devices.is_dir() else []
+    return [
+        platform.node(), platform.processor(), os.cpu_count(),
+        sorted(name for name in names if name.startswith(("nvidia", "kfd"))),
+    ]  # fmt: skip

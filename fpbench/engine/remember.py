@@ -1,0 +1,126 @@
+"""Answers about the installed plugins, kept until anything that they follow from changes.
+
+Plugins import torch, which takes seconds, and what `list`, `describe` and `plan` say of them is a
+few plain values. An answer is kept with the paths of every module that was loaded to find it, and
+of every folder that modules were looked for in. It is worth something while those look as they did:
+the same bytes in every Python file, the same names in every folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .store import sealed, sha256, unsealed, write
+
+BEGAN = time.time_ns()
+
+GRAIN = 2 * 10**9
+"""Nanoseconds: the coarsest times of change that file systems keep."""
+
+KEPT = 200
+"""Answers, the newest; a suite that was edited is another question."""
+
+VARIABLES = ("FPBENCH_", "PYTHON", "CUDA_", "HIP_", "OMP_", "MKL_", "TORCH_")
+
+
+def remembered(question: Any, find: Callable[[], tuple[Any, bool]]) -> Any:
+    """The answer to a question, in JSON's values: the kept one, or else what `find` returns.
+
+    find: the answer, and whether it is worth keeping. What it raises is raised, and not kept.
+    """
+    if "torch" in sys.modules:  # there is nothing to be saved
+        return _plain(find()[0])
+    name = sha256(json.dumps([question, sys.prefix, sys.path]).encode())
+    file = _folder() / f"{name}.json"
+    try:
+        kept = unsealed(file.read_bytes())
+    except OSError:
+        kept = None
+    if kept is not None and kept["looks"] == _looks(kept["paths"]):
+        return kept["answer"]
+    installed = [_look(path) for path in sys.path]
+    answer, sound = find()
+    answer, paths = _plain(answer), _paths()
+    # What changed since this process began may have been read before it changed.
+    still = installed == [_look(path) for path in sys.path] and all(
+        _changed(path) < BEGAN - GRAIN for path in paths if not os.path.isdir(path)
+    )
+    if sound and still:
+        _keep(file, {"paths": paths, "looks": _looks(paths), "answer": answer})
+    return answer
+
+
+def _plain(answer: Any) -> Any:
+    """As it comes back from a file, whether it was in one or not."""
+    return json.loads(json.dumps(answer, default=str))
+
+
+def _folder() -> Path:
+    if own := os.environ.get("FPBENCH_CACHE"):
+        return Path(own)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fpbench") / "answers"
+
+
+def _keep(file: Path, kept: dict[str, Any]) -> None:
+    try:
+        write(file, sealed(kept))
+        files = sorted(file.parent.glob("*.json"), key=_changed, reverse=True)
+        for old in files[KEPT:]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return  # no place to keep it: the next one waits as this one did
+
+
+def _paths() -> list[str]:
+    """Of every module that is loaded, and of every folder that modules are looked for in."""
+    found = {path or "." for path in sys.path}
+    for module in list(sys.modules.values()):
+        # Some modules make up attributes; their own dictionary does not.
+        names = vars(module)
+        folders = names.get("__path__")
+        if isinstance(folders, Iterable) and not isinstance(folders, str):
+            found.update(map(str, folders))
+        if isinstance(file := names.get("__file__"), str):
+            found.add(file)
+    return sorted(found)
+
+
+def _looks(paths: Iterable[str]) -> str:
+    """One digest of what is there, and of what else an answer follows from."""
+    around = [
+        __version__, sys.version, list(sys.flags),
+        sorted((k, v) for k, v in os.environ.items() if k.startswith(VARIABLES)),
+        sorted((e.name, e.value, str(e.dist and (e.dist.name, e.dist.version)))
+               for e in importlib.metadata.entry_points(group="fpbench")),
+    ]  # fmt: skip
+    return sha256(json.dumps([around, [_look(path) for path in paths]]).encode())
+
+
+def _look(path: str) -> Any:
+    try:
+        if path.endswith(".py"):
+            with open(path, "rb") as file:
+                return sha256(file.read())
+        if os.path.isdir(path):
+            return sorted(name for name in os.listdir(path) if name != "__pycache__")
+        about = os.stat(path)
+    except OSError:
+        return None
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _changed(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,165 @@
+"""What `list`, `describe` and `plan` said is said again at once, until it may have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.shell_completion import BashComplete
+from conftest import HERE, UNTRAINED, Desk
+
+from fpbench.cli import main
+from fpbench.engine import remember
+
+HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
+
+TELL = """\
+import sys
+from fpbench.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(*(m for m in sys.modules if "." not in m), file=sys.stderr)
+"""
+
+
+def fpbench(*words: object, **variables: str) -> tuple[str, set[str]]:
+    """What a new process prints, and which modules it loads."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TELL, *map(str, words)],
+        capture_output=True, text=True, check=True, env={**os.environ, **variables},
+    )  # fmt: skip
+    return done.stdout, set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [("list",), ("describe", "digits", "--json")], ids=" ".join)
+def test_what_is_installed_is_said_again_without_torch(words: tuple[str, ...]) -> None:
+    first, loaded = fpbench(*words)
+    assert "torch" in loaded
+    again, loaded = fpbench(*words)
+    assert again == first
+    assert not loaded & HEAVY
+
+
+def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: Desk) -> None:
+    suite = desk.write(UNTRAINED)
+    words = ("plan", suite, "--store", desk.folder / "store", "-p", HERE / "toys.py", "--json")
+    before, loaded = fpbench(*words)
+    assert "torch" in loaded
+    assert json.loads(before)["missing"] == {"drawn": 5, "nudged": 4}
+    desk.run()
+    after, loaded = fpbench(*words)
+    assert not loaded & HEAVY
+    assert json.loads(after) == {**json.loads(before), "missing": {}, "cohorts": [], "bytes": 0}
+    suite.write_text(UNTRAINED.replace("copies: 4", "copies: 3", 1))
+    other, _ = fpbench(*words)
+    assert json.loads(other)["positives"] == {"nudged": 3}
+
+
+def test_a_shell_completes_names() -> None:
+    def completed(command: str, beginning: str) -> list[str]:
+        found = BashComplete(main, {}, "fpbench", "").get_completions([command], beginning)
+        return [item.value for item in found]
+
+    assert completed("describe", "di") == ["digits", "distill"]
+    assert completed("check", "ran") == ["random"]
+    assert completed("check", "di") == []
+
+
+LISTENER = """\
+import sys
+import fpbench
+
+@fpbench.hookimpl
+def fpbench_reported(report):
+    print("loaded by now:", "mlflow" in sys.modules)
+"""
+
+
+def test_a_run_shows_its_table_before_it_loads_mlflow(desk: Desk, tmp_path: Path) -> None:
+    listener = tmp_path / "listener.py"
+    listener.write_text(LISTENER)
+    out, _ = fpbench(
+        "run", desk.write(UNTRAINED), "--store", tmp_path / "store", "--runs", tmp_path / "runs",
+        "-p", HERE / "toys.py", "-p", listener, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert out.index("ARUC") < out.index("loaded by now: False")
+
+
+Ask = Callable[[], int]
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a module that is loaded, in a folder that modules are looked for in."""
+    file = tmp_path / "code" / "made_up.py"
+    file.parent.mkdir()
+    file.write_text("x = 1")
+    module = ModuleType("made_up")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "made_up", module)
+    monkeypatch.syspath_prepend(file.parent)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("FPBENCH_CACHE", str(tmp_path / "cache"))
+    # As if nothing had been edited for a while when this process began.
+    monkeypatch.setattr(remember, "BEGAN", time.time_ns() + 10**10)
+    return file
+
+
+@pytest.fixture
+def ask(code: Path) -> Ask:
+    """Asks one question; the answer is how often it had to be found."""
+    found = 0
+
+    def find() -> tuple[int, bool]:
+        nonlocal found
+        found += 1
+        return found, True
+
+    return lambda: remember.remembered(["how often?"], find)
+
+
+def same_size_and_time(code: Path) -> None:
+    before = code.stat()
+    code.write_text("x = 2")
+    os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "code, its size and time as before": same_size_and_time,
+    "code that is gone": Path.unlink,
+    "something installed": lambda code: (code.parent / "new.py").touch(),
+    "a variable of ours": lambda _: os.environ.update(FPBENCH_DATA="/elsewhere"),
+    "the kept answer": lambda code: next((code.parents[1] / "cache").iterdir()).write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_answer_holds_until_something_changes(
+    change: Callable[[Path], object], code: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FPBENCH_DATA", "/here")
+    assert [ask(), ask()] == [1, 1]
+    change(code)
+    assert [ask(), ask()] == [2, 2]
+
+
+def test_an_answer_found_while_code_changed_is_not_kept(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remember, "BEGAN", time.time_ns())
+    assert [ask(), ask()] == [1, 2]
+
+
+@pytest.mark.usefixtures("code")
+def test_an_answer_that_is_not_sound_is_not_kept() -> None:
+    answers = iter([("broken", False), ("mended", True)])
+    assert remember.remembered(["?"], lambda: next(answers)) == "broken"
+    assert remember.remembered(["?"], lambda: next(answers)) == "mended"
