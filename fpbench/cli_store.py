@@ -118,11 +118,11 @@ def prune(
             plural = f"{what}s" if what in (MODEL, TRIAL) else what
             click.echo(f"{len(mine)} {plural}, {sum(i.bytes for i in mine):,} bytes")
         click.echo(f"to remove: {size:,} bytes in {len(doomed)}")
-    if not doomed or dry_run:
+    if dry_run:
         if as_json:
             click.echo(json.dumps({"found": len(doomed), "bytes": size, "removed": 0}))
         return
-    if not yes:
+    if doomed and not yes:
         click.confirm("remove them?", abort=True, err=True)
     removed = remove(found, doomed)
     if as_json:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import HERE, UNTRAINED, Bench, Desk
+from conftest import UNTRAINED, Bench, Desk
 from toys import Blobs, Drawn
 
 from fpbench import ResourceError
@@ -222,40 +220,3 @@ def test_a_seal_holds_for_its_content_alone():
     assert unsealed(raw.replace(b"0.25", b"0.75")) is None
     assert unsealed(b'{"rate": 0.25}') is None
     assert unsealed(b"[]") is None
-
-
-BUILDER = """\
-import sys
-from pathlib import Path
-import torch
-from toys import Blobs, Drawn
-from fpbench.engine.build import build
-from fpbench.engine.store import Store
-
-recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
-print("ready", flush=True)
-sys.stdin.readline()
-made = [build([r], scenario=Blobs(), store=Store(Path(sys.argv[1])), device="cpu") for r in recipes]
-print(sum(built.reused for built in made))
-"""
-
-
-def test_two_processes_at_once_make_every_model_once(store, tmp_path):
-    log = tmp_path / "made.txt"
-    environment = {**os.environ, "TOYS_MADE": str(log), "TOYS_SLEEP": "0.2"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUILDER, str(store.root)],
-            cwd=HERE, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in both] == ["ready\n", "ready\n"]
-    for process in both:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    reused = [int(process.communicate(timeout=60)[0]) for process in both]
-    assert sum(reused) == 5
-    assert sorted(log.read_text().split()) == [f"drawn#{seed}" for seed in range(5)]
-    recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
-    assert all(store.intact(recipe, Blobs()) for recipe in recipes)

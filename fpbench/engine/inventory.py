@@ -48,8 +48,8 @@ def items(store: Store) -> Iterator[Item]:
     """Everything below models/ and trials/ that fpbench put there; other files are not told of."""
     for folder in sorted((store.root / "models").glob("*/??/*")):
         yield from _items(folder, MODEL)
-        if folder.is_dir() and DIGEST.fullmatch(folder.name):
-            for file in sorted(folder.iterdir()):
+        if DIGEST.fullmatch(folder.name):
+            for file in sorted(folder.glob("*")):
                 for item in _items(file, ""):
                     yield Item(item.what, file, folder.name)
     for file in sorted((store.root / "trials").glob("??/*")):

@@ -9,19 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..api.errors import SuiteError
-from .archive import (
-    BLOCK,
-    SCHEMA,
-    SMALL,
-    Manifest,
-    Model,
-    Trial,
-    append,
-    checked_trial,
-    front,
-    members,
-    scenario_of,
-)  # fmt: skip
+from . import archive as form
 from .files import NewerError, read, sealed, sha256, write
 from .inventory import MODEL, TRIAL, Item, items
 from .store import Store
@@ -59,10 +47,10 @@ def export(
         handle, temporary = tempfile.mkstemp(dir=archive.parent, prefix=".tmp-export-")
         try:
             with os.fdopen(handle, "wb") as file:
-                front = sealed({"schema": SCHEMA, **manifest.model_dump()})
-                if len(front) > SMALL:
+                front = sealed({"schema": form.SCHEMA, **manifest.model_dump()})
+                if len(front) > form.SMALL:
                     raise SuiteError("expected a zoo that one archive can hold; export it by suite")
-                moved.bytes += append(file, "manifest.json", front)
+                moved.bytes += form.append(file, "manifest.json", front)
                 for name, entry in manifest.files():
                     content = read(paths[name]) or b""
                     if sha256(content) != entry.sha256:
@@ -70,8 +58,8 @@ def export(
                             f"expected {paths[name]} to stay as it is while it is exported, found "
                             "it changed; export again"
                         )
-                    moved.bytes += append(file, name, content)
-                moved.bytes += file.write(bytes(2 * BLOCK))
+                    moved.bytes += form.append(file, name, content)
+                moved.bytes += file.write(bytes(2 * form.BLOCK))
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
@@ -84,25 +72,27 @@ def export(
 
 def _manifest(
     found: Iterable[Item], paths: dict[str, Path], moved: Moved, step: Callable[[], None]
-) -> Manifest:
+) -> form.Manifest:
     """Verify everything; note where each member's content lies."""
     models, trials = [], []
     for item in found:
         inside = [item.path / file for file in FILES] if item.what == MODEL else [item.path]
         contents = [read(path) or b"" for path in inside]
         files = [{"size": len(raw), "sha256": sha256(raw)} for raw in contents]
-        entry: Model | Trial
+        entry: form.Model | form.Trial
         try:
             if item.what == MODEL:
                 version = int(item.path.parent.parent.name.rpartition("@")[2])
                 named = dict(zip(("recipe", "made", "weights"), files, strict=True))
-                entry = Model.model_validate({"digest": item.name, "version": version, **named})
-                scenario_of(entry, contents)
+                entry = form.Model.model_validate(
+                    {"digest": item.name, "version": version, **named}
+                )
+                form.scenario_of(entry, contents)
                 models.append(entry)
                 paths |= dict(zip((name for name, _ in entry.files()), inside, strict=True))
             else:
-                entry = Trial.model_validate({"key": item.name, "file": files[0]})
-                checked_trial(entry, contents[0])
+                entry = form.Trial.model_validate({"key": item.name, "file": files[0]})
+                form.checked_trial(entry, contents[0])
                 trials.append(entry)
                 paths[f"trials/{entry.key}.json"] = item.path
         except (SuiteError, ValueError):
@@ -110,7 +100,7 @@ def _manifest(
         step()
     moved.models, moved.trials = len(models), len(trials)
     models.sort(key=lambda model: (model.digest, model.version))
-    return Manifest(models=models, trials=sorted(trials, key=lambda trial: trial.key))
+    return form.Manifest(models=models, trials=sorted(trials, key=lambda trial: trial.key))
 
 
 def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
@@ -123,16 +113,16 @@ def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
     if not archive.is_file():
         raise SuiteError(f"expected an archive at {archive}, found none")
     with archive.open("rb") as file:
-        manifest = front(file)
+        manifest = form.front(file)
         store.require(sum(entry.size for _, entry in manifest.files()))
         start = file.tell()
         try:
-            for _ in members(file, manifest):
+            for _ in form.members(file, manifest):
                 step()
             file.seek(start)
             moved = Moved(bytes=os.fstat(file.fileno()).st_size)
-            for entry, scenario, contents in members(file, manifest):
-                if isinstance(entry, Trial):
+            for entry, scenario, contents in form.members(file, manifest):
+                if isinstance(entry, form.Trial):
                     moved.trials += _place_trial(store, entry, contents[0])
                 else:
                     placed = _place_model(store, store.at(scenario, entry.digest), contents)
@@ -159,7 +149,7 @@ def _place_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
     return True
 
 
-def _place_trial(store: Store, trial: Trial, raw: bytes) -> bool:
+def _place_trial(store: Store, trial: form.Trial, raw: bytes) -> bool:
     if store.trial(trial.key) is not None:
         return False
     store.save_trial(trial.key, trial_of(raw, Path(trial.key)) or {})

@@ -24,7 +24,7 @@ Rates = dict[str, Annotated[float, Field(ge=0, le=1)]]
 class Kept(BaseModel):
     """What is kept of a trial."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     matching_rates: Rates
     calibration_rates: Rates
