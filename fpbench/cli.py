@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import __version__, answers, cli_results, launch
+from . import __version__, answers, cli_results, cli_store, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -37,6 +36,9 @@ _PLUGIN = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
+_GOES_ON = "what is finished is kept, and the same command goes on from there"
+
+
 class _Group(click.Group):
     """Shows every expected error as one sentence, with the exit code of its kind."""
 
@@ -55,15 +57,13 @@ class _Group(click.Group):
         except FpbenchError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except (OSError, MemoryError) as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full and not isinstance(error, MemoryError | PermissionError):
+        except (OSError, MemoryError, RuntimeError) as error:
+            from .engine.shortage import shortage
+
+            reason = str(error) if isinstance(error, PermissionError) else shortage(error)
+            if not reason:
                 raise
-            click.echo(
-                f"error: {error or 'out of memory'}; what is finished is kept, and the same "
-                "command goes on from there",
-                err=True,
-            )
+            click.echo(f"error: {reason}; {_GOES_ON}", err=True)
             ctx.exit(3)
         except KeyboardInterrupt:
             click.echo("\nstopped; the same command goes on from here", err=True)
@@ -214,6 +214,7 @@ def sync(run_folder: Path, as_json: bool) -> None:
 
 main.add_command(cli_results.report)
 main.add_command(cli_results.compare)
+main.add_command(cli_store.store)
 
 
 if __name__ == "__main__":

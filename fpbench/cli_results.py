@@ -21,16 +21,17 @@ _RUN = click.Path(path_type=Path)
 )  # fmt: skip
 def report(run_folder: Path, form: str | None, out: Path | None) -> None:
     """Write a finished run as one web page that opens offline; or print its table."""
-    from .builtin.reporters.folder import read
+    from .builtin.reporters.folder import whole
     from .report import page, rows
 
-    data = read(run_folder)
+    printed = {"md": rows.markdown, "latex": rows.latex, "csv": rows.as_csv}
+    with whole(run_folder) as (data,):
+        text = printed[form](data) if form else page.page(data, run_folder)
     if form is not None:
-        printed = {"md": rows.markdown, "latex": rows.latex, "csv": rows.as_csv}[form](data)
-        click.echo(printed, nl=False)
+        click.echo(text, nl=False)
         return
     file = out or run_folder / "report.html"
-    file.write_text(page.page(data, run_folder), encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     click.echo(str(file))
 
 
@@ -47,10 +48,12 @@ def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from .builtin.reporters.folder import read
+    from .builtin.reporters.folder import whole
     from .report.across import across, show
 
-    found = across({folder.name: read(folder) for folder in run_folders}, metric)
+    with whole(*run_folders) as runs:
+        names = [folder.name for folder in run_folders]
+        found = across(dict(zip(names, runs, strict=True)), metric)
     if as_json:
         click.echo(json.dumps([asdict(difference) for difference in found]))
     else:

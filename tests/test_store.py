@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import HERE, UNTRAINED, Bench, Desk
+from conftest import UNTRAINED, Bench, Desk
 from toys import Blobs, Drawn
 
+from fpbench import ResourceError
+from fpbench.engine import files
 from fpbench.engine import store as stores
-from fpbench.engine.store import Store, sealed, sha256, unsealed
+from fpbench.engine.files import sealed, sha256, unsealed
+from fpbench.engine.store import Store
+from fpbench.engine.whole import MODEL
 
 CPU = torch.device("cpu")
 RECIPE = Drawn(scenario="blobs", model="wide", seed=3)
@@ -109,48 +111,45 @@ def damage(path: Path, how) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("file", ["weights.safetensors", "made.json"])
-def test_a_damaged_model_is_set_aside_and_told(store, caplog, file, how):
+def test_a_damaged_model_is_not_intact_and_set_aside_by_who_holds_its_lock(
+    store, caplog, file, how
+):
     folder = keep(store)
     damage(folder / file, how)
     assert not store.intact(RECIPE, Blobs())
+    assert folder.exists()
+    with store.locked([RECIPE]):
+        assert not store.mend(RECIPE, Blobs())
     assert not folder.exists()
     (aside,) = folder.parent.glob("*.damaged-*")
     assert f"drawn(wide)#3 was damaged in the store; set aside as {aside}" in caplog.text
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "made.json"])
-def test_the_next_run_makes_a_damaged_model_again(untrained, monkeypatch, caplog, file):
-    first = untrained.run()
-    digest = first["target"]
-    (folder,) = (untrained.folder / "store" / "models").rglob(digest)
-    damage(folder / file, flip)
-    log = untrained.folder / "made.txt"
-    monkeypatch.setenv("TOYS_MADE", str(log))
-
-    second = untrained.run()
-    assert log.read_text() == "drawn(wide)#0\n"
-    assert "drawn(wide)#0 was damaged" in caplog.text
-    assert [t["matching_rates"] for t in second["trials"]] == [
-        t["matching_rates"] for t in first["trials"]
-    ]
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_lineage_that_is_damaged_costs_no_model(store, how):
+    folder = keep(store)
+    before = (folder / "recipe.json").read_bytes()
+    damage(folder / "recipe.json", how)
+    assert not store.intact(RECIPE, Blobs())
+    assert store.mend(RECIPE, Blobs())
+    assert (folder / "recipe.json").read_bytes() == before
+    assert store.intact(RECIPE, Blobs())
 
 
-@pytest.mark.parametrize("how", [truncate, flip, empty])
-def test_a_damaged_trial_is_set_aside_and_tried_again(untrained, caplog, how):
-    first = untrained.run()
-    (file,) = (untrained.folder / "store" / "trials").rglob("*.json")
-    damage(file, how)
-    second = untrained.run()
-    assert "a trial's result was damaged" in caplog.text
-    assert [t["cached"] for t in second["trials"]] == [False]
-    assert second["trials"][0]["matching_rates"] == first["trials"][0]["matching_rates"]
-    assert [t["cached"] for t in untrained.run()["trials"]] == [True]
+def test_a_store_of_before_lineages_were_sealed_is_intact(store):
+    folder = keep(store)
+    told = unsealed((folder / "recipe.json").read_bytes())
+    (folder / "recipe.json").write_text(json.dumps(told, indent=1))
+    assert store.intact(RECIPE, Blobs())
+    told["lineage"][0]["fields"]["seed"] = 4
+    (folder / "recipe.json").write_text(json.dumps(told, indent=1))
+    assert not store.intact(RECIPE, Blobs())
 
 
 def test_a_model_that_changes_while_it_is_used_is_not_used(store):
     folder = keep(store)
     damage(folder / "weights.safetensors", flip)
-    with pytest.raises(ValueError, match="changed in the store while it was being used"):
+    with pytest.raises(ResourceError, match="changed in the store while it was being used"):
         store.load(RECIPE, Blobs(), CPU)
 
 
@@ -167,16 +166,16 @@ def test_nothing_is_ever_unpickled(store, tmp_path):
     raw = pickle.dumps({"0.weight": Bomb(tmp_path / "boom")})
     (folder / "weights.safetensors").write_bytes(raw)
     # Even by one who can seal: checksums keep out accidents, the format keeps out code.
-    made = store.made(RECIPE, Blobs())
-    (folder / "made.json").write_bytes(sealed({**made, "weights_sha256": sha256(raw)}))
-    with pytest.raises(ValueError, match="expected safetensors"):
+    made = {"schema": MODEL, **store.made(RECIPE, Blobs()), "weights_sha256": sha256(raw)}
+    (folder / "made.json").write_bytes(sealed(made))
+    with pytest.raises(ResourceError, match="expected the weights of a wide as safetensors"):
         store.load(RECIPE, Blobs(), CPU)
     assert not (tmp_path / "boom").exists()
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "recipe.json", "made.json"])
 def test_a_crash_while_saving_leaves_nothing(store, monkeypatch, file):
-    real = stores.write
+    real = files.write
 
     def write(path, data):
         if path.name == file:
@@ -195,14 +194,14 @@ def test_a_crash_while_saving_leaves_nothing(store, monkeypatch, file):
 
 def test_a_crash_before_a_file_is_whole_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    stores.write(path, b"old")
+    files.write(path, b"old")
 
     def crash(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        stores.write(path, b"new")
+        files.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert not leftovers(tmp_path)
 
@@ -221,40 +220,3 @@ def test_a_seal_holds_for_its_content_alone():
     assert unsealed(raw.replace(b"0.25", b"0.75")) is None
     assert unsealed(b'{"rate": 0.25}') is None
     assert unsealed(b"[]") is None
-
-
-BUILDER = """\
-import sys
-from pathlib import Path
-import torch
-from toys import Blobs, Drawn
-from fpbench.engine.build import build
-from fpbench.engine.store import Store
-
-recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
-print("ready", flush=True)
-sys.stdin.readline()
-made = [build([r], scenario=Blobs(), store=Store(Path(sys.argv[1])), device="cpu") for r in recipes]
-print(sum(built.reused for built in made))
-"""
-
-
-def test_two_processes_at_once_make_every_model_once(store, tmp_path):
-    log = tmp_path / "made.txt"
-    environment = {**os.environ, "TOYS_MADE": str(log), "TOYS_SLEEP": "0.2"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUILDER, str(store.root)],
-            cwd=HERE, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in both] == ["ready\n", "ready\n"]
-    for process in both:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    reused = [int(process.communicate(timeout=60)[0]) for process in both]
-    assert sum(reused) == 5
-    assert sorted(log.read_text().split()) == [f"drawn#{seed}" for seed in range(5)]
-    recipes = [Drawn(scenario="blobs", seed=seed) for seed in range(5)]
-    assert all(store.intact(recipe, Blobs()) for recipe in recipes)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .. import api
-from ..api.errors import ResourceError, TrialError
+from ..api.errors import FpbenchError, ResourceError, TrialError
 from ..api.fields import plain
 from ..api.fingerprinter import Case, Ensemble, Fingerprint
 from ..api.oracle import oracle_of
@@ -28,8 +28,11 @@ from ..api.result import Result, Trial
 from ..api.scenario import POOLS, Scenario, forget
 from ..api.ways import remembered
 from .facts import device_name
+from .files import sha256
 from .plan import derived_seed
-from .store import Store, sha256
+from .shortage import own_memory, shortage
+from .store import Store
+from .whole import TRIAL, Kept
 
 
 def attempt(trial: Trial, *, store: Store, device: str) -> Result:
@@ -38,7 +41,7 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     Whatever the method raises becomes the result's `error`, and is never kept.
     """
     where = torch.device(device)
-    key = trial_key(trial, store, device)
+    key = trial_key(trial, store, device_name(device))
     if known := store.trial(key):
         return Result(trial=trial, cached=True, **known)
     try:
@@ -46,11 +49,11 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     except ResourceError:
         raise  # the scenario's data is not there, and no other method would do better
     except (Exception, SystemExit) as error:
-        text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
+        if shortage(error):
+            raise
+        text = str(error) if isinstance(error, FpbenchError) else traceback.format_exc()
         return Result(trial=trial, device=device_name(device), error=text)
-    kept = ("matching_rates", "calibration_rates", "queries", "construct_seconds",
-            "verify_seconds", "device", "losses")  # fmt: skip
-    store.save_trial(key, {name: getattr(result, name) for name in kept})
+    store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
     return result
 
 
@@ -75,8 +78,9 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         with torch.random.fork_rng(), remembered(store):
             torch.manual_seed(seed)
             began = time.perf_counter()
-            fingerprint = method.construct(case)
-            _finish(device)
+            with own_memory(trial.label):
+                fingerprint = method.construct(case)
+                _finish(device)
             construct_seconds = time.perf_counter() - began
             judged = _Verified(trial, fingerprint, store, device)
             rates = judged.rates(trial.suspects)
@@ -154,7 +158,8 @@ class _Verified:
             device=self._device,
         )  # fmt: skip
         began = time.perf_counter()
-        rate = method.verify(self._fingerprint, oracle)
+        with own_memory(trial.label):
+            rate = method.verify(self._fingerprint, oracle)
         self.seconds += time.perf_counter() - began
         self.queries = max(self.queries, oracle.queries)
         if oracle.queries > method.n_queries:
@@ -184,7 +189,7 @@ def checked_rate(rate: Any, label: str, suspect: str) -> float:
 
 
 def trial_key(trial: Trial, store: Store, device: str) -> str:
-    """What a trial's result depends on, as one digest.
+    """What a trial's result depends on, as one digest; `device` by its name in results.
 
     Models enter by their weights, methods by their source: a store that was rebuilt, or a
     method that was edited, never meets old results.
@@ -197,7 +202,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         ]
 
     content = {
-        "schema": "fpbench.trial/2",
+        "schema": TRIAL,
         "method": trial.method.name,
         "fields": plain(trial.method),
         "source": _source(type(trial.method)),
@@ -209,7 +214,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         "ensemble": weights(trial.ensemble),
         "suspects": weights(trial.suspects),
         "calibration": weights(trial.calibration),
-        "device": device_name(device),
+        "device": device,
         "torch": torch.__version__,
     }
     return sha256(json.dumps(content, sort_keys=True).encode())

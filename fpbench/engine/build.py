@@ -18,6 +18,7 @@ from ..api.stack import Stacks, parts, signature
 from ..api.ways import remembered
 from .facts import device_name, versions
 from .plan import derived_seed
+from .shortage import shortage
 from .store import Store
 
 
@@ -50,14 +51,17 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
     """Make one cohort and put it into the store; what another run made meanwhile is reused."""
     began = time.perf_counter()
     with store.locked(recipes), remembered(store):
-        todo = [recipe for recipe in recipes if not store.intact(recipe, scenario)]
+        todo = [recipe for recipe in recipes if not store.mend(recipe, scenario)]
         lab = Bench(scenario, store, torch.device(device))
         if todo:
             try:
                 models = _made(todo, lab)
             except FpbenchError:
                 raise
-            except (Exception, SystemExit):
+            except (Exception, SystemExit) as error:
+                if shortage(error):
+                    # The machine's lack, not the recipe's fault: a smaller zoo is another zoo.
+                    raise
                 reason = traceback.format_exc()
                 models = []
                 for recipe in todo:

@@ -1,4 +1,4 @@
-"""A finished run on disk: results.json (schema fpbench.results/1) and suspects.csv."""
+"""A finished run on disk: results.json (schema fpbench.results/1), suspects.csv, checksums."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from ..api.fields import plain
 from ..api.recipe import Recipe
 from ..api.result import Result
 from .facts import device_name, everything_installed
+from .files import sha256, write
 from .plan import Plan
-from .store import Store, sha256, write
+from .store import Store
 from .suite import Variant
 from .summary import VERDICTS, comparisons, summary, verdicts
 
@@ -74,9 +75,15 @@ def record(
         "failures": dict(failures),
     }
     data = _finite(data)
-    write(folder / "suite.yaml", suite.source.text.encode())
-    write(folder / "suspects.csv", _suspects(data).encode())
-    write(folder / "results.json", json.dumps(data, indent=1, allow_nan=False).encode())
+    files = {
+        "suite.yaml": suite.source.text.encode(),
+        "suspects.csv": _suspects(data).encode(),
+        "results.json": json.dumps(data, indent=1, allow_nan=False).encode(),
+    }
+    sums = "".join(f"{sha256(content)}  {name}\n" for name, content in files.items())
+    # The results come last: who finds them finds everything.
+    for name, content in {"SHA256SUMS": sums.encode(), **files}.items():
+        write(folder / name, content)
     return data
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .store import sealed, sha256, unsealed, write
+from .files import sealed, sha256, unsealed, write
 
 BEGAN = time.time_ns()
 

@@ -21,6 +21,7 @@ from .build import build
 from .plan import Plan, cohorts
 from .record import record
 from .samples import keep_samples
+from .shortage import shortage
 from .store import Store
 from .suite import Suite
 
@@ -42,16 +43,18 @@ def run(suite: Suite, setting: Setting) -> Report:
     """Run a suite to its end; results are on disk before anybody is told."""
     # Adam's moments of a dead unit decay into denormals, which slow CPUs down many times over.
     torch.set_flush_denormal(True)
+    plan = Plan.of(suite)
+    models = [recipe.digest for generation in plan.generations() for recipe in generation]
     try:
-        return _run(suite, setting)
+        with setting.store.using(models):
+            return _run(plan, setting)
     finally:
         torch.set_flush_denormal(False)
 
 
-def _run(suite: Suite, setting: Setting) -> Report:
-    store, hook = setting.store, setting.hook
+def _run(plan: Plan, setting: Setting) -> Report:
+    suite, store, hook = plan.suite, setting.store, setting.hook
     started, began = datetime.now(UTC), time.perf_counter()
-    plan = Plan.of(suite)
     summary = plan.summary(store, setting.device)
     tell(hook.fpbench_planned, plan=summary)
     store.require(summary.bytes)
@@ -95,8 +98,11 @@ def tell(announcement: Callable[..., Any], **what: Any) -> None:
     """Announce something; who fails to hear it must not take the run down."""
     try:
         announcement(**what)
-    except Exception:
-        log.exception("a reporter failed; the run goes on")
+    except Exception as error:
+        if reason := shortage(error):
+            log.warning("a reporter failed: %s; the run goes on", reason)
+        else:
+            log.exception("a reporter failed; the run goes on")
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

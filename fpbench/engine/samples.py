@@ -12,8 +12,9 @@ import torch
 
 from ..api.recipe import Recipe
 from ..api.scenario import Generation
+from .files import write
 from .plan import Plan
-from .store import Store, write
+from .store import Store
 
 CODES = 8
 

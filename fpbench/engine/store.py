@@ -1,23 +1,25 @@
 """Finished work on disk: models and trials, by what they are, checked when read.
 
 store/models/<scenario>@<version>/<2 of digest>/<digest>/
-    recipe.json           the lineage, for people
+    recipe.json           the lineage, for people; sealed
     weights.safetensors   tensors, never code
     made.json             utility, seconds, versions, the weights' sha256; sealed
 store/trials/<2 of key>/<key>.json        one trial's result; sealed
 store/ways/<name>.json                    how members ran fastest, see api/ways.py; sealed
 store/locks/                              one lock per model while it is made
+store/running/                            per run in progress, the models it uses; sealed
+
+Folders of models and trials are only ever renamed whole. What is damaged gets `.damaged-` into its
+name, what is being written begins with `.tmp-`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
+from .files import read, sealed, sha256, unsealed, write
+from .whole import MODEL, fault, lineage_as_json, made_of, trial_of
 
 if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     import torch
@@ -35,48 +39,13 @@ if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     from ..api.recipe import Recipe
     from ..api.scenario import Scenario
 
-SCHEMA = "fpbench.model/1"
+TRIALS = "trials"
+"""The lock of whoever writes or moves a trial's file."""
+
+PRUNE = "prune"
+"""The lock of whoever removes models, and of a run while it says which ones it uses."""
 
 log = logging.getLogger("fpbench")
-
-
-def sha256(data: bytes) -> str:
-    """A content's name."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sealed(data: Mapping[str, Any]) -> bytes:
-    """JSON that carries the checksum of its own content."""
-    return json.dumps({**data, "seal": _seal(data)}, indent=1).encode()
-
-
-def unsealed(raw: bytes) -> dict[str, Any] | None:
-    """What `sealed` wrote, or None if it is not that any more."""
-    try:
-        data = json.loads(raw)
-        seal = data.pop("seal")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return data if seal == _seal(data) else None
-
-
-def _seal(data: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(data, sort_keys=True).encode())
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -105,57 +74,77 @@ class Store:
         return self.root.joinpath("models", scenario, digest[:2], digest)
 
     def made(self, recipe: Recipe, scenario: Scenario) -> dict[str, Any] | None:
-        """How a model came to be: made.json, or None if the store has no such model."""
+        """How a model came to be: made.json, or None if the store has no such model.
+
+        Raises NewerError.
+        """
         return self.made_at(self.folder(recipe, scenario))
 
     def made_at(self, folder: Path) -> dict[str, Any] | None:
         """Likewise, by where it lives."""
-        try:
-            raw = (folder / "made.json").read_bytes()
-        except OSError:
-            return None
-        made = unsealed(raw)
-        return made if made and made.get("schema") == SCHEMA else None
+        path = folder / "made.json"
+        return made_of(read(path) or b"", path)
 
     def intact(self, recipe: Recipe, scenario: Scenario) -> bool:
-        """Whether a model is there and every byte of it is right.
-
-        What is there and wrong is set aside under another name, told, and never used.
-        """
+        """Whether a model is there and every byte of it is right. Raises NewerError."""
         folder = self.folder(recipe, scenario)
+        return folder.exists() and fault(folder) is None
+
+    def mend(self, recipe: Recipe, scenario: Scenario) -> bool:
+        """Whether a model is there and right, after what is wrong was set aside.
+
+        Only for the holder of its lock: another run may just have made it anew.
+        """
+        told = lineage_as_json(str(recipe), recipe.describe())
+        return self.mend_at(self.folder(recipe, scenario), str(recipe), told)
+
+    def mend_at(self, folder: Path, what: str, told: bytes) -> bool:
+        """Likewise, for a model of which no more is known than its recipe.json."""
         if not folder.exists():
             return False
-        made = self.made(recipe, scenario)
-        try:
-            weights = (folder / "weights.safetensors").read_bytes()
-        except OSError:
-            weights = b""
-        if made and made["weights_sha256"] == sha256(weights):
-            return True
-        aside = folder.with_name(f"{folder.name}.damaged-{os.getpid()}-{os.urandom(3).hex()}")
-        try:
-            folder.rename(aside)
-        except FileNotFoundError:
-            return False  # another run was faster
-        log.warning("%s was damaged in the store; set aside as %s", recipe, aside)
-        return False
+        wrong = fault(folder)
+        if wrong == "recipe.json":
+            # The model itself is whole.
+            self.set_aside(folder / wrong, what)
+            write(folder / wrong, told)
+        elif wrong:
+            self.set_aside(folder, what)
+        return wrong in (None, "recipe.json")
+
+    def set_aside(self, path: Path, what: str) -> Path:
+        """Give something damaged another name, and tell. It is never removed but by `prune`."""
+        aside = path.with_name(f"{path.name}.damaged-{os.urandom(4).hex()}")
+        if path.exists():
+            path.rename(aside)
+            log.warning("%s was damaged in the store; set aside as %s", what, aside)
+        return aside
 
     def load(self, recipe: Recipe, scenario: Scenario, device: torch.device) -> nn.Module:
-        """A fresh copy of a model: eval mode, parameters frozen. Raises OSError or ValueError."""
+        """A fresh copy of a model: eval mode, parameters frozen.
+
+        Raises ResourceError if it is not as it was made.
+        """
         import torch
         from safetensors.torch import load
 
         folder = self.folder(recipe, scenario)
-        made = self.made(recipe, scenario)
-        raw = (folder / "weights.safetensors").read_bytes()
-        if made is None or made["weights_sha256"] != sha256(raw):
-            raise ValueError(f"{recipe} changed in the store while it was being used: {folder}")
+        made, raw = self.made(recipe, scenario), read(folder / "weights.safetensors")
+        if made is None or raw is None or made["weights_sha256"] != sha256(raw):
+            raise ResourceError(
+                f"{recipe} changed in the store while it was being used ({folder}); the same "
+                "command makes it again"
+            )
         with torch.device("meta"):
             model = scenario.architectures[recipe.arch]()
         try:
             state = load(raw)
-        except SafetensorError as error:
-            raise ValueError(f"expected safetensors in {folder}, got {error}") from None
+        except SafetensorError:
+            state = {}
+        if _shapes(state) != _shapes(model.state_dict()):
+            raise ResourceError(
+                f"expected the weights of a {recipe.arch} as safetensors in {folder}, found "
+                "others; remove that folder to have it made again"
+            )
         model.load_state_dict(state, assign=True)
         return model.to(device).eval().requires_grad_(False)
 
@@ -165,26 +154,34 @@ class Store:
         """Put a finished model into the store, whole or not at all."""
         from safetensors.torch import save
 
-        folder = self.folder(recipe, scenario)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-        try:
-            weights = save(
-                {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-            )
-            made = {
-                "schema": SCHEMA,
-                "digest": recipe.digest,
-                "weights_sha256": sha256(weights),
-                **facts,
-            }
-            lineage = {"model": str(recipe), "lineage": recipe.describe()}
+        weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+        made = {
+            "schema": MODEL,
+            "digest": recipe.digest,
+            "weights_sha256": sha256(weights),
+            **facts,
+        }
+        with self.new(self.folder(recipe, scenario)) as temporary:
             write(temporary / "weights.safetensors", weights)
-            write(temporary / "recipe.json", json.dumps(lineage, indent=1).encode())
+            write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
             write(temporary / "made.json", sealed(made))
+
+    @contextmanager
+    def new(self, folder: Path) -> Iterator[Path]:
+        """A folder to fill, which then becomes a model's; if that fails nothing is left."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
+        try:
+            yield temporary
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def lock(self, name: str, timeout: float = -1) -> FileLock:
+        """A lock of this store; a model's is its digest. Ends with the process that holds it."""
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{name}.lock", timeout=timeout)
 
     @contextmanager
     def locked(self, recipes: Sequence[Recipe]) -> Iterator[None]:
@@ -192,37 +189,55 @@ class Store:
 
         Always taken in one order, so two runs wait for each other and never for ever.
         """
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             for digest in sorted(recipe.digest for recipe in recipes):
-                held.enter_context(FileLock(locks / f"{digest}.lock"))
+                held.enter_context(self.lock(digest))
             yield
 
+    @contextmanager
+    def using(self, digests: Iterable[str]) -> Iterator[None]:
+        """Keep `prune` from some models for as long as this lasts, whatever ends it."""
+        lease = self.root / "running" / f"{os.urandom(8).hex()}.json"
+        lease.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lease.with_suffix(".lock")) as held:
+            try:
+                with self.lock(PRUNE):
+                    write(lease, sealed({"digests": sorted(digests), "process": os.getpid()}))
+                yield
+            finally:
+                lease.unlink(missing_ok=True)
+                Path(held.lock_file).unlink(missing_ok=True)
+
     def trial(self, key: str) -> dict[str, Any] | None:
-        """A finished trial's result, or None. A damaged one is set aside."""
-        path = self.root / "trials" / key[:2] / f"{key}.json"
-        try:
-            raw = path.read_bytes()
-        except OSError:
+        """A finished trial's result, or None. A damaged one is set aside. Raises NewerError."""
+        path = self._trial(key)
+        if (raw := read(path)) is None:
             return None
-        result = unsealed(raw)
-        if result is None:
-            path.rename(path.with_suffix(f".damaged-{os.urandom(3).hex()}"))
-            log.warning("a trial's result was damaged in the store and was set aside: %s", path)
+        if (result := trial_of(raw, path)) is not None:
+            return result
+        with self.lock(TRIALS):
+            # Another run may have been faster.
+            result = trial_of(read(path) or b"", path)
+            if result is None:
+                self.set_aside(path, "a trial's result")
         return result
 
     def save_trial(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a finished trial's result."""
-        write(self.root / "trials" / key[:2] / f"{key}.json", sealed(result))
+        with self.lock(TRIALS):
+            write(self._trial(key), sealed(result))
 
     def way(self, name: str) -> dict[str, Any] | None:
         """How members ran fastest, or None if that was not measured yet."""
-        try:
-            return unsealed((self.root / "ways" / f"{name}.json").read_bytes())
-        except OSError:
-            return None
+        return unsealed(read(self.root / "ways" / f"{name}.json") or b"")
 
     def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
         """Keep a measurement: what is built later runs, and rounds, as what was built before."""
         write(self.root / "ways" / f"{name}.json", sealed(facts))
+
+    def _trial(self, key: str) -> Path:
+        return self.root / "trials" / key[:2] / f"{key}.json"
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
