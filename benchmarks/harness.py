@@ -127,7 +127,8 @@ def planning(sizes: list[int]) -> None:
 
 def store(sizes: list[int]) -> None:
     """Names of all entries, and one entry looked up, in larger and larger stores."""
-    from fpbench.engine.store import Store, sealed, sha256
+    from fpbench.engine.files import sealed, sha256
+    from fpbench.engine.store import Store
 
     made = sealed({"schema": "fpbench.model/1", "weights_sha256": sha256(b""), "utility": {}})
     with tempfile.TemporaryDirectory() as folder:
