@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .fingerprinter import Fingerprinter
 from .oracle import Access
@@ -48,6 +48,7 @@ class Result:
     calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
+    device, threads: where the seconds were measured, and by how many threads of the CPU.
     cached:         the store had this very trial; its seconds are those of the first time.
     error:          a traceback if the method failed; the other trials went on.
     """
@@ -59,6 +60,7 @@ class Result:
     construct_seconds: float = 0.0
     verify_seconds: float = 0.0
     device: str = "cpu"
+    threads: int = 1
     cached: bool = False
     error: str | None = None
 
@@ -139,11 +141,31 @@ class Report:
         return bool(self.data["failures"]) or any(r.error for r in self.results)
 
 
+@dataclass(frozen=True)
+class Lost(Generic[Item]):
+    """An item without an outcome: the process that worked on it ended, or had to be stopped.
+
+    reason:  how, in words.
+    seconds: for how long it was worked on.
+    """
+
+    item: Item
+    reason: str
+    seconds: float
+
+
 class Executor(Protocol):
     """Who does the work."""
 
-    def map(self, job: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
-        """Do `job` on each item and yield outcomes as they finish, in any order.
+    def map(
+        self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
+    ) -> Iterator[Outcome | Lost[Item]]:
+        """Do `job(item, device=...)` for each item and yield outcomes as they finish, in any order.
 
-        Never two jobs on one device at a time: a trial's seconds are a result.
+        Never two jobs on one device at a time: a trial's seconds are a result. What a job raises
+        is raised here. A job that takes its process with it, or takes longer than `limit` seconds,
+        becomes a `Lost`; the others go on.
         """
+
+    def close(self) -> None:
+        """Give back what is held, and stop what still works. Called once, at the end of a run."""

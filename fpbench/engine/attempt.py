@@ -46,7 +46,7 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
         text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
         return Result(trial=trial, device=device_name(device), error=text)
     kept = ("matching_rates", "calibration_rates", "queries", "construct_seconds",
-            "verify_seconds", "device")  # fmt: skip
+            "verify_seconds", "device", "threads")  # fmt: skip
     store.save_trial(key, {name: getattr(result, name) for name in kept})
     return result
 
@@ -93,6 +93,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         construct_seconds=construct_seconds,
         verify_seconds=verify_seconds,
         device=device_name(str(device)),
+        threads=torch.get_num_threads(),
     )
 
 

@@ -110,6 +110,7 @@ def _trial(result: Result) -> dict[str, Any]:
         "construct_seconds": result.construct_seconds,
         "verify_seconds": result.verify_seconds,
         "device": result.device,
+        "threads": result.threads,
         "cached": result.cached,
         "error": result.error,
     }
