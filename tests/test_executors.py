@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,8 +58,8 @@ def test_workers_find_what_one_process_finds_to_the_bit(desk, inline):
     # Two threads, shared out among two workers; and so it is kept with the seconds.
     assert {trial["threads"] for trial in data["trials"]} == {1}
     with threads(2):
-        again = desk.run(plugins=(TROUBLE,))
-    assert {(trial["cached"], trial["threads"]) for trial in again["trials"]} == {(True, 1)}
+        more = desk("run", "-o", "repeats=3")
+    assert "they were measured on cpu (threads: 1) and cpu (threads: 2)" in more.stdout
 
 
 def untrained(folder: Path, *methods: str) -> Desk:
@@ -193,3 +194,38 @@ def test_a_gpu_has_one_worker():
 def test_what_a_worker_needs_of_a_cluster_is_read():
     assert Need.of("cpus=4,memory=8e9", gpus=1) == Need(4, 1, 8e9)
     assert Need.of("gpus=0.5", gpus=0) == Need(1, 0.5, 0)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of two nodes with one core each, and a head that does no work."""
+    pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20}
+    head = {"num_cpus": 0, "include_dashboard": False, **small}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, **small)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
+    log = desk.folder / "node"
+    desk.write(TINY + f"  - {{method: trouble, kind: waits once, log: {log}}}\n")
+
+    def lose() -> None:
+        until(log.exists)
+        until(log.read_text)
+        (node,) = (n for n in cluster.worker_nodes if n.node_id == log.read_text())
+        cluster.remove_node(node, allow_graceful=False)
+
+    loser = threading.Thread(target=lose)
+    loser.start()
+    data = desk.run("--executor", "ray:cpus=1", plugins=(TROUBLE,))
+    loser.join()
+    assert len(cluster.worker_nodes) == 1
+    assert found(data)[:-2] == found(inline)
+    assert [trial["error"] for trial in data["trials"]] == [None] * 8

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -75,7 +76,7 @@ class Process:
         self._process = context.Process(target=work, args=(far, self._device, threads, setup))
         self._process.start()
         far.close()
-        self._patience = 0.0
+        self._until = 0.0
         self.channels = (self._pipe, self._process.sentinel)
 
     def give(self, job: Callable[..., Any], item: Any) -> None:
@@ -106,10 +107,10 @@ class Process:
     def stop(self) -> None:
         self._pipe.close()
         self._process.terminate()
-        self._patience = GRACE
+        self._until = time.monotonic() + GRACE
 
     def end(self) -> None:
-        self._process.join(self._patience)
+        self._process.join(max(0.0, self._until - time.monotonic()))
         # What a plugin started is of the worker's group, and may outlive it.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -131,6 +132,8 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
         import torch
 
         torch.set_num_threads(threads)
+        if ":" in device:
+            torch.cuda.set_device(device)  # for methods that say no more than "cuda"
         setup()
 
     def next_job() -> Any:
