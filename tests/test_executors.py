@@ -22,7 +22,7 @@ from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need
 
 TROUBLE = HERE / "trouble.py"
-PATIENCE = 300
+PATIENCE = 900
 """Seconds for what takes a few on an idle machine: a bound on what never happens."""
 
 

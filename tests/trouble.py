@@ -32,7 +32,8 @@ from fpbench.api.ways import using
 # What tests do for their own process, workers do here: results are compared to the bit, and
 # which way is the faster one is measured, hence a matter of luck.
 if "conftest" not in sys.modules:
-    using("stacked").__enter__()
+    STACKED = using("stacked")  # kept, for what is collected is left
+    STACKED.__enter__()
 
 
 @dataclass(frozen=True, kw_only=True)
