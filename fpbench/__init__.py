@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .api.hooks import hookimpl
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
-    from .api.result import Built, Executor, PlanSummary, Report, Result, Trial
+    from .api.result import Built, Executor, Lost, PlanSummary, Report, Result, Trial
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
 
 _HOMES = {
@@ -44,7 +44,7 @@ _HOMES = {
     "hooks": "hookimpl",
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
-    "result": "Built Executor PlanSummary Report Result Trial",
+    "result": "Built Executor Lost PlanSummary Report Result Trial",
     "scenario": "Classification Generation Pool Regression Scenario",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -63,6 +63,7 @@ __all__ = [
     "FpbenchError",
     "Generation",
     "Lab",
+    "Lost",
     "NonNegativeFloat",
     "Oracle",
     "PlanSummary",

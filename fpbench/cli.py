@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import __version__, answers, cli_results, cli_store, launch
+from . import __version__, answers, cli_results, cli_store, cli_work, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -89,16 +89,15 @@ def _print(value: Any) -> None:
 @_STORE
 @_RUNS
 @_ONLY
-@_DEVICE
-@click.option("--executor", default="inline", show_default=True, help="Who does the work.")
+@cli_work.options
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
 @_SET
 @_PLUGIN
 @_JSON
 def run(
     suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], device: str | None,
-    executor: str, tracking: bool, overrides: tuple[str, ...], plugins: tuple[Path, ...],
-    as_json: bool,
+    workers: int | None, limit: int | None, executor: str | None, tracking: bool,
+    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
@@ -114,11 +113,13 @@ def run(
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
-    where = launch.device(device)
+    where = launch.devices(device)
     setting = Setting(
         store=Store(store_dir), folder=launch.new_folder(runs_dir / loaded.name),
-        executor=launch.executor(registry, executor, where), hook=registry.manager.hook,
-        device=where,
+        executor=launch.executor(
+            registry, executor, where, workers=workers, limit=limit, plugins=plugins
+        ),
+        hook=registry.manager.hook, device=where[0], limit=limit,
     )  # fmt: skip
     with terminal:
         report = run_suite(loaded, setting)

@@ -5,6 +5,7 @@ Imports are inside, so that help waits for none of them.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,58 @@ def device(device: str | None) -> str:
     return device
 
 
-def executor(registry: Registry, name: str, device: str) -> Any:
-    """Who does the work. Raises SuiteError for a name that nobody answers to."""
+def devices(names: str | None) -> list[str]:
+    """The devices asked for, `cuda:0,cuda:1`, if all are there; else the one of `device`."""
     from .api.errors import SuiteError
 
-    found = registry.manager.hook.fpbench_executor(name=name, devices=[device])
-    if found is None:
-        raise SuiteError(f"no executor {name!r}; expected inline", "--executor")
+    found = [device(name.strip()) for name in names.split(",")] if names else [device(None)]
+    if len(found) > len(set(found)):
+        raise SuiteError(f"expected every device once, got {names}", "--device")
     return found
+
+
+def executor(
+    registry: Registry, name: str | None, devices: list[str], *, workers: int | None,
+    limit: float | None, plugins: tuple[Path, ...],
+) -> Any:  # fmt: skip
+    """Who does the work: by default this very process, if it can do what is asked.
+
+    Raises SuiteError for a name that nobody answers to, and for what `inline` cannot do.
+    """
+    from .api.errors import SuiteError
+
+    beyond = [
+        option
+        for option, given in (
+            ("--workers", workers), ("--limit", limit), ("--device", len(devices) > 1)
+        )
+        if given
+    ]  # fmt: skip
+    name = name or ("local" if beyond else "inline")
+    if name == "inline" and beyond:
+        raise SuiteError(
+            "expected nothing beyond one device and no limit of inline, which works in this very "
+            "process; leave --executor out, or say --executor local",
+            beyond[0],
+        )
+    setup = partial(ready, tuple(file.absolute() for file in plugins))
+    found = registry.manager.hook.fpbench_executor(
+        name=name, devices=devices, workers=workers, setup=setup
+    )
+    if found is None:
+        raise SuiteError(f"no executor {name!r}; expected inline, local or ray", "--executor")
+    return found
+
+
+@cache
+def ready(plugins: tuple[Path, ...]) -> None:
+    """Make another process of a run like the run's own: loose plugins, arithmetic."""
+    import torch
+
+    from .engine.registry import Registry
+
+    torch.set_flush_denormal(True)  # as `run` does
+    Registry.load(plugins, found=())
 
 
 def new_folder(parent: Path) -> Path:

@@ -7,7 +7,7 @@ name are an error that names both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -48,9 +48,12 @@ def fpbench_fingerprinters() -> Iterable[type[Fingerprinter]]:
 
 
 @hookspec(firstresult=True)
-def fpbench_executor(name: str, devices: Sequence[str]) -> Executor | None:
+def fpbench_executor(
+    name: str, devices: Sequence[str], workers: int | None, setup: Callable[[], None]
+) -> Executor | None:
     """Called once per run. Return an executor if `name` is yours, else None; the first
-    answer that is not None wins."""
+    answer that is not None wins. `workers` is how many were asked for, if anybody did. Another
+    process calls `setup` before it takes its first job: it loads the plugins of loose files."""
 
 
 # ── what is announced: nobody's answer is used ────────────────────────────────────

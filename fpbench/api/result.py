@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:  # so that a plan can be shown without torch
     from .fingerprinter import Fingerprinter
@@ -52,6 +52,7 @@ class Result:
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
     losses:         (step, seconds since construction began, loss), at most 100 of them, spread
                     evenly over the steps; empty if the method tells none.
+    device, threads: where the seconds were measured, and by how many threads of the CPU.
     cached:         the store had this very trial; its seconds are those of the first time.
     error:          a traceback if the method failed; the other trials went on.
     """
@@ -64,6 +65,7 @@ class Result:
     verify_seconds: float = 0.0
     device: str = "cpu"
     losses: Sequence[Point] = ()
+    threads: int = 1
     cached: bool = False
     error: str | None = None
 
@@ -154,11 +156,31 @@ class Report:
         return bool(self.data["failures"]) or any(r.error for r in self.results)
 
 
+@dataclass(frozen=True)
+class Lost(Generic[Item]):
+    """An item without an outcome: the process that worked on it ended, or had to be stopped.
+
+    reason:  how, in words.
+    seconds: for how long it was worked on.
+    """
+
+    item: Item
+    reason: str
+    seconds: float
+
+
 class Executor(Protocol):
     """Who does the work."""
 
-    def map(self, job: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
-        """Do `job` on each item and yield outcomes as they finish, in any order.
+    def map(
+        self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
+    ) -> Iterator[Outcome | Lost[Item]]:
+        """Do `job(item, device=...)` for each item and yield outcomes as they finish, in any order.
 
-        Never two jobs on one device at a time: a trial's seconds are a result.
+        Never two jobs on one device at a time: a trial's seconds are a result. What a job raises
+        is raised here. A job that takes its process with it, or takes longer than `limit` seconds,
+        becomes a `Lost`; the others go on.
         """
+
+    def close(self) -> None:
+        """Give back what is held, and stop what still works. Called once, at the end of a run."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fpbench import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fpbench import Executor, Fingerprinter, Recipe, Scenario
 
@@ -40,7 +40,16 @@ def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
 
 
 @hookimpl
-def fpbench_executor(name: str, devices: Sequence[str]) -> Executor | None:
+def fpbench_executor(
+    name: str, devices: Sequence[str], workers: int | None, setup: Callable[[], None]
+) -> Executor | None:
     from .executors.inline import Inline
+    from .executors.local import local
+    from .executors.ray import cluster
 
-    return Inline(devices[0]) if name == "inline" else None
+    if name == "inline":
+        return Inline(devices[0])
+    if name == "local":
+        return local(devices, workers, setup)
+    kind, _, need = name.partition(":")
+    return cluster(need, devices, workers, setup) if kind == "ray" else None

@@ -101,6 +101,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         verify_seconds=verify_seconds,
         device=device_name(str(device)),
         losses=case.progress.points(began),
+        threads=torch.get_num_threads(),
     )
 
 

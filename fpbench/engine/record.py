@@ -118,6 +118,7 @@ def _trial(result: Result) -> dict[str, Any]:
         "verify_seconds": result.verify_seconds,
         "device": result.device,
         "losses": [(step, round(at, 4), float(f"{loss:.6g}")) for step, at, loss in result.losses],
+        "threads": result.threads,
         "cached": result.cached,
         "error": result.error,
     }

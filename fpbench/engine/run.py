@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
-from ..api.result import Executor, Report, Result
+from ..api.result import Built, Executor, Lost, Report, Result, Trial
 from .attempt import attempt, without
 from .build import build
+from .facts import device_name
 from .plan import Plan, cohorts
 from .record import record
 from .samples import keep_samples
@@ -30,13 +31,18 @@ log = logging.getLogger("fpbench")
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a run happens: its store, its folder, who does the work, who hears of it."""
+    """Where a run happens: its store, its folder, who does the work, who hears of it.
+
+    device: the one that estimates are made for and results name.
+    limit:  seconds that a trial may take; None for as long as it likes.
+    """
 
     store: Store
     folder: Path
     executor: Executor
     hook: Any
     device: str
+    limit: float | None = None
 
 
 def run(suite: Suite, setting: Setting) -> Report:
@@ -49,6 +55,7 @@ def run(suite: Suite, setting: Setting) -> Report:
         with setting.store.using(models):
             return _run(plan, setting)
     finally:
+        setting.executor.close()
         torch.set_flush_denormal(False)
 
 
@@ -60,7 +67,9 @@ def _run(plan: Plan, setting: Setting) -> Report:
     store.require(summary.bytes)
 
     failures: dict[str, str] = {}
-    make = partial(build, scenario=suite.scenario, store=store)
+    # A worker may stand in another folder.
+    shared = replace(store, root=store.root.absolute())
+    make = partial(build, scenario=suite.scenario, store=shared)
     for generation in plan.generations():
         missing = [r for r in generation if not store.intact(r, suite.scenario)]
         failures |= {
@@ -69,7 +78,7 @@ def _run(plan: Plan, setting: Setting) -> Report:
             if r.parent and r.parent.digest in failures
         }
         todo = [r for r in missing if r.digest not in failures]
-        for built in setting.executor.map(make, cohorts(todo, suite.scenario)):
+        for built in _built(setting, make, cohorts(todo, suite.scenario)):
             failures |= built.failures
             tell(hook.fpbench_built, built=built)
     _refuse_twins(suite, plan.models, store)
@@ -78,7 +87,7 @@ def _run(plan: Plan, setting: Setting) -> Report:
     trials = [without(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
-    for result in setting.executor.map(partial(attempt, store=store), trials):
+    for result in _attempted(setting, partial(attempt, store=shared), trials):
         results.append(result)
         tell(hook.fpbench_attempted, result=result)
 
@@ -92,6 +101,43 @@ def _run(plan: Plan, setting: Setting) -> Report:
     report = Report(suite.name, setting.folder, data, tuple(results))
     tell(hook.fpbench_reported, report=report)
     return report
+
+
+def _built(
+    setting: Setting, make: Callable[..., Built], groups: Iterable[Sequence[Recipe]]
+) -> Iterator[Built]:
+    """Every cohort, made or failed.
+
+    One whose process was lost is tried once more in halves: what is too large for the memory may
+    fit in parts, and a member that takes its process with it takes half of the others.
+    """
+    halves: list[Sequence[Recipe]] = []
+    for outcome in setting.executor.map(make, groups):
+        if isinstance(outcome, Lost) and (half := len(outcome.item) // 2):
+            log.warning("%s x %s: %s; it is tried again in halves", len(outcome.item),
+                        outcome.item[0].kind, outcome.reason)  # fmt: skip
+            halves += [outcome.item[:half], outcome.item[half:]]
+        else:
+            yield _failed(outcome, setting) if isinstance(outcome, Lost) else outcome
+    for outcome in setting.executor.map(make, halves):
+        yield _failed(outcome, setting) if isinstance(outcome, Lost) else outcome
+
+
+def _failed(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
+    failures = {recipe.digest: f"{recipe}: {lost.reason}" for recipe in lost.item}
+    return Built(tuple(lost.item), lost.seconds, setting.device, failures=failures)
+
+
+def _attempted(
+    setting: Setting, work: Callable[..., Result], trials: Iterable[Trial]
+) -> Iterator[Result]:
+    """Every trial's result; nothing is kept of one whose process was lost."""
+    for outcome in setting.executor.map(work, trials, setting.limit):
+        if isinstance(outcome, Lost):
+            device = device_name(setting.device)
+            yield Result(trial=outcome.item, device=device, error=outcome.reason)
+        else:
+            yield outcome
 
 
 def tell(announcement: Callable[..., Any], **what: Any) -> None:

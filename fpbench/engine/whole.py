@@ -32,6 +32,7 @@ class Kept(BaseModel):
     construct_seconds: float
     verify_seconds: float
     device: str
+    threads: int = 1
     losses: list[Annotated[list[Any], Field(min_length=3, max_length=3)]] = []
 
 

@@ -12,10 +12,21 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Inline:
-    """Do jobs where the run itself is: for one device, for debugging, for notebooks."""
+    """Do jobs where the run itself is: for one device, for debugging, for notebooks.
+
+    It cannot stop a job, nor outlive one that ends its process.
+    """
 
     device: str
 
-    def map(self, job: Callable[..., Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
+    def map(
+        self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
+    ) -> Iterator[Outcome]:
+        """One after another. Raises ValueError for a limit."""
+        if limit is not None:
+            raise ValueError("expected no limit, for a job in this process cannot be stopped")
         for item in items:
             yield job(item, device=self.device)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -47,6 +47,8 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
         f"be measured is {100 * first['smallest_fpr']:.1f} %",
         style="dim", markup=False,
     )  # fmt: skip
+    if line := _timed_apart(data):
+        console.print(line, markup=False)
     if line := _who_is_ahead(data):
         console.print(line, markup=False)
     # Side by side as many methods as a line holds.
@@ -56,6 +58,16 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
     console.print("+ descends from the target, - does not; per method: mean matching rate",
                   style="dim", markup=False)  # fmt: skip
     console.print()
+
+
+def _timed_apart(data: Mapping[str, Any]) -> str | None:
+    """Where the seconds of a table belong to different devices, or numbers of threads."""
+    good = [trial for trial in data["trials"] if not trial["error"]]
+    settings = sorted({(trial["device"], trial["threads"]) for trial in good})
+    if len(settings) < 2:
+        return None
+    named = " and ".join(f"{device} (threads: {threads})" for device, threads in settings)
+    return f"seconds are not to be compared: they were measured on {named}"
 
 
 def _who_is_ahead(data: Mapping[str, Any]) -> str | None:

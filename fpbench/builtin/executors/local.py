@@ -1,0 +1,157 @@
+"""A process per device on this machine, kept warm from job to job."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from fpbench import SuiteError
+
+from .pool import GoneError, Pool, tried
+
+GRACE = 3.0
+"""Seconds in which a worker may put away what it was writing before it is killed."""
+
+
+def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]) -> Local:
+    """A worker for every device, or several that share the CPU. Raises SuiteError."""
+    if workers is None:
+        return Local(devices, setup)
+    if list(devices) != ["cpu"]:
+        raise SuiteError(
+            f"expected --device cpu, got {','.join(devices)}: a GPU has one worker, for a trial's "
+            "seconds are a result; leave --workers out",
+            "--workers",
+        )
+    return Local(["cpu"] * workers, setup)
+
+
+class Local(Pool["Process"]):
+    """Do jobs in processes of their own, one per device.
+
+    A job that hangs, exits or runs out of memory takes its process with it and nobody else.
+    """
+
+    def __init__(self, devices: Sequence[str], setup: Callable[[], None]) -> None:
+        import torch
+
+        super().__init__()
+        self._free = list(devices)
+        self._devices = len(devices)
+        self._setup = setup
+        # Shared out, so that workers do not fight for the cores.
+        self._threads = max(1, torch.get_num_threads() // len(devices))
+        # Importing torch takes seconds, so one process does it for all workers, which fork from
+        # it: it has no other threads, and has not touched a GPU. Elsewhere forking is not safe.
+        self._context: Any = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        self._context.set_forkserver_preload(["torch._dynamo"])
+
+    def room(self) -> int:
+        return self._devices
+
+    def start(self) -> Process:
+        return Process(self._context, self._free, self._threads, self._setup)
+
+    def wait(self, workers: Sequence[Process], seconds: float | None) -> list[Process]:
+        ready = wait([channel for worker in workers for channel in worker.channels], seconds)
+        return [worker for worker in workers if not {*worker.channels}.isdisjoint(ready)]
+
+
+class Process:
+    """A worker: takes a device off the list of free ones, and puts it back when it ends."""
+
+    def __init__(
+        self, context: Any, free: list[str], threads: int, setup: Callable[[], None]
+    ) -> None:
+        self._free, self._device = free, free.pop(0)
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=work, args=(far, self._device, threads, setup))
+        self._process.start()
+        far.close()
+        self._until = 0.0
+        self.channels = (self._pipe, self._process.sentinel)
+
+    def give(self, job: Callable[..., Any], item: Any) -> None:
+        try:
+            self._pipe.send((job, item))
+        except OSError:
+            raise self._gone() from None
+
+    def answer(self) -> Any:
+        try:
+            worked, value = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
+        if worked:
+            return value
+        raise value
+
+    def _gone(self) -> GoneError:
+        self._process.join(GRACE)
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return GoneError(f"its process ended with exit code {code}")
+        killed = f"its process was ended by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            killed += ", as it is where memory runs out"
+        return GoneError(killed)
+
+    def stop(self) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._until = time.monotonic() + GRACE
+
+    def end(self) -> None:
+        self._process.join(max(0.0, self._until - time.monotonic()))
+        # What a plugin started is of the worker's group, and may outlive it.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # it may not have made its group yet
+        self._process.join()
+        self._pipe.close()
+        self._free.append(self._device)
+
+
+def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None]) -> None:
+    """What a worker does: get ready, then one job after another until the pipe is closed."""
+    # A group of its own: Ctrl-C is for the run to hear, and what plugins start ends with it.
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.dup2(2, 1)  # stdout is the run's: it may be JSON
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+    def ready() -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        if ":" in device:
+            torch.cuda.set_device(device)  # for methods that say no more than "cuda"
+        setup()
+
+    def next_job() -> Any:
+        try:
+            job, item = pipe.recv()
+        except EOFError:
+            sys.exit()  # there are no more
+        return job(item, device=device)
+
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        pipe.send(tried(ready))
+        while True:
+            pipe.send(tried(next_job))
+
+
+def _end_with_the_run() -> None:
+    """Wait until the run's process has ended, however that came; end with it."""
+    run = mp.parent_process()
+    assert run is not None, "a worker was not started by a run"
+    run.join()
+    os.killpg(0, signal.SIGKILL)

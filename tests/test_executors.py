@@ -1,0 +1,231 @@
+"""Who does the work changes nothing of what is found, and bears with what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import HERE, TINY, UNTRAINED, Desk
+
+from fpbench import SuiteError
+from fpbench.api import ways
+from fpbench.builtin.executors.local import local
+from fpbench.builtin.executors.ray import Need
+
+TROUBLE = HERE / "trouble.py"
+PATIENCE = 900
+"""Seconds for what takes a few on an idle machine: a bound on what never happens."""
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def found(data) -> list[object]:
+    """What may not depend on who did the work."""
+    weights = [model["weights_sha256"] for model in data["models"]]
+    return [weights, *([t["matching_rates"], t["calibration_rates"]] for t in data["trials"])]
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    """What an inline run of the tiny suite finds, with one thread and cohorts stacked."""
+    desk = Desk(tmp_path_factory.mktemp("inline"))
+    desk.write(TINY)
+    with threads(1), ways.using("stacked"):
+        return desk.run(plugins=(TROUBLE,))
+
+
+def test_workers_find_what_one_process_finds_to_the_bit(desk, inline):
+    with threads(2):
+        data = desk.run("--workers", 2, plugins=(TROUBLE,))
+    assert found(data) == found(inline)
+    # Two threads, shared out among two workers; and so it is kept with the seconds.
+    assert {trial["threads"] for trial in data["trials"]} == {1}
+    with threads(2):
+        more = desk("run", "-o", "repeats=3")
+    assert "they were measured on cpu (threads: 1) and cpu (threads: 2)" in more.stdout
+
+
+def untrained(folder: Path, *methods: str) -> Desk:
+    desk = Desk(folder)
+    desk.write(UNTRAINED + "".join(f"  - {{method: trouble, {method}}}\n" for method in methods))
+    return desk
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until(what: Callable[[], object]) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def pids(log: Path) -> list[int]:
+    return [int(pid) for pid in log.read_text().split()] if log.exists() else []
+
+
+def test_a_trial_that_takes_its_process_with_it_fails_alone(tmp_path):
+    log = tmp_path / "pids"
+    kinds = ["exits", "is killed", "hangs", "prints"]
+    desk = untrained(tmp_path, *(f"label: {kind}, kind: {kind}, log: {log}" for kind in kinds))
+    result = desk("run", "--workers", 2, "--limit", 10, "--json", plugins=(TROUBLE,))
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1  # whatever a worker prints
+    for said in (
+        "exits: 1 failed: its process ended with exit code 7",
+        "is killed: 1 failed: its process was ended by SIGKILL, as it is where memory runs out",
+        "hangs: 1 failed: took longer than 10 s",
+    ):
+        assert said in result.stderr
+    # The others are kept, and nothing of those that failed.
+    assert len([*(tmp_path / "store" / "trials").rglob("*.json")]) == 2
+    assert len(pids(log)) == 2
+    assert not any(map(alive, pids(log)))
+
+
+CROWD = """\
+name: crowd
+scenario: blobs
+api: label
+repeats: 1
+target: {recipe: drawn, model: wide}
+zoo:
+  positives:
+    - {recipe: nudged, copies: 4}
+  negatives:
+    - {recipe: crowd, MORE, copies: 4}
+methods:
+  - {method: grid}
+"""
+
+
+@pytest.mark.parametrize(("more", "failed"), [("most: 2", []), ("bad: 4", [3, 4])])
+def test_a_cohort_that_is_lost_is_tried_again_in_halves(desk, more, failed):
+    desk.write(CROWD.replace("MORE", more))
+    data = desk.run("--workers", 1, plugins=(TROUBLE,), exit_code=1 if failed else 0)
+    lost = {m["digest"]: m["name"] for m in data["models"] if m["weights_sha256"] is None}
+    assert sorted(int(name.rpartition("#")[2]) for name in lost.values()) == failed
+    assert data["failures"].keys() == lost.keys()
+    assert all("was ended by SIGKILL" in reason for reason in data["failures"].values())
+
+
+def test_what_a_worker_explains_is_told_as_if_it_were_here(desk):
+    nowhere = CROWD.replace("blobs", "nowhere").replace("MORE, ", "model: slim, ")
+    desk.write(nowhere.replace("model: wide", "model: slim"))
+    result = desk("run", "--workers", 1, plugins=(TROUBLE,))
+    assert result.exit_code == 3
+    assert result.stderr.endswith("error: expected the data of nowhere, found none\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+def test_no_worker_outlives_its_run(tmp_path, how):
+    log = tmp_path / "pids"
+    desk = untrained(tmp_path, *(f"label: {i}, kind: hangs, log: {log}" for i in range(2)))
+    command = [
+        sys.executable, "-m", "fpbench.cli", "run", desk.folder / "suite.yaml", "--no-tracking",
+        "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--workers", "2",
+        "-p", HERE / "toys.py", "-p", TROUBLE,
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        try:
+            until(lambda: len(pids(log)) == 4)
+        except BaseException:
+            run.kill()
+            raise
+        children = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(how)
+        run.wait(PATIENCE)
+        until(lambda: not any(alive(child.pid) for child in children))
+        until(lambda: not any(map(alive, pids(log))))
+        if how == signal.SIGINT:
+            assert run.returncode == 130
+            said = run.stderr.read().decode()
+            assert "stopped; the same command goes on from here" in said
+            assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "said"),
+    [
+        (["--executor", "inline", "--limit", 5], "--limit", "leave --executor out"),
+        (["--executor", "inline", "--workers", 2], "--workers", "leave --executor out"),
+        (["--device", "cpu,cpu"], "--device", "expected every device once, got cpu,cpu"),
+        (["--executor", "ray:cpu=2"], "--executor", "names of cpus, gpus, memory, got 'cpu=2'"),
+        (["--executor", "ray:cpus=all"], "--executor", "got 'cpus=all'"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_an_executor_cannot_do_is_told_in_one_sentence(desk, words, where, said):
+    result = desk("run", *words)
+    assert result.exit_code == 2
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith(f"error: {where}: ")
+    assert said in sentence
+
+
+def test_a_gpu_has_one_worker():
+    with pytest.raises(SuiteError, match="a GPU has one worker"):
+        local(["cuda:0"], 2, lambda: None)
+
+
+def test_what_a_worker_needs_of_a_cluster_is_read():
+    assert Need.of("cpus=4,memory=8e9", gpus=1) == Need(4, 1, 8e9)
+    assert Need.of("gpus=0.5", gpus=0) == Need(1, 0.5, 0)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of two nodes with one core each, and a head that does no work."""
+    pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20}
+    head = {"num_cpus": 0, "include_dashboard": False, **small}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, **small)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
+    log = desk.folder / "node"
+    desk.write(TINY + f"  - {{method: trouble, kind: waits once, log: {log}}}\n")
+
+    def lose() -> None:
+        until(log.exists)
+        until(log.read_text)
+        (node,) = (n for n in cluster.worker_nodes if n.node_id == log.read_text())
+        cluster.remove_node(node, allow_graceful=False)
+
+    loser = threading.Thread(target=lose)
+    loser.start()
+    data = desk.run("--executor", "ray:cpus=1", plugins=(TROUBLE,))
+    loser.join()
+    assert len(cluster.worker_nodes) == 1
+    assert found(data)[:-2] == found(inline)
+    assert [trial["error"] for trial in data["trials"]] == [None] * 8
