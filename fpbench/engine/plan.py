@@ -11,7 +11,7 @@ from math import floor
 
 import torch
 
-from ..api.errors import SuiteError
+from ..api.errors import PluginError, SuiteError
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
@@ -48,12 +48,12 @@ class Plan:
         splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
         for variant in suite.methods:
             access = chosen_access(variant.method, suite.scenario, suite.api)
-            reason = variant.method.declines(suite.scenario)
+            reason = _declined(variant.method, suite.scenario)
             if reason is None and access is None:
                 levels = " or ".join(str(a) for a in sorted(variant.method.accepts))
                 reason = f"{variant.method.name} needs {levels}; the suite's api gives {suite.api}"
             if reason is not None or access is None:
-                refusals[variant.label] = reason or ""
+                refusals[variant.label] = reason or "declined"
                 continue
             for repeat, (learn, judged) in enumerate(splits):
                 ensemble: tuple[Recipe, ...] = ()
@@ -125,6 +125,18 @@ class Plan:
             seconds=building_seconds(missing, suite.scenario, suite.target.arch, device),
             smaller=suite.smaller,
         )
+
+
+def _declined(method: Fingerprinter, scenario: Scenario) -> str | None:
+    """Why a method does not apply. Raises PluginError when it cannot even say that."""
+    try:
+        reason = method.declines(scenario)
+        return None if reason is None else str(reason)
+    except Exception as error:
+        raise PluginError(
+            f"method {method.name}: expected declines to say why it does not apply, or None; it "
+            f"raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _task(trial: Trial) -> str:

@@ -1,4 +1,4 @@
-"""A finished run on disk: results.json (schema fpbench.results/1) and suspects.csv."""
+"""A finished run on disk: results.json (schema fpbench.results/1), suspects.csv, errors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def record(
     }
     data = _finite(data)
     write(folder / "suite.yaml", suite.source.text.encode())
-    write(folder / "suspects.csv", _suspects(data).encode())
+    write(folder / "suspects.csv", _suspects(data).encode(errors="backslashreplace"))
+    for name, text in _errors(data):
+        write(folder / "errors" / f"{name}.txt", text.encode(errors="backslashreplace"))
     write(folder / "results.json", json.dumps(data, indent=1, allow_nan=False).encode())
     return data
 
@@ -130,6 +133,16 @@ def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> dict[str
         "summary": summary(good) if good else None,
     }
     return entry
+
+
+def _errors(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Why trials failed and models were not made, by names that files may have."""
+    for i, trial in enumerate(data["trials"]):
+        if trial["error"]:
+            label = re.sub(r"[^A-Za-z0-9_-]+", "-", trial["method"])[:60]
+            yield f"{i}-{label}-{trial['repeat']}", trial["error"]
+    for digest, reason in data["failures"].items():
+        yield f"model-{digest[:12]}", reason
 
 
 def _suspects(data: Mapping[str, Any]) -> str:

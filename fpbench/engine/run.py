@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.result import Executor, Report, Result
 from .attempt import attempt, without
 from .build import build
+from .contained import contained
 from .plan import Plan, cohorts
 from .record import record
 from .store import Store
@@ -89,12 +91,17 @@ def _run(suite: Suite, setting: Setting) -> Report:
     return report
 
 
-def tell(announcement: Callable[..., Any], **what: Any) -> None:
-    """Announce something; who fails to hear it must not take the run down."""
-    try:
-        announcement(**what)
-    except Exception:
-        log.exception("a reporter failed; the run goes on")
+def tell(announcement: HookCaller, **what: Any) -> None:
+    """Announce something to everybody; who fails to hear it must not take the run, nor the
+    others' hearing, down."""
+    for hearer in reversed(announcement.get_hookimpls()):
+        try:
+            with contained():
+                hearer.function(*(what[name] for name in hearer.argnames))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            log.exception("reporter %s failed; the run goes on", hearer.plugin_name)
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

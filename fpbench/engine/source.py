@@ -11,11 +11,19 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, MappingStartEvent, NodeEvent, SequenceStartEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
 
 from ..api.errors import SuiteError, did_you_mean
+from ..api.text import clipped
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 MAX_DEPTH = 50
 
 Path_ = tuple[str | int, ...]
@@ -50,8 +58,16 @@ class Source:
         if not isinstance(base, str):
             raise SuiteError(f"base: expected the path of a suite, got {base!r}", where)
         above = (*above, path.resolve())
-        if (file := path.parent / base).resolve() in above:
+        file = path.parent / base
+        try:
+            circle = file.resolve() in above
+            regular = file.is_file()  # no device, no pipe: those never end
+        except (OSError, ValueError):
+            circle = regular = False
+        if circle:
             raise SuiteError(f"base: expected suites that end, got a circle at {base}", where)
+        if not regular:
+            raise SuiteError(f"base: expected a suite at {clipped(str(file))}, found none", where)
         return source._over(cls.read(file, above))
 
     def _over(self, base: Source) -> Source:
@@ -65,19 +81,20 @@ class Source:
     @classmethod
     def _alone(cls, path: Path) -> Source:
         try:
-            raw = path.read_bytes()
+            with path.open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise SuiteError(
                 f"expected a suite at {path}, could not read it: {error.strerror}"
             ) from None
         if len(raw) > MAX_BYTES:
-            raise SuiteError(f"expected at most {MAX_BYTES:,} bytes, got {len(raw):,}", str(path))
+            raise SuiteError(f"expected at most {MAX_BYTES:,} bytes, got more", str(path))
         try:
             return cls.parse(raw.decode("utf-8"), str(path))
         except UnicodeDecodeError as error:
             raise SuiteError(
-                f"expected UTF-8 text, got byte {raw[error.start]:#04x} at offset {error.start}",
-                str(path),
+                f"expected UTF-8 text, got byte {raw[error.start]:#04x}",
+                _place(str(path), raw[: error.start].decode("utf-8")),
             ) from None
 
     @classmethod
@@ -91,9 +108,12 @@ class Source:
             where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
             problem = (error.problem or error.context or "not YAML").split("\n")[0]
             raise SuiteError(f"expected YAML, got an error: {problem}", where) from None
-        except (YAMLError, ValueError, RecursionError) as error:
+        except ReaderError as error:
+            where = _place(file, text[: text.index(chr(error.character))])
+            raise SuiteError(f"expected YAML, got {chr(error.character)!r}", where) from None
+        except (YAMLError, ValueError, OverflowError, RecursionError) as error:
             reason = str(error).split("\n")[0]
-            raise SuiteError(f"expected YAML, got an error: {reason}", file) from None
+            raise SuiteError(f"expected YAML, got an error: {reason}", _odd(text, file)) from None
         if not isinstance(tree, CommentedMap):
             raise SuiteError("expected a mapping with the keys of a suite", f"{file}:1:1")
         source = cls(file, text, {})
@@ -150,6 +170,22 @@ def _refuse(text: str, file: str) -> None:
                 raise SuiteError(f"expected at most {MAX_DEPTH} levels of nesting", where)
         elif type(event).__name__.endswith("EndEvent"):
             depth -= 1
+
+
+def _place(file: str, before: str) -> str:
+    """The place that follows some text."""
+    return f"{file}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+
+def _odd(text: str, file: str) -> str:
+    """Where the value stands that YAML cannot make: a day that is none, say."""
+    for event in YAML(typ="rt").parse(StringIO(text)):
+        if isinstance(event, ScalarEvent) and event.plain:
+            try:
+                YAML(typ="rt").load(StringIO(event.value))
+            except Exception:
+                return f"{file}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+    return file
 
 
 def override(source: Source, setting: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpbench import hookimpl
+from fpbench.api.text import readable
 
 from .sweeps import draw_full_uniqueness, draw_sweep, sweeps
 
@@ -37,6 +38,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw every method that has results; return the files."""
     import matplotlib as mpl
 
+    data = readable(data)
     methods = [m for m in data["methods"] if m["summary"]]
     if not methods:
         return []

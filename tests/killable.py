@@ -1,0 +1,90 @@
+"""Runs of the tiny suite in processes that can be killed, each forked from one that has torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What a run imports on its way. This module is what the fork server loads, once for all runs.
+import filelock
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_svg
+import matplotlib.figure
+import sklearn.linear_model
+import sklearn.metrics
+import torch._dynamo
+import torch.func
+from scipy import stats
+
+from fpbench import cli
+from fpbench.builtin.reporters import figures, terminal
+from fpbench.engine import attempt, build, run
+
+LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attempt, build, run)
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["killable"])
+
+
+def _main(words: list[str], said: str) -> None:
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    cli.main(words)
+
+
+@dataclass(frozen=True)
+class Killable:
+    """A folder with a suite, its store and its runs."""
+
+    folder: Path
+
+    def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
+        """Begin a run; the process."""
+        command = [
+            "run", str(self.folder / "suite.yaml"), "--store", str(self.folder / "store"),
+            "--runs", str(self.folder / "runs"), "--executor", "inline", *words,
+        ]  # fmt: skip
+        for plugin in (Path(__file__).with_name("toys.py"), *plugins):
+            command += ["-p", str(plugin)]
+        process = SERVER.Process(target=_main, args=(command, str(self.folder / "said.txt")))
+        process.start()
+        return process
+
+    def finish(self, process: Any, seconds: float = 300) -> tuple[int, float]:
+        """Its exit code (-9 if it was killed), and the seconds until it ended."""
+        began = time.monotonic()
+        process.join(seconds)
+        assert not process.is_alive(), "it does not end"
+        return process.exitcode, time.monotonic() - began
+
+    def killed(self, after: float, *words: str, number: int = signal.SIGKILL) -> int:
+        """Run, and end it after some seconds if it has not ended by itself; its exit code."""
+        process = self.start(*words)
+        process.join(after)
+        if process.is_alive():
+            os.kill(process.pid, number)
+        return self.finish(process)[0]
+
+    @property
+    def said(self) -> str:
+        """What the last run printed."""
+        return (self.folder / "said.txt").read_text()
+
+    def finished(self) -> dict[str, bytes]:
+        """Every finished member and trial, by its place in the store: a member that is made
+        again has other seconds, and another time, in it."""
+        store = self.folder / "store"
+        found = [*store.glob("models/*/??/*/made.json"), *store.glob("trials/??/*.json")]
+        return {
+            str(f.relative_to(store)): f.read_bytes()
+            for f in found
+            if not any(part.startswith(".") for part in f.relative_to(store).parts)
+        }
