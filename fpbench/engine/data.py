@@ -47,9 +47,9 @@ def require_data(scenario: Scenario) -> None:
                 expect(low - slack <= found[0] and found[1] <= high + slack,
                        f"expected inputs in [{low}, {high}] in {name!r}, "
                        f"got [{found[0]:.4g}, {found[1]:.4g}]")  # fmt: skip
-        size = ", ".join(map(str, scenario.input_shape))
-        expect(tuple(inputs.shape[1:]) == tuple(scenario.input_shape),
-               f"expected inputs of shape (n, {size}) in {name!r}, got {tuple(inputs.shape)}")  # fmt: skip
+        size, got = ", ".join(map(str, scenario.input_shape)), tuple(inputs.shape)
+        expect(got[1:] == tuple(scenario.input_shape),
+               f"expected inputs of shape (n, {size}) in {name!r}, got {got}")  # fmt: skip
         expect(len(truth) == len(inputs),
                f"expected {len(inputs)} truths in {name!r}, got {len(truth)}")  # fmt: skip
 

@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .entries import Entry, Key
@@ -63,7 +63,7 @@ class Watch:
         """Call the tracker."""
         if self.stopped:
             raise StoppedError
-        self._began = time.monotonic()
+        self._began = monotonic()
         try:
             return function(*args, **kwargs)
         finally:
@@ -74,7 +74,7 @@ class Watch:
     def elapsed(self) -> float:
         """Seconds spent in the tracker, the call that is under way included."""
         began = self._began
-        return self.seconds + (time.monotonic() - began if began is not None else 0)
+        return self.seconds + (monotonic() - began if began is not None else 0)
 
 
 class Sender:
