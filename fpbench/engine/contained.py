@@ -20,6 +20,15 @@ def _flags(of: Any, *names: str) -> list[Setting]:
     return [(lambda n=n: getattr(of, n), lambda v, n=n: setattr(of, n, v)) for n in names]  # type: ignore[misc]
 
 
+def _stream(name: str) -> Setting:
+    def put_back(old: Any) -> None:
+        # One that works is left: progress bars put one of their own there, and take it away.
+        if getattr(getattr(sys, name), "closed", True):
+            setattr(sys, name, old)
+
+    return lambda: getattr(sys, name), put_back
+
+
 def _deterministic() -> tuple[bool, bool]:
     return (
         torch.are_deterministic_algorithms_enabled(),
@@ -46,7 +55,8 @@ SETTINGS: tuple[Setting, ...] = (
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (lambda: dict(os.environ), _set_environment),
     (os.getcwd, os.chdir),
-    *_flags(sys, "stdout", "stderr"),
+    _stream("stdout"),
+    _stream("stderr"),
 )  # fmt: skip
 """How each is read before a plugin's turn, and put back after it where it has become another."""
 

@@ -15,9 +15,10 @@ from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.text import clipped
 from .entry import MAX_MODELS, Entries
+from .override import override
 from .registry import Registry
 from .schema import Schema, validated
-from .source import Path_, Source, override
+from .source import Path_, Source
 
 SEEDS_PER_ZOO = 1000
 MAX_LABEL = 200
