@@ -117,10 +117,10 @@ def seeds() -> list[str]:
 
 def mutated(text: str, dice: random.Random) -> str:
     """A text with a few things cut out, doubled, moved or put in."""
-    for _ in range(dice.choice((1, 1, 2, 3, 6))):
+    for _ in range(dice.choice((1, 1, 1, 2, 4))):
         i = dice.randrange(len(text) + 1)
         j = min(len(text), i + dice.choice((1, 1, 2, 5, 20)))
-        act = dice.randrange(6)
+        act = dice.randrange(10)
         if act == 0:
             text = text[:i] + text[j:]
         elif act == 1:
@@ -131,11 +131,13 @@ def mutated(text: str, dice: random.Random) -> str:
         elif act == 3:
             letter = chr(dice.randrange(dice.choice((128, 55_000))))
             text = text[:i] + letter + text[j:]
-        else:
-            # In the place of a whole value, or between two letters.
-            spots = [m.span() for m in re.finditer(r"[\w./-]+", text)]
-            at = dice.choice(spots) if act == 4 and spots else (i, i)
-            text = text[: at[0]] + dice.choice(TOKENS) + text[at[1] :]
+        elif act == 4:
+            text = text[:i] + dice.choice(TOKENS) + text[i:]
+        elif spots := list(re.finditer(r"[\w./-]+", text)):
+            # A whole word for another one: what is read then is still a suite, more often.
+            at, word = dice.choice(spots).span(), dice.choice(spots)[0]
+            new = dice.choice(TOKENS) if act < 7 else word
+            text = text[: at[0]] + new + text[at[1] :]
     return text
 
 

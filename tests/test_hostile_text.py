@@ -45,7 +45,7 @@ def test_a_suite_that_is_ours_with_something_changed_is_accepted_or_refused_with
         raw = mutated(small, dice).encode(errors="surrogatepass")
         fault = judge.fault(raw)
         assert fault is None or re.fullmatch(r"[\d.]+ s", fault), (fault, raw)
-    assert judge.accepted > 10
+    assert judge.accepted > len(set(seeds()))
     assert judge.refused > 100
 
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import HERE, UNTRAINED, Desk
 
 from fpbench import cli
+from fpbench.builtin.reporters import figures
 from fpbench.builtin.reporters.entries import entries
 
 PLUGIN = HERE / "misbehaving.py"
@@ -110,7 +111,10 @@ def state() -> list[Any]:
     ]  # fmt: skip
 
 
-def test_what_a_method_does_to_the_process_reaches_nobody_else(tmp_path: Path) -> None:
+def test_what_a_method_does_to_the_process_reaches_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "draw", lambda *_: [])  # of this many they take a while
     desk = Desk(tmp_path)
     desk.write(suite("grid", "metav, n_queries: 5, steps: 5").replace("label", "probs", 1))
     alone = desk.run("--store", tmp_path / "another", plugins=(PLUGIN,))["trials"]

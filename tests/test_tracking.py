@@ -341,7 +341,7 @@ def test_accepts_and_never_answers(
     folder = finished_run(runs, repeats=1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging)
     seconds, line = lost(folder, caplog)
-    assert seconds < tracking.PATIENCE
+    assert seconds < 5
     assert "no answer within 3 s" in line
 
 
@@ -399,7 +399,7 @@ def test_refuses_and_the_password_stays_here(
     uri = answering(403, 0).replace("http://", "http://me:s3cret@")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     seconds, line = lost(folder, caplog)
-    assert seconds < tracking.PATIENCE
+    assert seconds < 5
     assert "403" in line
     assert "s3cret" not in caplog.text
 

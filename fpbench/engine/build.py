@@ -62,7 +62,8 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
             good: list[Made] = []
             try:
                 with contained():
-                    made = zip(todo, _made(todo, lab), strict=True)
+                    made = list(zip(todo, _made(todo, lab), strict=True))
+                with contained():
                     good = _rated([(r, m) for r, m in made if r.digest not in lab.failures], lab)
             except (KeyboardInterrupt, ResourceError):
                 raise

@@ -27,9 +27,9 @@ def require_data(scenario: Scenario) -> None:
     except FpbenchError:
         raise
     except (Exception, SystemExit) as error:
-        found = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        said = "".join(f": {line}" for line in str(error).splitlines()[:1])
         raise PluginError(
-            f"scenario {scenario}: expected its data, but load raised {type(error).__name__}{found}"
+            f"scenario {scenario}: expected its data, but load raised {type(error).__name__}{said}"
         ) from error
     low, high = scenario.input_range
     slack = 1e-6 * (high - low)
