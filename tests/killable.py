@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ import torch.func
 from scipy import stats
 
 from fpbench import cli
+from fpbench.api.ways import using
 from fpbench.builtin.reporters import figures, terminal
 from fpbench.engine import attempt, build, run
 
@@ -37,7 +39,16 @@ def _main(words: list[str], said: str) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    cli.main(words)
+    # One after another: which way is faster is measured, and the last bits differ between them.
+    with using("looped"):
+        cli.main(words)
+
+
+def warm() -> None:
+    """Have the server load what it loads; returns when it has."""
+    process = SERVER.Process(target=int)
+    process.start()
+    process.join()
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,20 @@ class Killable:
 
     folder: Path
 
-    def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
-        """Begin a run; the process."""
+    def command(self, *words: str, plugins: tuple[Path, ...] = ()) -> list[str]:
+        """What a run is begun with."""
         command = [
             "run", str(self.folder / "suite.yaml"), "--store", str(self.folder / "store"),
             "--runs", str(self.folder / "runs"), "--executor", "inline", *words,
         ]  # fmt: skip
         for plugin in (Path(__file__).with_name("toys.py"), *plugins):
             command += ["-p", str(plugin)]
-        process = SERVER.Process(target=_main, args=(command, str(self.folder / "said.txt")))
+        return command
+
+    def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
+        """Begin a run; the process."""
+        command, said = self.command(*words, plugins=plugins), str(self.folder / "said.txt")
+        process = SERVER.Process(target=_main, args=(command, said))
         process.start()
         return process
 
@@ -87,4 +103,21 @@ class Killable:
             str(f.relative_to(store)): f.read_bytes()
             for f in found
             if not any(part.startswith(".") for part in f.relative_to(store).parts)
+        }
+
+    def found(self) -> dict[str, Any]:
+        """What the newest results say that does not depend on the clock."""
+        newest = max((self.folder / "runs").glob("*/*/results.json"))
+        data = json.loads(newest.read_text())
+        rates = ("matching_rates", "calibration_rates", "calibrated_rates", "p_values")
+        return {
+            "models": {m["name"]: (m["weights_sha256"], m["utility"]) for m in data["models"]},
+            "rates": [[t[name] for name in rates] for t in data["trials"]],
+            "metrics": {
+                m["method"]: {k: v for k, v in m["summary"].items() if "seconds" not in k}
+                for m in data["methods"]
+                if m["summary"]
+            },
+            "comparisons": data["comparisons"],
+            "failures": data["failures"],
         }

@@ -3,7 +3,6 @@ compute them, from methods that were told nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,14 +18,13 @@ import torch
 from conftest import TINY, Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killable import Killable
 from safetensors.torch import load_file
 from scipy import optimize
 
 from fpbench import Access, Recipe, metrics
 from fpbench.api.oracle import oracle_of
 from fpbench.comparison import Judged, compare, weighted_aruc, weighted_auc
-
-HERE = Path(__file__).parent
 
 # ── the same again ────────────────────────────────────────────────────────────────
 
@@ -35,35 +33,24 @@ import sys
 from fpbench.api.ways import using
 from fpbench.cli import main
 
-# Which way is faster is measured, and may come out either way on a busy machine.
-with using("stacked"):
+# As in killable.py.
+with using("looped"):
     main(sys.argv[1:])
 """
 
 
-def test_another_process_finds_the_same_to_the_bit(desk: Desk) -> None:
-    found = []
-    for name, hashes in (("one", "1"), ("two", "2")):
-        folder = desk.folder / name
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, "run", str(desk.write(TINY)), "--json",
-             "--no-tracking", "--device", "cpu", "--executor", "inline",
-             "--store", str(folder / "store"), "--runs", str(folder / "runs"),
-             "-p", str(HERE / "toys.py")],
-            capture_output=True, text=True, timeout=300,
-            env={**os.environ, "PYTHONHASHSEED": hashes, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        data = json.loads((Path(json.loads(done.stdout)["run"]) / "results.json").read_text())
-        assert not any(t["cached"] for t in data["trials"])
-        found.append(
-            (
-                [m["weights_sha256"] for m in data["models"]],
-                [[t["matching_rates"], t["calibration_rates"]] for t in data["trials"]],
-                data["comparisons"],
-            )
-        )
-    assert found[0] == found[1]
+def test_another_process_finds_the_same_to_the_bit(tmp_path: Path) -> None:
+    here, there = Killable(tmp_path / "here"), Killable(tmp_path / "there")
+    for killable in (here, there):
+        killable.folder.mkdir()
+        (killable.folder / "suite.yaml").write_text(TINY)
+    assert here.finish(here.start("--no-tracking", "--device", "cpu"))[0] == 0, here.said
+    command = there.command("--no-tracking", "--device", "cpu")
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, *command], capture_output=True,
+                          text=True, timeout=300, env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert here.found() == there.found()
 
 
 # ── as anybody would compute them ─────────────────────────────────────────────────
