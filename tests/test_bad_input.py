@@ -264,6 +264,8 @@ FILES = {
     "tag": (swap("name: bad", "name: !!python/name:os.system x"), "1:7", "expected no YAML tags"),
     "merge key": (swap("repeats: 1", "<<: {repeats: 1}"), "4:1", "expected no YAML merge keys"),
     "number of 5000 digits": (swap("repeats: 1", "repeats: " + "9" * 5000), "4:10", "expected "),
+    "a key that is no word": (swap("api:", '"\\ud800":'), "3:1", "expected a word as key, got "),
+    "a list as key": (swap("api:", "? [a]\n:"), "3:3", "expected a word as key, got a group or a list"),
     "a day that is none": (swap("repeats: 1", "repeats: 2001-99-99"), "4:10", "expected YAML, got "),
     "a fraction of 5000 digits": (
         swap("epochs: 2", "lr: 1/" + "9" * 5000), "6:14", "lr: expected a valid number",

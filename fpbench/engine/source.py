@@ -126,7 +126,7 @@ class Source:
             plain: dict[str, Any] = {}
             for key, value in node.items():
                 line, col = node.lc.key(key)
-                if not isinstance(key, str):
+                if not isinstance(key, str) or not key.isprintable():
                     raise SuiteError(
                         f"expected a word as key, got {key!r}",
                         f"{self.file}:{line + 1}:{col + 1}",
