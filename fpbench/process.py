@@ -42,6 +42,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    import psutil  # noqa: F401  # so that it is there when there is no time for it
 
     def stop(number: int, _: object) -> None:
         raise Stopped(number)
