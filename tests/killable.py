@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 # What a run imports on its way. This module is what the fork server loads, once for all runs.
 import filelock
@@ -44,11 +46,14 @@ def _main(words: list[str], said: str) -> None:
         cli.main(words)
 
 
+@cache
 def warm() -> None:
-    """Have the server load what it loads; returns when it has."""
-    process = SERVER.Process(target=int)
-    process.start()
-    process.join()
+    """Have the server load this module; returns when it has."""
+    # The one thing that it takes over: it ignores sys.path, and modules that it does not find.
+    with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+        process = SERVER.Process(target=int)
+        process.start()
+        process.join()
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Killable:
 
     def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
         """Begin a run; the process."""
+        warm()
         command, said = self.command(*words, plugins=plugins), str(self.folder / "said.txt")
         process = SERVER.Process(target=_main, args=(command, said))
         process.start()

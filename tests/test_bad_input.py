@@ -277,7 +277,7 @@ FILES = {
     "a label of 5000 letters": (
         swap("method: grid", "method: grid, label: " + 5000 * "g"), "15:20", "label: expected 1 to 200",
     ),
-    "a base that never ends": ("base: /dev/zero\n" + GOOD, "1:1", "expected a suite at /dev/zero"),
+    "a base that never ends": ("base: /dev/zero\n" + GOOD, "1:1", "expected a suite at '/dev/zero'"),
     "a base of no name": ('base: "\\0"\n' + GOOD, "1:1", "base: expected a suite at "),
 }  # fmt: skip
 
