@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import __version__, answers, cli_results, cli_store, cli_work, launch
+from . import __version__, answers, cli_results, cli_store, cli_work, launch, process
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -33,7 +32,8 @@ _PLUGIN = click.option(
     "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
     help="Load a plugin from a file. Repeatable.",
 )  # fmt: skip
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_JSON = click.option("--json", "as_json", is_flag=True, callback=process.json_alone,
+                     is_eager=True, help="Print one JSON object.")  # fmt: skip
 
 
 _GOES_ON = "what is finished is kept, and the same command goes on from there"
@@ -44,6 +44,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from .api.errors import FpbenchError, did_you_mean
+        from .api.text import printable
 
         try:
             return super().invoke(ctx)
@@ -55,7 +56,7 @@ class _Group(click.Group):
                 ) from None
             raise
         except FpbenchError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error), also='')}", err=True)
             ctx.exit(error.exit_code)
         except (OSError, MemoryError, RuntimeError) as error:
             from .engine.shortage import shortage
@@ -65,9 +66,9 @@ class _Group(click.Group):
                 raise
             click.echo(f"error: {reason}; {_GOES_ON}", err=True)
             ctx.exit(3)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; the same command goes on from here", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            click.echo(f"\n{process.STOPPED}", err=True)
+            ctx.exit(getattr(error, "exit_code", 130))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,11 +78,11 @@ def main() -> None:
 
     Start with: fpbench run suites/quickstart.yaml
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    process.log_to_stderr()
 
 
 def _print(value: Any) -> None:
-    click.echo(json.dumps(value, default=str))
+    click.echo(json.dumps(value, default=str), file=process.stdout())
 
 
 @main.command()
@@ -103,6 +104,8 @@ def run(
 
     What is in the store is not done again; an interrupted run goes on with the same command.
     """
+    click.get_current_context().with_resource(process.stoppable())
+    from .builtin.reporters.tables import run_as_json
     from .builtin.reporters.terminal import Terminal
     from .engine.run import Setting
     from .engine.run import run as run_suite
@@ -124,6 +127,8 @@ def run(
     with terminal:
         report = run_suite(loaded, setting)
     terminal.finish(report)
+    if as_json:
+        _print(run_as_json(report))
     sys.exit(1 if report.failed else 0)
 
 

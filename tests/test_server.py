@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -150,6 +156,83 @@ def test_sends_over_http_and_doubles_nothing(ui: UI, monkeypatch: pytest.MonkeyP
     for key in ("curve/robustness", "curve/uniqueness", "curve/rho"):
         assert len(ui.history(runs["akh"], key)) == 101
     assert len(ui.history(runs["akh"], "summary/aruc")) == 1
+
+
+@dataclass
+class Between:
+    """A proxy before a server: each answer takes `seconds`, and after `most` there are none."""
+
+    to: str
+    seconds: float = 0.0
+    most: float = float("inf")
+    asked: int = 0
+
+    @contextmanager
+    def opened(self) -> Iterator[str]:
+        between = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+                between.asked += 1
+                if between.asked > between.most:
+                    self.connection.close()
+                    return
+                time.sleep(between.seconds)
+                request = urllib.request.Request(  # noqa: S310
+                    between.to + self.path, body, method=self.command,
+                    headers={"Content-Type": self.headers.get("Content-Type") or "text/plain"},
+                )  # fmt: skip
+                try:
+                    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                        status, said = answer.status, answer.read()
+                except urllib.error.HTTPError as error:
+                    status, said = error.code, error.read()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            do_GET = do_PUT = do_PATCH = do_POST  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("name", "between"), [("slow", {"seconds": 0.5}), ("dies", {"most": 14})])
+def test_what_a_tracker_missed_is_there_after_sync(
+    ui: UI, name: str, between: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    suite_run = f"20260103-000000-{name}"
+    folder = finished_run(ui.folder.parents[1], suite_run)
+    only = f"tags.`fpbench.suite_run` = '{suite_run}'"
+    with Between(ui.address, **between).opened() as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        tracking.fpbench_reported(SimpleNamespace(folder=folder))
+    assert "not all of it in MLflow: " in caplog.text
+    if took := re.search(r"took ([\d.]+) s for", caplog.text):
+        assert float(took[1]) <= 5
+    assert (name == "slow") is bool(took)
+    left = ui.runs(only)
+    assert 0 < len(left) < 7
+    assert {run["info"]["status"] for run in left.values()} <= {"KILLED", "FINISHED"}
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ui.address)
+    for _ in range(2):
+        outcome = CliRunner().invoke(cli.main, ["sync", str(folder)])
+        assert outcome.exit_code == 0, outcome.output
+        runs = ui.runs(only)
+        assert len(runs) == 7
+        assert {run["info"]["status"] for run in runs.values()} == {"FINISHED"}
+        assert len(ui.history(runs["akh"], "curve/robustness")) == 101
+        assert len(ui.history(runs["akh"], "summary/aruc")) == 1
 
 
 @pytest.mark.server

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LONGEST = 500
+"""Characters of a sentence about a suite: whatever stands in the file, it stays readable."""
+
 
 class FpbenchError(Exception):
     """Anything fpbench explains to its user in one sentence; shown without a traceback."""
@@ -29,6 +32,8 @@ class SuiteError(FpbenchError):
     exit_code = 2
 
     def __init__(self, message: str, where: str | None = None) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[:LONGEST]}..."
         super().__init__(f"{where}: {message}" if where else message)
 
 
@@ -62,7 +67,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     known = sorted(known)
-    near = get_close_matches(word, known, n=2, cutoff=0.6)
+    near = get_close_matches(word[:100], known, n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"expected one of {', '.join(known)}" if known else "there are none"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -36,41 +38,56 @@ def reply(output: Tensor, access: Access) -> Tensor:
     return output
 
 
+@dataclass
+class _Behind:
+    """What is behind an oracle: who answers, at which level, and how much was asked."""
+
+    ask: Callable[[Tensor], Tensor]
+    access: Access
+    queries: int = 0
+
+
+_behind: WeakKeyDictionary[Oracle, _Behind] = WeakKeyDictionary()
+"""Kept here, not in the oracle: whoever holds one and digs through its attributes, methods and
+their closures finds no model, and cannot set the count of queries back."""
+
+
 class Oracle:
     """Black-box access to one suspect.
 
     Call it with a batch of inputs (n, *input_shape) inside the scenario's input range; it
-    answers on the CPU, without gradients, at its access level. The model behind it is no
-    attribute of the oracle: a method sees replies and nothing else.
+    answers on the CPU, without gradients, at its access level. Nothing leads from the oracle to
+    the model behind it: a method sees replies and nothing else.
     """
 
-    __slots__ = ("__ask", "__queries", "access")
-
-    access: Access
-    """The level at which this oracle replies."""
+    __slots__ = ("__weakref__",)
 
     def __init__(self, ask: Callable[[Tensor], Tensor], access: Access) -> None:
-        self.__ask = ask
-        self.access = access
-        self.__queries = 0
+        _behind[self] = _Behind(ask, access)
+
+    @property
+    def access(self) -> Access:
+        """The level at which this oracle replies."""
+        return _behind[self].access
 
     @property
     def queries(self) -> int:
         """Inputs asked so far."""
-        return self.__queries
+        return _behind[self].queries
 
     def __call__(self, x: Tensor, access: Access | None = None) -> Tensor:
         """Answer a batch (n, *input_shape), at a lower access level if one is named.
 
         Raises TrialError for more access than the suite grants, or inputs no API would take.
         """
-        if access is not None and access > self.access:
+        behind = _behind[self]
+        if access is not None and access > behind.access:
             raise TrialError(
-                f"expected a query at access level {self.access} or less, "
+                f"expected a query at access level {behind.access} or less, "
                 f"got one at {Access(access)}: the suite's api grants no more"
             )
-        self.__queries += len(x)
-        return reply_as(self.__ask(x), self.access, access)
+        behind.queries += len(x)
+        return reply_as(behind.ask(x), behind.access, access)
 
 
 def reply_as(answer: Tensor, given: Access, wanted: Access | None) -> Tensor:
@@ -100,6 +117,8 @@ def oracle_of(
     low, high = input_range
 
     def ask(x: Tensor) -> Tensor:
+        # Numbers pass, and nothing that would be told what the model does with them.
+        x = Tensor.as_subclass(x.detach(), Tensor)
         if tuple(x.shape[1:]) != input_shape:
             raise TrialError(
                 f"expected queries of shape (n, {', '.join(map(str, input_shape))}), "

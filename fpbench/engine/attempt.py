@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
+import copy
 import math
+import random
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from .. import api
 from ..api.errors import FpbenchError, ResourceError, TrialError
-from ..api.fields import plain
-from ..api.fingerprinter import Case, Ensemble, Fingerprint
+from ..api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.result import Result, Trial
 from ..api.scenario import POOLS, Scenario, forget
+from ..api.text import clipped, told
 from ..api.ways import remembered
+from .contained import contained
+from .data import require_data
 from .facts import device_name
-from .files import sha256
+from .key import trial_key
 from .plan import derived_seed
 from .shortage import own_memory, shortage
 from .store import Store
-from .whole import TRIAL, Kept
+from .whole import Kept
 
 
 def attempt(trial: Trial, *, store: Store, device: str) -> Result:
@@ -40,25 +38,28 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
 
     Whatever the method raises becomes the result's `error`, and is never kept.
     """
-    where = torch.device(device)
     key = trial_key(trial, store, device_name(device))
     if known := store.trial(key):
         return Result(trial=trial, cached=True, **known)
     try:
-        result = _attempt(trial, store, where)
-    except ResourceError:
-        raise  # the scenario's data is not there, and no other method would do better
-    except (Exception, SystemExit) as error:
+        with contained(), remembered(store):
+            result = _attempt(trial, store, torch.device(device))
+    except (KeyboardInterrupt, ResourceError):
+        raise  # data that is not there would be there for no other method
+    except BaseException as error:
+        # SystemExit too, and whatever else a method comes up with.
         if shortage(error):
             raise
-        text = str(error) if isinstance(error, FpbenchError) else traceback.format_exc()
-        return Result(trial=trial, device=device_name(device), error=text)
+        text = str(error).strip() if isinstance(error, FpbenchError) else ""
+        return Result(trial=trial, device=device_name(device), error=text or told(error))
     store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
     return result
 
 
 def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
-    scenario, method = trial.scenario, trial.method
+    # A copy: frozen or not, what a method does to itself must not reach its other repeats.
+    scenario, method = trial.scenario, copy.deepcopy(trial.method)
+    require_data(scenario)
     for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else trial.calibration):
         for positive, side in ((True, "positive"), (False, "negative")):
             if not any(r.descends_from(trial.target) is positive for r in recipes):
@@ -73,25 +74,34 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
     versions = _versions(scenario)
     import_module("torch._dynamo")
     try:
-        # A method that draws from torch's global generator is repeatable too, and changes it for
-        # nobody else.
-        with torch.random.fork_rng(), remembered(store):
-            torch.manual_seed(seed)
-            began = time.perf_counter()
-            with own_memory(trial.label):
-                fingerprint = method.construct(case)
-                _finish(device)
-            construct_seconds = time.perf_counter() - began
-            judged = _Verified(trial, fingerprint, store, device)
-            rates = judged.rates(trial.suspects)
-            verify_seconds = judged.seconds
-            calibration_rates = judged.rates(trial.calibration)
+        # A method that draws from a global generator is repeatable too.
+        _seed(seed)
+        began = time.perf_counter()
+        with own_memory(trial.label):
+            fingerprint = method.construct(case)
+            _finish(device)
+        construct_seconds = time.perf_counter() - began
+        if not isinstance(fingerprint, Fingerprint):
+            raise TrialError(f"expected a Fingerprint from construct, got {clipped(fingerprint)}")
+        judged = _Verified(trial, method, fingerprint, store, device)
+        rates = judged.rates(trial.suspects)
+        verify_seconds = judged.seconds
+        calibration_rates = judged.rates(trial.calibration)
     finally:
         # Data is everybody's: what this method did to it must not reach the next.
         if spoiled := versions != _versions(scenario):
             forget()
     if spoiled:
         raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
+    target = store.load(trial.target, scenario, device).state_dict()
+    found = case.target.state_dict()
+    if found.keys() != target.keys() or not all(
+        torch.equal(found[name], t) for name, t in target.items()
+    ):
+        raise TrialError(
+            f"expected {trial.label} to leave the target as it is, found other weights or running "
+            "statistics; work on copy.deepcopy(case.target)"
+        )
     return Result(
         trial=trial,
         matching_rates=rates,
@@ -141,18 +151,24 @@ class _Verified:
     """
 
     def __init__(
-        self, trial: Trial, fingerprint: Fingerprint, store: Store, device: torch.device
-    ) -> None:
-        self._trial, self._fingerprint = trial, fingerprint
+        self, trial: Trial, method: Fingerprinter, fingerprint: Fingerprint, store: Store,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self._trial, self._method, self._fingerprint = trial, method, fingerprint
         self._store, self._device = store, device
         self.seconds, self.queries = 0.0, 0
 
     def rates(self, recipes: Sequence[Recipe]) -> dict[str, float]:
-        """Each model's matching rate, by its digest."""
-        return {recipe.digest: self._rate(recipe) for recipe in recipes}
+        """Each model's matching rate, by its digest; asked as if each were the only one."""
+        by_digest = {recipe.digest: recipe for recipe in recipes}
+        found = {}
+        for digest in asked_order(by_digest, self._trial.seed):
+            _seed(derived_seed("verify", self._trial.seed, digest))
+            found[digest] = self._rate(by_digest[digest])
+        return {digest: found[digest] for digest in by_digest}
 
     def _rate(self, recipe: Recipe) -> float:
-        trial, method = self._trial, self._trial.method
+        trial, method = self._trial, self._method
         oracle = oracle_of(
             self._store.load(recipe, trial.scenario, self._device), trial.access,
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
@@ -163,12 +179,24 @@ class _Verified:
             rate = method.verify(self._fingerprint, oracle)
         self.seconds += time.perf_counter() - began
         self.queries = max(self.queries, oracle.queries)
-        if oracle.queries > method.n_queries:
+        if oracle.queries > trial.method.n_queries:
             raise TrialError(
-                f"expected at most {method.n_queries} queries per suspect, got "
+                f"expected at most {trial.method.n_queries} queries per suspect, got "
                 f"{oracle.queries} from {trial.label} on {recipe}"
             )
         return checked_rate(rate, trial.label, str(recipe))
+
+
+def asked_order(digests: Iterable[str], seed: int) -> list[str]:
+    """The order in which suspects are asked: their own, positives first, would tell who is who."""
+    return sorted(digests, key=lambda digest: derived_seed("order", seed, digest))
+
+
+def _seed(seed: int) -> None:
+    """Seed every global generator that a method may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _versions(scenario: Scenario) -> list[int]:
@@ -179,65 +207,14 @@ def _versions(scenario: Scenario) -> list[int]:
 def checked_rate(rate: Any, label: str, suspect: str) -> float:
     """A matching rate that is one: a finite number in [0, 1]. Raises TrialError."""
     try:
-        number = float(rate)
+        number = math.nan if isinstance(rate, str | bytes) else float(rate)
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number <= 1:
         raise TrialError(
-            f"expected a matching rate in [0, 1], got {rate!r} from {label} on {suspect}"
+            f"expected a matching rate in [0, 1], got {clipped(rate)} from {label} on {suspect}"
         )
     return number
-
-
-def trial_key(trial: Trial, store: Store, device: str) -> str:
-    """What a trial's result depends on, as one digest; `device` by its name in results.
-
-    Models enter by their weights, methods by their source: a store that was rebuilt, or a
-    method that was edited, never meets old results.
-    """
-
-    def weights(recipes: Sequence[Recipe]) -> list[list[str]]:
-        return [
-            [r.digest, (store.made(r, trial.scenario) or {}).get("weights_sha256", "")]
-            for r in recipes
-        ]
-
-    content = {
-        "schema": TRIAL,
-        "method": trial.method.name,
-        "fields": plain(trial.method),
-        "source": _source(type(trial.method)),
-        "contract": _contract(),
-        "seed": trial.seed,
-        "access": str(trial.access),
-        "scenario": [str(trial.scenario), trial.scenario.version],
-        "target": weights([trial.target]),
-        "ensemble": weights(trial.ensemble),
-        "suspects": weights(trial.suspects),
-        "calibration": weights(trial.calibration),
-        "device": device,
-        "torch": torch.__version__,
-    }
-    return sha256(json.dumps(content, sort_keys=True).encode())
-
-
-@cache
-def _source(cls: type) -> str:
-    """The digest of the files that a method and its own bases are written in."""
-    files = {
-        file
-        for base in cls.__mro__
-        if base is not object and (file := inspect.getsourcefile(base)) is not None
-    }
-    return sha256(b"\0".join(Path(file).read_bytes() for file in sorted(files)))
-
-
-@cache
-def _contract() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(Path(api.__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _finish(device: torch.device) -> None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..api.errors import FpbenchError
+from ..api.errors import ResourceError
 from ..api.recipe import Recipe
 from ..api.result import Built
 from ..api.scenario import Scenario
 from ..api.stack import Stacks, parts, signature
+from ..api.text import clipped, told
 from ..api.ways import remembered
+from .contained import contained
+from .data import require_data
 from .facts import device_name, versions
 from .plan import derived_seed
 from .shortage import shortage
 from .store import Store
+
+Made = tuple[Recipe, nn.Module, dict[str, float]]
 
 
 class Bench:
@@ -54,27 +60,24 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
         todo = [recipe for recipe in recipes if not store.mend(recipe, scenario)]
         lab = Bench(scenario, store, torch.device(device))
         if todo:
+            require_data(scenario)
+            good: list[Made] = []
             try:
-                models = _made(todo, lab)
-            except FpbenchError:
+                with contained():
+                    made = list(zip(todo, _made(todo, lab), strict=True))
+                with contained():
+                    good = _rated([(r, m) for r, m in made if r.digest not in lab.failures], lab)
+            except (KeyboardInterrupt, ResourceError):
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                # SystemExit too, and whatever else a recipe or a scenario comes up with.
                 if shortage(error):
                     # The machine's lack, not the recipe's fault: a smaller zoo is another zoo.
                     raise
-                reason = traceback.format_exc()
-                models = []
                 for recipe in todo:
-                    lab.failed(recipe, reason)
+                    lab.failed(recipe, told(error))
             seconds = time.perf_counter() - began
-            good = [
-                (recipe, model)
-                for recipe, model in zip(todo, models, strict=False)
-                if recipe.digest not in lab.failures
-            ]
-            for (recipe, model), utility in zip(
-                good, _utilities([m for _, m in good], lab), strict=True
-            ):
+            for recipe, model, utility in good:
                 facts = {
                     "arch": recipe.arch,
                     "utility": utility,
@@ -96,10 +99,11 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
 
 def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
     """Make a cohort under a seed of its own; what is not finite counts as failed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed("cohort", *(r.digest for r in recipes)))
-        models = type(recipes[0]).make_many(recipes, lab)
+    torch.manual_seed(derived_seed("cohort", *(r.digest for r in recipes)))
+    models = type(recipes[0]).make_many(recipes, lab)
     for recipe, model in zip(recipes, models, strict=True):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected a network from {recipe.name}, got {clipped(model)}")
         with torch.device("meta"):
             expected = lab.scenario.architectures[recipe.arch]()
         if signature(model)[2] != signature(expected)[2]:
@@ -109,12 +113,26 @@ def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
     return models
 
 
-def _utilities(models: Sequence[nn.Module], lab: Bench) -> list[dict[str, float]]:
-    """Every model's utility on the test pool, a whole architecture in one pass."""
-    if not models:
+def _rated(made: Sequence[tuple[Recipe, nn.Module]], lab: Bench) -> list[Made]:
+    """Each model with its utility on the test pool, a whole architecture in one pass."""
+    if not made:
         return []
     inputs, truth = lab.scenario.data("test")
-    answer = Stacks([model.to(lab.device).eval() for model in models])
+    answer = Stacks([model.to(lab.device).eval() for _, model in made])
     with torch.no_grad():
-        outputs = [answer(x.to(lab.device)).cpu() for x in parts(inputs, len(models))]
-    return [lab.scenario.utility(output, truth) for output in torch.cat(outputs, dim=1)]
+        outputs = [answer(x.to(lab.device)).cpu() for x in parts(inputs, len(made))]
+    rated = []
+    for (recipe, model), output in zip(made, torch.cat(outputs, dim=1), strict=True):
+        try:
+            rated.append((recipe, model, _measures(lab.scenario.utility(output, truth))))
+        except Exception as error:
+            lab.failed(recipe, told(error))
+    return rated
+
+
+def _measures(utility: Any) -> dict[str, float]:
+    """What a scenario says of a model, if it is numbers by name, and finite."""
+    found = {str(name): float(value) for name, value in dict(utility).items()}
+    if not found or not all(map(math.isfinite, found.values())):
+        raise ValueError(f"expected a utility of finite numbers by name, got {clipped(utility)}")
+    return found

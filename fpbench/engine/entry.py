@@ -15,10 +15,12 @@ from typing import Any
 
 from ..api.errors import FieldError, SuiteError, did_you_mean
 from ..api.fields import checked, hints
+from ..api.text import clipped
 from .registry import Offer, Registry
 from .source import Path_, Source
 
-MAX_MODELS = 1_000_000
+MAX_MODELS = 10_000
+"""In a suite, and variants of a method: many times what anybody trains."""
 
 
 class Entries:
@@ -59,8 +61,12 @@ class Entries:
     def each(
         self, entry: Mapping[str, Any], path: Path_, cls: type, words: set[str],
         extra: set[str] = frozenset(),  # type: ignore[assignment]
+        copies: int = 1,
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:  # fmt: skip
-        """The entry's fields, once per element of the product of `each:`, and the swept ones."""
+        """The entry's fields, once per element of the product of `each:`, and the swept ones.
+
+        Each of them stands for `copies`; too many in all are refused before one is made.
+        """
         fixed = {k: _fraction(v) for k, v in entry.items() if k not in words | {"each"}}
         self.check_keys(cls, fixed, path, words | {"each"})
         each = entry.get("each", {})
@@ -76,9 +82,9 @@ class Entries:
                     f"expected {key!r} once, got it in `each:` too", self.source.where((*at, key))
                 )
         values = [self._values(value, (*at, key)) for key, value in each.items()]
-        if (count := math.prod(map(len, values))) > MAX_MODELS:
+        if (count := copies * math.prod(map(len, values))) > MAX_MODELS:
             raise SuiteError(
-                f"each: expected at most {MAX_MODELS:,} combinations, got {count:,}",
+                f"each: expected at most {MAX_MODELS:,} combinations, got {clipped(count, 30)}",
                 self.source.where(at),
             )
         for combination in itertools.product(*values):
@@ -105,7 +111,8 @@ class Entries:
                 where,
             ) from None
         if count > 10_000:
-            raise SuiteError(f"range: expected at most 10,000 values, got {count:,}", where)
+            found = clipped(count, 30)
+            raise SuiteError(f"range: expected at most 10,000 values, got {found}", where)
         numbers = [first + i * step for i in range(count)]
         whole = all(n.denominator == 1 for n in numbers)
         return [int(n) if whole else float(n) for n in numbers]
@@ -151,19 +158,20 @@ class Entries:
             return cls(**checked_fields, **given)
         except FieldError as error:
             raise SuiteError(f"{error.field}: {error.message}", where(error.field)) from None
-        except (ValueError, TypeError) as error:
-            raise SuiteError(f"{cls.name}: {error}", self.source.where(path)) from None  # type: ignore[attr-defined]
+        except Exception as error:
+            kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+            raise SuiteError(f"{cls.name}: {kind}{error}", self.source.where(path)) from None  # type: ignore[attr-defined]
 
 
 def _exact(value: Any) -> Fraction:
     """0.1 as one tenth; text only if it is a fraction, for 1e999999999 would never end."""
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+/[0-9]+", value):
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,9}/[0-9]{1,9}", value):
         raise ValueError
     return Fraction(str(value))
 
 
 def _fraction(value: Any) -> Any:
     """1/16 as a number; anything else as it is."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+/0*[1-9][0-9]*", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}/0*[1-9][0-9]{,8}", value):
         return float(Fraction(value))
     return value

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from ..api.errors import SuiteError
+from ..api.errors import PluginError, SuiteError
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
@@ -48,12 +48,12 @@ class Plan:
         halves = [((*learn[0], *learn[1]), (*judged[0], *judged[1])) for learn, judged in splits]
         for variant in suite.methods:
             access = chosen_access(variant.method, suite.scenario, suite.api)
-            reason = variant.method.declines(suite.scenario)
+            reason = _declined(variant.method, suite.scenario)
             if reason is None and access is None:
                 levels = " or ".join(str(a) for a in sorted(variant.method.accepts))
                 reason = f"{variant.method.name} needs {levels}; the suite's api gives {suite.api}"
             if reason is not None or access is None:
-                refusals[variant.label] = reason or ""
+                refusals[variant.label] = reason or "declined"
                 continue
             for repeat, (learn, _) in enumerate(splits):
                 ensemble: tuple[Recipe, ...] = ()
@@ -142,6 +142,18 @@ class Plan:
         outline = self.outline()
         missing = outline.missing(store)
         return outline.summary(missing, self.costs(missing, device))
+
+
+def _declined(method: Fingerprinter, scenario: Scenario) -> str | None:
+    """Why a method does not apply. Raises PluginError when it cannot even say that."""
+    try:
+        reason = method.declines(scenario)
+        return None if reason is None else str(reason)
+    except Exception as error:
+        raise PluginError(
+            f"method {method.name}: expected declines to say why it does not apply, or None; it "
+            f"raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _task(trial: Trial) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..api.errors import ResourceError
-from .attempt import trial_key, without
+from .attempt import without
 from .files import NewerError, read, unsealed
 from .inventory import MODEL, TRIAL, Item, items
+from .key import trial_key
 from .plan import Plan
 from .store import PRUNE, TRIALS, Store
 from .suite import Suite

@@ -1,4 +1,4 @@
-"""A finished run on disk: results.json (schema fpbench.results/1), suspects.csv, checksums."""
+"""A finished run on disk: results.json (fpbench.results/1), suspects.csv, errors, checksums."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,11 @@ def record(
     data = _finite(data)
     files = {
         "suite.yaml": suite.source.text.encode(),
-        "suspects.csv": _suspects(data).encode(),
+        "suspects.csv": _suspects(data).encode(errors="backslashreplace"),
         "results.json": json.dumps(data, indent=1, allow_nan=False).encode(),
     }
+    for name, text in _errors(data):
+        write(folder / "errors" / f"{name}.txt", text.encode(errors="backslashreplace"))
     sums = "".join(f"{sha256(content)}  {name}\n" for name, content in files.items())
     # The results come last: who finds them finds everything.
     for name, content in {"SHA256SUMS": sums.encode(), **files}.items():
@@ -139,6 +142,16 @@ def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> dict[str
         "summary": summary(good) if good else None,
     }
     return entry
+
+
+def _errors(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Why trials failed and models were not made, by names that files may have."""
+    for i, trial in enumerate(data["trials"]):
+        if trial["error"]:
+            label = re.sub(r"[^A-Za-z0-9_-]+", "-", trial["method"])[:60]
+            yield f"{i}-{label}-{trial['repeat']}", trial["error"]
+    for digest, reason in data["failures"].items():
+        yield f"model-{digest[:12]}", reason
 
 
 def _suspects(data: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from ..api.fields import hints
 from ..api.fingerprinter import Fingerprinter
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
+from ..api.text import clipped
+from .contained import contained
 
 GROUP = "fpbench"
 
@@ -67,7 +70,8 @@ class Registry:
 
     def _add(self, name: str, source: str, load: Callable[[], Any]) -> None:
         try:
-            plugin = load()
+            with contained():
+                plugin = load()
             self.manager.register(plugin, name)
             offers = [
                 (offers, _checked(cls, base))
@@ -114,9 +118,14 @@ def _checked(cls: Any, base: type) -> type:
     """A class that a plugin offers, if it is one: of its kind, with a name and typed fields."""
     if not isinstance(cls, type) or not issubclass(cls, base):
         raise TypeError(f"expected a subclass of {base.__name__}, got {cls!r}")
+    found: Any = cls
     if not isinstance(getattr(cls, "name", None), str):
         raise TypeError(f"expected {cls.__qualname__} to have a name, found none")
-    found: Any = cls
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", found.name):
+        raise TypeError(
+            f"expected the name of {cls.__qualname__} to be of letters, digits and . _ + -, "
+            f"got {clipped(found.name)}"
+        )
     hints(found)  # raises NameError for a type that is misspelt
     return cls
 

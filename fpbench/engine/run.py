@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.result import Built, Executor, Lost, Report, Result, Trial
 from .attempt import attempt, without
 from .build import build
+from .contained import contained
 from .facts import device_name
 from .plan import Plan, cohorts
 from .record import record
@@ -140,15 +142,20 @@ def _attempted(
             yield outcome
 
 
-def tell(announcement: Callable[..., Any], **what: Any) -> None:
-    """Announce something; who fails to hear it must not take the run down."""
-    try:
-        announcement(**what)
-    except Exception as error:
-        if reason := shortage(error):
-            log.warning("a reporter failed: %s; the run goes on", reason)
-        else:
-            log.exception("a reporter failed; the run goes on")
+def tell(announcement: HookCaller, **what: Any) -> None:
+    """Announce something to everybody; who fails to hear it must not take the run, nor the
+    others' hearing, down."""
+    for hearer in reversed(announcement.get_hookimpls()):
+        try:
+            with contained():
+                hearer.function(*(what[name] for name in hearer.argnames))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if reason := shortage(error):
+                log.warning("reporter %s failed: %s; the run goes on", hearer.plugin_name, reason)
+            else:
+                log.exception("reporter %s failed; the run goes on", hearer.plugin_name)
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

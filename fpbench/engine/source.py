@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -11,11 +10,21 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, MappingStartEvent, NodeEvent, SequenceStartEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
 
-from ..api.errors import SuiteError, did_you_mean
+from ..api.errors import SuiteError
+from ..api.text import clipped
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 MAX_DEPTH = 50
 
 Path_ = tuple[str | int, ...]
@@ -50,14 +59,22 @@ class Source:
         if not isinstance(base, str):
             raise SuiteError(f"base: expected the path of a suite, got {base!r}", where)
         above = (*above, path.resolve())
-        if (file := path.parent / base).resolve() in above:
+        file = path.parent / base
+        try:
+            circle = file.resolve() in above
+            regular = file.is_file()  # no device, no pipe: those never end
+        except (OSError, ValueError):
+            circle = regular = False
+        if circle:
             raise SuiteError(f"base: expected suites that end, got a circle at {base}", where)
+        if not regular:
+            raise SuiteError(f"base: expected a suite at {clipped(str(file))}, found none", where)
         return source._over(cls.read(file, above))
 
     def _over(self, base: Source) -> Source:
         """This suite where it says something, else its base; whole keys, never parts of them."""
         data = {**base.data, **self.data}
-        places = {p: place for p, place in base.places.items() if p[0] not in self.data}
+        places = {p: place for p, place in base.places.items() if p and p[0] not in self.data}
         text = StringIO()
         YAML().dump(data, text)
         return Source(self.file, text.getvalue(), data, {**places, **self.places})
@@ -65,19 +82,20 @@ class Source:
     @classmethod
     def _alone(cls, path: Path) -> Source:
         try:
-            raw = path.read_bytes()
+            with path.open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise SuiteError(
                 f"expected a suite at {path}, could not read it: {error.strerror}"
             ) from None
         if len(raw) > MAX_BYTES:
-            raise SuiteError(f"expected at most {MAX_BYTES:,} bytes, got {len(raw):,}", str(path))
+            raise SuiteError(f"expected at most {MAX_BYTES:,} bytes, got more", str(path))
         try:
             return cls.parse(raw.decode("utf-8"), str(path))
         except UnicodeDecodeError as error:
             raise SuiteError(
-                f"expected UTF-8 text, got byte {raw[error.start]:#04x} at offset {error.start}",
-                str(path),
+                f"expected UTF-8 text, got byte {raw[error.start]:#04x}",
+                _place(str(path), raw[: error.start].decode("utf-8")),
             ) from None
 
     @classmethod
@@ -91,12 +109,15 @@ class Source:
             where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
             problem = (error.problem or error.context or "not YAML").split("\n")[0]
             raise SuiteError(f"expected YAML, got an error: {problem}", where) from None
-        except (YAMLError, ValueError, RecursionError) as error:
+        except ReaderError as error:
+            where = _place(file, text[: text.index(chr(error.character))])
+            raise SuiteError(f"expected YAML, got {chr(error.character)!r}", where) from None
+        except (YAMLError, ValueError, OverflowError, RecursionError) as error:
             reason = str(error).split("\n")[0]
-            raise SuiteError(f"expected YAML, got an error: {reason}", file) from None
+            raise SuiteError(f"expected YAML, got an error: {reason}", _odd(text, file)) from None
         if not isinstance(tree, CommentedMap):
             raise SuiteError("expected a mapping with the keys of a suite", f"{file}:1:1")
-        source = cls(file, text, {})
+        source = cls(file, text, {}, {(): f"{file}:1:1"})
         source.data = source._plain(tree, ())
         return source
 
@@ -105,7 +126,7 @@ class Source:
             plain: dict[str, Any] = {}
             for key, value in node.items():
                 line, col = node.lc.key(key)
-                if not isinstance(key, str):
+                if not isinstance(key, str) or not key.isprintable():
                     raise SuiteError(
                         f"expected a word as key, got {key!r}",
                         f"{self.file}:{line + 1}:{col + 1}",
@@ -132,8 +153,9 @@ def scalar(node: Any) -> Any:
 
 
 def _refuse(text: str, file: str) -> None:
-    """Refuse aliases (a bomb needs them), tags and depth before anything is composed."""
-    depth = 0
+    """Refuse aliases (a bomb needs them), tags, keys that are no words, and depth before anything
+    is composed."""
+    keys: list[bool | None] = []  # per level: is a key next? None in a list
     for event in YAML(typ="rt").parse(StringIO(text)):
         where = f"{file}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
@@ -145,64 +167,31 @@ def _refuse(text: str, file: str) -> None:
         if getattr(event, "tag", None):
             raise SuiteError(f"expected no YAML tags, got {event.tag}", where)
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
+            if keys and keys[-1]:
+                raise SuiteError("expected a word as key, got a group or a list", where)
+            keys.append(True if isinstance(event, MappingStartEvent) else None)
+            if len(keys) > MAX_DEPTH:
                 raise SuiteError(f"expected at most {MAX_DEPTH} levels of nesting", where)
-        elif type(event).__name__.endswith("EndEvent"):
-            depth -= 1
+            continue
+        if isinstance(event, MappingEndEvent | SequenceEndEvent):
+            keys.pop()
+        elif not isinstance(event, ScalarEvent):
+            continue
+        if keys and keys[-1] is not None:
+            keys[-1] = not keys[-1]
 
 
-def override(source: Source, setting: str) -> None:
-    """Apply one `-o dotted.path=value` to a suite's values.
-
-    A list's items are named by their first value (`methods.metav.n_queries`) or by number.
-    Whether the key exists and the value fits is for the suite's schema to say, as for the file.
-    """
-    origin = f"-o {setting}"
-    dotted, equals, text = setting.partition("=")
-    if not equals or not dotted:
-        raise SuiteError("expected key=value", origin)
-    *front, last = dotted.split(".")
-    value = Source.parse(f"value: {text}", origin).data["value"]
-    targets: list[tuple[Any, Path_]] = [(source.data, ())]
-    for name in front:
-        targets = [hit for node, path in targets for hit in _step(source, node, path, name, origin)]
-    for node, path in targets:
-        key: str | int = last
-        if isinstance(node, list):
-            (_, (*_, key)), *_ = _step(source, node, path, last, origin)
-        elif not isinstance(node, dict):
-            raise SuiteError(f"expected a group of keys before {last!r}", origin)
-        node[key] = value
-        for old in [p for p in source.places if p[: len(path) + 1] == (*path, key)]:
-            del source.places[old]
-        source.places[(*path, key)] = origin
+def _place(file: str, before: str) -> str:
+    """The place that follows some text."""
+    return f"{file}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
 
 
-def _step(
-    source: Source, node: Any, path: Path_, name: str, origin: str
-) -> list[tuple[Any, Path_]]:
-    """The children of a node that a word of a dotted path names."""
-    if isinstance(node, dict):
-        if name not in node:
-            node[name] = {}
-            source.places[(*path, name)] = origin
-        return [(node[name], (*path, name))]
-    if isinstance(node, list):
-        hits = [
-            (item, (*path, i))
-            for i, item in enumerate(node)
-            if name == str(i)
-            or (
-                isinstance(item, Mapping)
-                and item
-                and name in (next(iter(item.values())), item.get("label"))
-            )
-        ]
-        if hits:
-            return hits
-        items = [item for item in node if isinstance(item, Mapping) and item]
-        known = [str(next(iter(item.values()))) for item in items]
-        inside = ".".join(map(str, path))
-        raise SuiteError(f"no {name!r} in {inside}; {did_you_mean(name, known)}", origin)
-    raise SuiteError(f"expected a group of keys before {name!r}", origin)
+def _odd(text: str, file: str) -> str:
+    """Where the value stands that YAML cannot make: a day that is none, say."""
+    for event in YAML(typ="rt").parse(StringIO(text)):
+        if isinstance(event, ScalarEvent) and event.style is None:
+            try:
+                YAML(typ="rt").load(StringIO(event.value))
+            except Exception:
+                return f"{file}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+    return file

@@ -13,12 +13,15 @@ from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
+from ..api.text import clipped
 from .entry import MAX_MODELS, Entries
+from .override import override
 from .registry import Registry
 from .schema import Schema, validated
-from .source import Path_, Source, override
+from .source import Path_, Source
 
 SEEDS_PER_ZOO = 1000
+MAX_LABEL = 200
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class _Reader(Entries):
                 )
             copies = self.whole("copies", entry, at, SEEDS_PER_ZOO - 1)
             seeds = [base] if copies is None else [base + k for k in range(1, copies + 1)]
-            for fields, _ in self.each(entry, at, cls, {"recipe", "copies"}):
+            for fields, _ in self.each(entry, at, cls, {"recipe", "copies"}, copies=len(seeds)):
                 for seed in seeds:
                     merged = {"seed": seed, **defaults.get(cls.name, {}), **fields}
                     recipe: Recipe = self.build(
@@ -215,6 +218,12 @@ class _Reader(Entries):
                 if swept:
                     label += "(" + ",".join(f"{k}={v}" for k, v in swept.items()) + ")"
                 where = self.source.where(at)
+                if not 0 < len(label) <= MAX_LABEL or not label.isprintable():
+                    raise SuiteError(
+                        f"label: expected 1 to {MAX_LABEL} printable characters, got "
+                        f"{clipped(label)}; give it a `label:`",
+                        self.source.where((*at, "label")),
+                    )
                 if label in labels:
                     raise SuiteError(
                         f"expected every label once, got {label!r} twice (also at "

@@ -68,9 +68,10 @@ def _common(
 
 def show(found: Sequence[Difference], metric: str) -> None:
     """Print the differences."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from ..screen import Screen
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("first", "second", f"{metric.replace('_', ' ')}, first - second", "95 %", "p"):
@@ -78,4 +79,4 @@ def show(found: Sequence[Difference], metric: str) -> None:
     for d in found:
         table.add_row(escape(d.first), escape(d.second), f"{d.value:+.3f}",
                       f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.3f}")  # fmt: skip
-    Console(highlight=False).print(table)
+    Screen(highlight=False).print(table)

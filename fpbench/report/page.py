@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..api.text import every, last_line
 from .charts import charts
 from .rows import HEAD, shown
 
@@ -20,7 +23,8 @@ def page(data: Mapping[str, Any], folder: Path) -> str:
     from plotly.offline import get_plotlyjs
 
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    drawn = charts(data)
+    # Plotly reads names as HTML of a kind.
+    drawn = charts(every(data, partial(escape, quote=False)))
     models = [m for m in data["models"] if m["kind"] != "target"]
     positives = sum(m["positive"] for m in models)
     return template.render(
@@ -51,8 +55,8 @@ def _notes(data: Mapping[str, Any]) -> list[str]:
     notes = [f"{m['method']}: n/a, {m['refusal']}" for m in data["methods"] if m["refusal"]]
     for method in data["methods"]:
         for error in method["errors"]:
-            notes.append(f"{method['method']} failed: {error.strip().splitlines()[-1]}")
-    notes += [f"not made: {text.strip().splitlines()[-1]}" for text in data["failures"].values()]
+            notes.append(f"{method['method']} failed: {last_line(error)}")
+    notes += [f"not made: {last_line(text)}" for text in data["failures"].values()]
     return notes
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpbench import metrics
+from fpbench.api.text import last_line
 
 from .figures import COLOURS
 from .losses import Point, losses
@@ -103,7 +104,7 @@ def _method(method: Mapping[str, Any], data: Mapping[str, Any], start: int) -> l
     label, summary = method["method"], method["summary"]
     trials = [t for t in data["trials"] if t["method"] == label]
     errors = method["errors"] or ([] if summary else ["its target could not be made"])
-    tags = _tags(data) | ({"fpbench.error": _last_line(errors[0])} if errors else {})
+    tags = _tags(data) | ({"fpbench.error": last_line(errors[0])[:300]} if errors else {})
     seconds = sum(t["construct_seconds"] + t["verify_seconds"] for t in trials)
     entry = Entry(
         kind="method", name=label, method=label, start=start,
@@ -127,7 +128,7 @@ def _repeat(trial: Mapping[str, Any], data: Mapping[str, Any], start: int) -> En
         kind="repeat", name=f"{trial['method']} #{trial['repeat']}", method=trial["method"],
         repeat=str(trial["repeat"]), start=start, end=start + round(1000 * seconds),
         status="FAILED" if error else "FINISHED",
-        tags=tags | ({"fpbench.error": _last_line(error)} if error else {}),
+        tags=tags | ({"fpbench.error": last_line(error)[:300]} if error else {}),
         metrics=[] if error else list(_scalars(_of_one(trial, data["models"]))),
         texts={"error.txt": error} if error else {},
     )  # fmt: skip
@@ -211,7 +212,7 @@ def _suspects(
 
 def _row(method: Mapping[str, Any]) -> dict[str, Any]:
     summary = method["summary"] or {}
-    note = method["refusal"] or (_last_line(method["errors"][0]) if method["errors"] else None)
+    note = method["refusal"] or (last_line(method["errors"][0]) if method["errors"] else None)
     return {
         "method": method["method"], "aruc_ci": summary.get("aruc_ci"),
         **{name: summary.get(name) for name in SCALARS}, "note": note,
@@ -238,7 +239,3 @@ def _digest(value: Any) -> str:
 
 def _short(overrides: Sequence[str]) -> dict[str, str]:
     return {"overrides": " ".join(overrides)[:250]} if overrides else {}
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1][:300]

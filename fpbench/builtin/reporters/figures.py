@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpbench import hookimpl
+from fpbench.api.text import readable
 
 from .losses import draw_losses, losses
 from .samples import draw_samples
@@ -39,6 +40,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw every method that has results; return the files."""
     import matplotlib as mpl
 
+    data = readable(data)
     methods = [m for m in data["methods"] if m["summary"]]
     if not methods:
         return []

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from fpbench import SuiteError
+from fpbench.api.text import readable
 
 SCHEMA = "fpbench.results/1"
 PARTS = {
@@ -22,7 +23,7 @@ PARTS = {
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What results.json in a run's folder holds.
+    """What results.json in a run's folder holds; texts in it are printable.
 
     Raises SuiteError when this is not the folder of a finished run, or not as the run left it.
     """
@@ -43,7 +44,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise SuiteError(f"expected schema {SCHEMA} in {file}, got {schema!r}{what}")
     if absent := PARTS - data.keys():
         raise SuiteError(f"expected all parts of {SCHEMA} in {file}, missing {sorted(absent)}")
-    return data
+    found: dict[str, Any] = readable(data)
+    return found
 
 
 def _check(folder: Path) -> None:

@@ -9,10 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-
-def last_line(text: str) -> str:
-    """What a traceback comes down to."""
-    return text.strip().splitlines()[-1]
+from fpbench.api.text import last_line
 
 
 def show_results(data: Mapping[str, Any], console: Console) -> None:

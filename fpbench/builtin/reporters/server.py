@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from fpbench import ResourceError, SuiteError
+from fpbench.screen import Screen
 
 from .folder import Tracker, finished, read
 from .tracking import send
@@ -31,7 +32,7 @@ START = 180.0
 def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
     """Show a run, the newest if none is named, in MLflow. Where MLFLOW_TRACKING_URI names a
     server, only say where to look."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     folder = run_folder or next(finished(runs_dir), None)
     if folder is None:
         raise SuiteError(

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fpbench import PlanSummary, Report
-
-from .scores import last_line
+from fpbench.api.text import last_line
+from fpbench.screen import Screen
 
 LONG = 3600.0
 """Seconds from which on a plan names smaller suites."""
@@ -20,14 +20,14 @@ LONG = 3600.0
 
 def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     """What a run is going to do."""
-    console = console or Console(highlight=False)
+    console = console or Screen(highlight=False)
     missing, models = (
         sum(plan.missing.values()),
         1 + sum([*plan.positives.values(), *plan.negatives.values()]),
     )
 
     def counts(of: Mapping[str, int]) -> str:
-        return " · ".join(f"{name} {n}" for name, n in of.items())
+        return escape(" · ".join(f"{name} {n}" for name, n in of.items()))
 
     console.print(
         f"[bold]{escape(plan.suite)}[/]  ·  {escape(plan.scenario)} ({plan.task})  ·  "
@@ -64,7 +64,7 @@ def _duration(seconds: float) -> str:
 
 def show_cohorts(plan: PlanSummary) -> None:
     """Which models will be made together."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     for i, cohort in enumerate(plan.cohorts, 1):
         console.print(f"  cohort {i:3}  {len(cohort.models):3} x {cohort.kind}: {cohort.models[0]}"
                       + (" ..." if len(cohort.models) > 1 else ""), markup=False)  # fmt: skip
@@ -122,12 +122,12 @@ def show_list(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(column, no_wrap=column != "summary")
     for row in rows:
         table.add_row(row["what"], *(escape(row[k]) for k in ("name", "summary", "source")))
-    Console(highlight=False).print(table)
+    Screen(highlight=False).print(table)
 
 
 def show_description(entry: Mapping[str, Any]) -> None:
     """One scenario, recipe or method."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     console.print(
         f"[bold]{escape(entry['name'])}[/]  {entry['what']}, from {escape(entry['source'])}"
     )
@@ -146,14 +146,14 @@ def show_description(entry: Mapping[str, Any]) -> None:
 
 def show_checks(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """How a method kept the contract: a line per check, and what is wrong where it failed."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     for row in rows:
         where = " ".join(filter(None, (row["scenario"], row["access"])))
         if row["check"] == "declines":
             console.print(f"n/a   {where}: {row['reason']}", markup=False)
         elif row["passed"]:
-            console.print(f"[green]ok[/]    {row['check']}  [dim]{where}[/]")
+            console.print(f"[green]ok[/]    {row['check']}  [dim]{escape(where)}[/]")
         else:
-            console.print(f"[red]FAIL[/]  {row['check']}  {where}: {escape(row['reason'])}")
+            console.print(f"[red]FAIL[/]  {row['check']}  {escape(where + ': ' + row['reason'])}")
     failed = sum(not row["passed"] for row in rows)
     console.print(f"{name}: {len(rows) - failed} passed, {failed} failed", markup=False)

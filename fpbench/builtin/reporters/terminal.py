@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from typing import Any, Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,20 +17,21 @@ from rich.progress import (
 )
 
 from fpbench import Built, PlanSummary, Report, Result, hookimpl
+from fpbench.api.text import last_line, printable
+from fpbench.screen import Screen
 
-from .scores import last_line, show_results
-from .tables import run_as_json, show_plan
+from .scores import show_results
+from .tables import show_plan
 
 
 class Terminal:
     """Hears what happens in a run and shows it: live bars, or plain lines in a log.
 
-    With `as_json` all of that goes to stderr, and stdout gets one JSON object at the end.
+    With `as_json` all of that goes to stderr: stdout is for one JSON object at the end.
     """
 
     def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
-        self.console = Console(stderr=as_json, highlight=False, soft_wrap=False)
+        self.console = Screen(stderr=as_json, highlight=False, soft_wrap=False)
         if not self.console.is_terminal:
             self.console.width = 120  # a log has no edge to keep to
         self.progress = Progress(
@@ -87,7 +85,8 @@ class Terminal:
             self.console.print(f"[red]failed[/] {escape(what)}: {escape(last_line(result.error))}")
 
     def _advance(self, task: Any, count: int, what: str, seconds: float) -> None:
-        self.progress.update(task, advance=count, last=escape(what))
+        # The bars take markup, and not by way of the screen.
+        self.progress.update(task, advance=count, last=escape(printable(what, also="")))
         self.done[task] += count
         if self.console.is_terminal:
             return
@@ -110,5 +109,3 @@ class Terminal:
         """When everybody else was told: how to compare, how long it took."""
         self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
         self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
-        if self.as_json:
-            sys.stdout.write(json.dumps(run_as_json(report)) + "\n")

@@ -9,7 +9,6 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,16 @@ from .upload import Sender, StoppedError, Watch, connect
 if TYPE_CHECKING:
     from fpbench import Report
 
-PATIENCE = 4.0
-"""Seconds that a run loses to a server that is down or slow, and a little more per answer."""
+PATIENCE = 3.0
+"""Seconds that a run loses to a server that is slow, beyond what its answers take anyway."""
 
 HANDSHAKE = 3.0
 """Seconds within which a server must give a first sign of life."""
+
+
+LEFT = "not all of it in MLflow: %s; when that is mended: fpbench sync %s"
+
+log = logging.getLogger("fpbench")
 
 
 @hookimpl(trylast=True)
@@ -36,11 +40,9 @@ def fpbench_reported(report: Report) -> None:
     # A new database of our own takes its time to set up, once.
     local = Tracker.of(report.folder.resolve().parents[1]).is_local
     watch = Watch(math.inf if local else PATIENCE)
-    outcome = _outcome(lambda: send(report.folder, watch), watch)
+    outcome = _outcome(report.folder, watch)
     if outcome is not None:
-        logging.getLogger("fpbench").warning(
-            "not in MLflow: %s; when that is mended: fpbench sync %s", outcome, report.folder
-        )
+        log.warning(LEFT, outcome, report.folder)
 
 
 def send(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
@@ -117,8 +119,8 @@ def _handshake(tracker: Tracker) -> None:
         raise ResourceError(f"expected an MLflow server at {tracker.shown}, got {found}")
 
 
-def _outcome(work: Callable[[], Any], watch: Watch) -> str | None:
-    """Do `work` for as long as its tracker keeps up; what went wrong, if something did.
+def _outcome(folder: Path, watch: Watch) -> str | None:
+    """Send a run for as long as its tracker keeps up; what went wrong, if something did.
 
     A thread that is left behind is a daemon and stops at its next call.
     """
@@ -126,7 +128,7 @@ def _outcome(work: Callable[[], Any], watch: Watch) -> str | None:
 
     def body() -> None:
         try:
-            work()
+            send(folder, watch)
             outcome.append(None)
         except StoppedError:
             pass
@@ -137,9 +139,14 @@ def _outcome(work: Callable[[], Any], watch: Watch) -> str | None:
 
     thread = threading.Thread(target=body, name="fpbench-mlflow", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-        if watch.too_slow:
-            watch.stopped = True
-            return f"the tracker took {watch.elapsed:.0f} s for {watch.calls} answers"
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+            if watch.too_slow:
+                return f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
+    except KeyboardInterrupt:
+        log.warning(LEFT, "stopped", folder)
+        raise
+    finally:
+        watch.stopped = True
     return outcome[0] if outcome else "stopped"

@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .entries import Entry, Key
@@ -30,8 +30,12 @@ DEFAULTS = {
 NOISY = ("mlflow", "alembic", "urllib3.connectionpool")
 
 
-PER_CALL = 0.5
-"""Seconds an answer may take; a healthy server on a busy machine needs half of it at most."""
+PER_CALL = 0.1
+"""Seconds that an answer takes anyway; a healthy server on a busy machine needs half of it."""
+
+DONE = ("FINISHED", "FAILED")
+"""What a run's status is when all of it is there. Before that it is KILLED: whatever becomes of
+the upload, and of the process, no run is left that seems to be running."""
 
 
 class StoppedError(Exception):
@@ -59,7 +63,7 @@ class Watch:
         """Call the tracker."""
         if self.stopped:
             raise StoppedError
-        self._began = time.monotonic()
+        self._began = monotonic()
         try:
             return function(*args, **kwargs)
         finally:
@@ -70,7 +74,7 @@ class Watch:
     def elapsed(self) -> float:
         """Seconds spent in the tracker, the call that is under way included."""
         began = self._began
-        return self.seconds + (time.monotonic() - began if began is not None else 0)
+        return self.seconds + (monotonic() - began if began is not None else 0)
 
 
 class Sender:
@@ -106,9 +110,11 @@ class Sender:
             if run is None:
                 parent = ids["method", entry.method, ""] if entry.kind == "repeat" else None
                 run = self._create(experiment, entry, parent)
+                # As the first thing: this process may be killed at any moment from here on.
+                self._end(run.info.run_id, "KILLED", entry)
             ids[entry.key] = run.info.run_id
-            # The status is sent last: a run that has ended is complete.
-            if run.info.status == "RUNNING":
+            # The status is sent last: a run that has one of these is complete.
+            if run.info.status not in DONE:
                 self._fill(run.info.run_id, entry)
         return ids
 
@@ -175,7 +181,10 @@ class Sender:
         for path, to in entry.files:
             log = "log_artifacts" if path.is_dir() else "log_artifact"
             self._call(log, run_id, str(path), to)
-        self._call("set_terminated", run_id, status=entry.status, end_time=entry.end)
+        self._end(run_id, entry.status, entry)
+
+    def _end(self, run_id: str, status: str, entry: Entry) -> None:
+        self._call("set_terminated", run_id, status=status, end_time=entry.end)
 
 
 @contextmanager

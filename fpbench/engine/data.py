@@ -1,0 +1,60 @@
+"""A scenario's data, checked once before anybody works with it."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..api.errors import FpbenchError, PluginError
+from ..api.scenario import POOLS, Scenario
+from ..api.text import clipped
+
+
+@cache
+def require_data(scenario: Scenario) -> None:
+    """Load a scenario's pools. Raises PluginError unless each is what `load` promises: inputs
+    (n, *input_shape), finite and inside the input range, and as many truths, finite too."""
+
+    def expect(holds: bool, what: str) -> None:
+        if not holds:
+            raise PluginError(f"scenario {scenario}: {what}")
+
+    try:
+        pools = {pool: scenario.data(pool) for pool in POOLS}
+    except FpbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        raise PluginError(
+            f"scenario {scenario}: expected its data, but load raised {type(error).__name__}{said}"
+        ) from error
+    low, high = scenario.input_range
+    slack = 1e-6 * (high - low)
+    for name, pool in pools.items():
+        expect(isinstance(pool, tuple) and len(pool) == 2,
+               f"expected a Pool of inputs and truth in {name!r}, got {clipped(pool)}")  # fmt: skip
+        inputs, truth = pool
+        for part, t in (("inputs", inputs), ("truth", truth)):
+            kind = type(t).__name__
+            expect(isinstance(t, Tensor), f"expected a tensor of {part} in {name!r}, got {kind}")
+            expect(t.numel() > 0, f"expected {part} in {name!r}, got none")
+            found = _ends(t)
+            expect(all(map(math.isfinite, found)), f"expected finite {part} in {name!r}")
+            if part == "inputs":
+                expect(low - slack <= found[0] and found[1] <= high + slack,
+                       f"expected inputs in [{low}, {high}] in {name!r}, "
+                       f"got [{found[0]:.4g}, {found[1]:.4g}]")  # fmt: skip
+        size, got = ", ".join(map(str, scenario.input_shape)), tuple(inputs.shape)
+        expect(got[1:] == tuple(scenario.input_shape),
+               f"expected inputs of shape (n, {size}) in {name!r}, got {got}")  # fmt: skip
+        expect(len(truth) == len(inputs),
+               f"expected {len(inputs)} truths in {name!r}, got {len(truth)}")  # fmt: skip
+
+
+def _ends(t: Tensor) -> tuple[float, float]:
+    """The smallest and the largest element; nan if any is. Takes no memory, as a mask would."""
+    smallest, largest = torch.aminmax(t)
+    return float(smallest), float(largest)

@@ -1,0 +1,129 @@
+"""Runs of the tiny suite in processes that can be killed, each forked from one that has torch."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+# What a run imports on its way. This module is what the fork server loads, once for all runs.
+import filelock
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_svg
+import matplotlib.figure
+import sklearn.linear_model
+import sklearn.metrics
+import torch._dynamo
+import torch.func
+from scipy import stats
+
+from fpbench import cli
+from fpbench.api.ways import using
+from fpbench.builtin.reporters import figures, terminal
+from fpbench.engine import attempt, build, run
+
+LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attempt, build, run)
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["killable"])
+
+
+def _main(words: list[str], said: str) -> None:
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    # One after another: which way is faster is measured, and the last bits differ between them.
+    with using("looped"):
+        cli.main(words)
+
+
+@cache
+def warm() -> None:
+    """Have the server load this module; returns when it has."""
+    # The one thing that it takes over: it ignores sys.path, and modules that it does not find.
+    with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+        process = SERVER.Process(target=int)
+        process.start()
+        process.join()
+
+
+@dataclass(frozen=True)
+class Killable:
+    """A folder with a suite, its store and its runs."""
+
+    folder: Path
+
+    def command(self, *words: str, plugins: tuple[Path, ...] = ()) -> list[str]:
+        """What a run is begun with."""
+        command = [
+            "run", str(self.folder / "suite.yaml"), "--store", str(self.folder / "store"),
+            "--runs", str(self.folder / "runs"), "--executor", "inline", *words,
+        ]  # fmt: skip
+        for plugin in (Path(__file__).with_name("toys.py"), *plugins):
+            command += ["-p", str(plugin)]
+        return command
+
+    def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
+        """Begin a run; the process."""
+        warm()
+        command, said = self.command(*words, plugins=plugins), str(self.folder / "said.txt")
+        process = SERVER.Process(target=_main, args=(command, said))
+        process.start()
+        return process
+
+    def finish(self, process: Any, seconds: float = 300) -> tuple[int, float]:
+        """Its exit code (-9 if it was killed), and the seconds until it ended."""
+        began = time.monotonic()
+        process.join(seconds)
+        assert not process.is_alive(), "it does not end"
+        return process.exitcode, time.monotonic() - began
+
+    def killed(self, after: float, *words: str, number: int = signal.SIGKILL) -> int:
+        """Run, and end it after some seconds if it has not ended by itself; its exit code."""
+        process = self.start(*words)
+        process.join(after)
+        if process.is_alive():
+            os.kill(process.pid, number)
+        return self.finish(process)[0]
+
+    @property
+    def said(self) -> str:
+        """What the last run printed."""
+        return (self.folder / "said.txt").read_text()
+
+    def finished(self) -> dict[str, bytes]:
+        """Every finished member and trial, by its place in the store: a member that is made
+        again has other seconds, and another time, in it."""
+        store = self.folder / "store"
+        found = [*store.glob("models/*/??/*/made.json"), *store.glob("trials/??/*.json")]
+        return {
+            str(f.relative_to(store)): f.read_bytes()
+            for f in found
+            if not any(part.startswith(".") for part in f.relative_to(store).parts)
+        }
+
+    def found(self) -> dict[str, Any]:
+        """What the newest results say that does not depend on the clock."""
+        newest = max((self.folder / "runs").glob("*/*/results.json"))
+        data = json.loads(newest.read_text())
+        rates = ("matching_rates", "calibration_rates", "calibrated_rates", "p_values")
+        return {
+            "models": {m["name"]: (m["weights_sha256"], m["utility"]) for m in data["models"]},
+            "rates": [[t[name] for name in rates] for t in data["trials"]],
+            "metrics": {
+                m["method"]: {k: v for k, v in m["summary"].items() if "seconds" not in k}
+                for m in data["methods"]
+                if m["summary"]
+            },
+            "comparisons": data["comparisons"],
+            "failures": data["failures"],
+        }
