@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_results, launch
+from . import __version__, cli_owner, cli_results, launch
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -219,6 +219,8 @@ def sync(run_folder: Path, as_json: bool) -> None:
 
 main.add_command(cli_results.report)
 main.add_command(cli_results.compare)
+main.add_command(cli_owner.fingerprint)
+main.add_command(cli_owner.verify)
 
 
 if __name__ == "__main__":

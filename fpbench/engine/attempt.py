@@ -41,7 +41,7 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     if known := store.trial(key):
         return Result(trial=trial, cached=True, **known)
     try:
-        result = _attempt(trial, store, where)
+        result, _ = tried(trial, store, where)
     except (Exception, SystemExit) as error:
         text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
         return Result(trial=trial, device=device_name(device), error=text)
@@ -51,7 +51,8 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     return result
 
 
-def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
+def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fingerprint]:
+    """Do a trial, whether or not it was done before. Raises what the method raises."""
     scenario, method = trial.scenario, trial.method
     for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else trial.calibration):
         for positive, side in ((True, "positive"), (False, "negative")):
@@ -85,7 +86,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
             forget()
     if spoiled:
         raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
-    return Result(
+    result = Result(
         trial=trial,
         matching_rates=rates,
         calibration_rates=calibration_rates,
@@ -94,6 +95,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         verify_seconds=verify_seconds,
         device=device_name(str(device)),
     )
+    return result, fingerprint
 
 
 def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
@@ -147,7 +149,7 @@ class _Verified:
         oracle = oracle_of(
             self._store.load(recipe, trial.scenario, self._device), trial.access,
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
-            device=self._device,
+            device=self._device, quantised=trial.quantised,
         )  # fmt: skip
         began = time.perf_counter()
         rate = method.verify(self._fingerprint, oracle)
@@ -205,6 +207,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         "ensemble": weights(trial.ensemble),
         "suspects": weights(trial.suspects),
         "calibration": weights(trial.calibration),
+        "quantised": trial.quantised,
         "device": device_name(device),
         "torch": torch.__version__,
     }

@@ -40,7 +40,7 @@ def _operations(scenario: Scenario, arch: str) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = scenario.architectures[arch]()
+        model = scenario.architecture(arch)()
         model(torch.empty(2, *scenario.input_shape)).sum().backward()
     return float(counter.get_total_flops()) / 2
 
@@ -48,7 +48,7 @@ def _operations(scenario: Scenario, arch: str) -> float:
 def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
     """Floating-point operations per second while an architecture trains."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        model = scenario.architectures[arch]()
+        model = scenario.architecture(arch)()
         # A batch as in training where inputs are small, as few as will do where they are large.
         x = torch.zeros(64 if scenario.input_shape[-1] < 100 else 8, *scenario.input_shape)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)

@@ -79,6 +79,7 @@ class Plan:
                         suspects=(*judged[0], *judged[1]),
                         access=access,
                         calibration=(*learn[0], *learn[1]),
+                        quantised=suite.quantised,
                     )
                 )
         models = (suite.target, *suite.positives, *suite.negatives)
@@ -198,5 +199,5 @@ def _halves(
 
 def _bytes(scenario: Scenario, arch: str) -> int:
     with torch.device("meta"):
-        model = scenario.architectures[arch]()
+        model = scenario.architecture(arch)()
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -138,7 +138,7 @@ class Store:
         if made is None or made["weights_sha256"] != sha256(raw):
             raise ValueError(f"{recipe} changed in the store while it was being used: {folder}")
         with torch.device("meta"):
-            model = scenario.architectures[recipe.arch]()
+            model = scenario.architecture(recipe.arch)()
         try:
             state = load(raw)
         except SafetensorError as error:
