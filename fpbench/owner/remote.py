@@ -150,7 +150,9 @@ class Remote(nn.Module):
                 f"no answer in {TRIES} tries: {error}; {len(self.kept.known)} answers are kept in "
                 f"{self.kept.path}, and the same command goes on from there"
             ) from None
-        return self.adapter.answers(body, len(x))
+        found = self.adapter.answers(body, len(x))
+        as_scores(found, self.n_classes)  # what is wrong is told now, and not kept
+        return found
 
     def _post(self, client: Any, n: int, parts: dict[str, Any]) -> bytes:
         import httpx
