@@ -69,6 +69,8 @@ def fingerprint(
         f"from {len(known['negatives'])} negatives)"
     )
     click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
+    if not caught["count"]:
+        click.echo("note: a verdict by this fingerprint shows nothing; try another method")
     click.echo(f"fingerprint  {out}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -52,9 +53,9 @@ def unpickled(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
-        asked = reason.partition("Unsupported global: GLOBAL ")[2].split(" ")[0]
+        asked = re.search(r"GLOBAL (\S+)", reason)
         raise RefusedError(
-            f"expected a state dict of tensors and nothing else, got a file that asks for {asked}"
+            f"expected a state dict of tensors and nothing else, got one that asks for {asked[1]}"
             if asked
             else f"expected a state dict of tensors and nothing else: {reason[:160]}"
         ) from None

@@ -130,9 +130,9 @@ class Remote(nn.Module):
     def _ask(self, client: Any, x: Tensor) -> list[Any]:
         """One request, repeated while the server is busy or the line is broken."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-        from tenacity.wait import wait_exponential_jitter
+        from tenacity.wait import wait_exponential, wait_random
 
-        backoff = wait_exponential_jitter(initial=self.manners.wait, max=30, jitter=0.1)
+        backoff = wait_exponential(multiplier=self.manners.wait, max=30) + wait_random(0, 0.1)
 
         def wait(state: Any) -> float:
             error = state.outcome.exception()
