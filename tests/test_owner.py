@@ -1,108 +1,26 @@
-"""An owner with a suspicion: a fingerprint of one's own model, verdicts on files and live APIs."""
+"""An owner with a suspicion: a fingerprint of one's own model, and verdicts on model files."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
-from PIL import Image
+from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
+from office import CASE, DIGITS, Office
+from office import opened as office_of_the_session
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from fpbench.builtin.scenarios.digits import Digits
-from fpbench.cli import main
-
-DIGITS = Digits()
-
-CASE = """\
-name: mine
-scenario: digits
-api: label
-repeats: 1
-recipes:
-  train: {epochs: 15}
-  distill: {epochs: 60}
-target: {recipe: given, file: mine.safetensors, model: mlp}
-zoo:
-  positives:
-    - {recipe: finetune, layers: all, copies: 3}
-    - {recipe: distill, model: mlp, copies: 5}
-  negatives:
-    - {recipe: train, model: mlp, each: {pool: [train, public]}, copies: 10}
-methods:
-  - {method: akh, n_queries: 200}
-  - {method: metav, n_queries: 5}
-"""
+from fpbench.metrics import p_value
+from fpbench.owner.threshold import clopper_pearson, threshold
 
 
-def trained(seed: int, pool: str, teacher: nn.Module | None = None, epochs: int = 25) -> nn.Module:
-    """A network that learned the labels of a pool, or a teacher's answers to it."""
-    torch.manual_seed(seed)
-    model, (x, truth) = DIGITS.architecture("mlp")(), DIGITS.data(pool)
-    answers = truth if teacher is None else teacher(x).detach()
-    loss = DIGITS.loss if teacher is None else DIGITS.distill_loss
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(64):
-            optimizer.zero_grad()
-            loss(model(x[rows]), answers[rows]).backward()
-            optimizer.step()
-    return model.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class Office:
-    """A folder with one's own model, a thief's copy of it, another's model, and a fingerprint."""
-
-    folder: Path
-    copy: nn.Module
-    other: nn.Module
-
-    def __call__(self, *words: object) -> Result:
-        return CliRunner().invoke(main, [str(word) for word in words])
-
-    def verify(
-        self, suspect: object, *words: object, exit_code: int = 0, name: str = "mine.fp"
-    ) -> Any:
-        """A verdict; where one is refused, the sentence."""
-        out = self.folder / "verdict.json"
-        out.unlink(missing_ok=True)
-        result = self("verify", self.folder / name, suspect, "--out", out, *words)
-        assert result.exit_code == exit_code, result.output
-        return json.loads(out.read_text()) if exit_code == 0 else result.output
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
-    folder = tmp_path_factory.mktemp("office")
-    mine = trained(1, "train")
-    copy, other = trained(2, "public", mine, epochs=50), trained(3, "public")
-    for name, model in {"mine": mine, "copy": copy, "other": other}.items():
-        save_file(model.state_dict(), folder / f"{name}.safetensors")
-    (folder / "case.yaml").write_text(CASE.replace("mine.safe", f"{folder}/mine.safe"))
-    office = Office(folder, copy, other)
-    made = office(
-        "fingerprint", folder / "case.yaml", "--only", "akh", "--store", folder / "store",
-        "--out", folder / "mine.fp",
-    )  # fmt: skip
-    assert made.exit_code == 0, made.output
-    assert re.search(r"expected false positives 4\.8 % .* from 20 negatives\)", made.output)
-    return office
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture
+def office() -> Office:
+    return office_of_the_session()
 
 
 def test_a_copy_is_caught_and_another_model_is_not(office: Office) -> None:
@@ -172,186 +90,99 @@ def test_one_method_is_chosen(office: Office) -> None:
     assert "expected one method, got akh, metav; choose one by --only METHOD" in made.output
 
 
-# ── live APIs ─────────────────────────────────────────────────────────────────────────────
+def exported(model: nn.Module) -> bytes:
+    """The toy network as an ONNX file."""
+    nodes, weights, at = [helper.make_node("Flatten", ["x"], ["h0"])], [], "h0"
+    for i, layer in enumerate(list(model)[1:], 1):
+        name = f"h{i}"
+        if isinstance(layer, nn.Linear):
+            weights += [numpy_helper.from_array(t.numpy(), f"{w}{i}")
+                        for w, t in (("w", layer.weight), ("b", layer.bias))]  # fmt: skip
+            nodes.append(helper.make_node("Gemm", [at, f"w{i}", f"b{i}"], [name], transB=1))
+        else:
+            nodes.append(helper.make_node("Relu", [at], [name]))
+        at = name
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info(at, TensorProto.FLOAT, ["n", 10])], weights,
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    raw: bytes = made.SerializeToString()
+    return raw
 
 
-@dataclass
-class Api:
-    """A prediction API of one model, on loopback."""
-
-    model: nn.Module
-    reply: Callable[[Tensor], Any]
-    read: Callable[[BaseHTTPRequestHandler, bytes], Tensor]
-    url: str = ""
-    requests: int = 0
-    troubles: list[int] = field(default_factory=list)
-    headers: list[str] = field(default_factory=list)
+def test_an_onnx_suspect_is_judged_like_its_weights(office: Office) -> None:
+    (office.folder / "copy.onnx").write_bytes(exported(office.copy))
+    told = office.verify(office.folder / "copy.onnx")
+    same = office.verify(office.folder / "copy.safetensors")
+    assert told["matching_rate"] == same["matching_rate"]
+    assert told["suspect"]["format"] == "onnx"
 
 
-@contextmanager
-def serving(api: Api) -> Iterator[Api]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            api.requests += 1
-            api.headers.append(self.headers.get("authorization", ""))
-            status = api.troubles.pop(0) if api.troubles else 200
-            if status == 0:
-                self.close_connection = True  # a broken line
-                return
-            self.send_response(status)
-            if status == 302:
-                self.send_header("location", "http://169.254.169.254/")
-            with torch.no_grad():
-                said = api.reply(api.model(api.read(self, body))) if status == 200 else "busy"
-            text = json.dumps(said).encode()
-            self.send_header("content-length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}/predict"
-    try:
-        yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def onnx_case(office: Office, method: str, *positives: str) -> Result:
+    """A fingerprint of a model of which there is an ONNX file alone."""
+    folder = office.folder
+    (folder / "black.onnx").write_bytes(exported(office.other))
+    zoo = "".join(f"    - {entry}\n" for entry in positives)
+    front, back = CASE.split("    - {recipe: finetune")[0], CASE[CASE.index("  negatives:") :]
+    text = front.replace("mine.safetensors, model: mlp", f"{folder}/black.onnx, model: onnx") + zoo
+    (folder / "black.yaml").write_text(text + back.split("methods:")[0] + f"methods: [{method}]\n")
+    return office(
+        "fingerprint", folder / "black.yaml", "--store", folder / "store",
+        "--out", folder / "black.fp",
+    )  # fmt: skip
 
 
-def numbers(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
-    return torch.tensor(json.loads(body)["inputs"])
+DISTILLED = "{recipe: distill, model: mlp, epochs: 2, copies: 2}"
 
 
-def opened(file: bytes) -> Tensor:
-    raw = Image.open(io.BytesIO(file))
-    return torch.frombuffer(bytearray(raw.tobytes()), dtype=torch.uint8).view(1, 1, 8, 8) / 255
+def test_an_onnx_target_is_asked(office: Office) -> None:
+    made = onnx_case(office, "{method: akh}", DISTILLED)
+    assert made.exit_code == 0, made.output
+    verdict = office.verify(office.folder / "other.safetensors", name="black.fp")
+    assert verdict["matching_rate"] == 1.0  # the same model, in another file
+    assert verdict["verdict"] == "consistent with a copy"
 
 
-def uploaded(handler: BaseHTTPRequestHandler, body: bytes) -> Tensor:
-    return opened(body[body.index(b"\x89PNG") :])
+def test_who_needs_an_onnx_targets_gradients_declines_in_a_sentence(office: Office) -> None:
+    made = onnx_case(office, "{method: ipguard, steps: 2}", DISTILLED)
+    assert made.exit_code == 1
+    assert "this one needs its gradients, and an ONNX file has none" in made.output
 
 
-def encoded(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
-    return torch.cat([opened(base64.b64decode(text)) for text in json.loads(body)["images"]])
+def test_who_changes_an_onnx_targets_weights_declines_in_a_sentence(office: Office) -> None:
+    made = onnx_case(office, "{method: akh}", "{recipe: finetune, layers: all, copies: 2}")
+    assert made.exit_code == 2
+    assert "such as distill, got finetune: an ONNX file has no weights to change" in made.output
 
 
-def scores(out: Tensor) -> Any:
-    return {"outputs": out.softmax(-1).tolist()}
+# ── the line ──────────────────────────────────────────────────────────────────────────────
 
 
-NAMES = [f"digit {k}" for k in range(10)]
-
-WAYS = {
-    "numbers and scores": ("", numbers, scores),
-    "labels alone": ("labels: classes", numbers, lambda out: {"classes": out.argmax(-1).tolist()}),
-    "names": (
-        f"labels: 'found[*].name'\nclasses: [{', '.join(NAMES)}]",
-        numbers,
-        lambda out: {"found": [
-            {"name": NAMES[k]} for k in out.argmax(-1).tolist()
-        ]},
-    ),
-    "uploads": ("send: multipart\nfield: image\nlabels: class", uploaded,
-                lambda out: {"class": int(out[0].argmax())}),
-    "images in JSON": ("send: base64\nfield: images\nscores: scores", encoded,
-                       lambda out: {"scores": out.tolist()}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("adapter", "read", "reply"), WAYS.values(), ids=WAYS.keys())
-def test_a_copy_behind_an_api_is_caught_and_another_is_not(
-    office: Office, tmp_path: Path, adapter: str, read: Any, reply: Any
+@pytest.mark.parametrize(("share", "line", "promised"), [
+    (0.1, 0.9, 1 / 10), (0.19, 0.9, 1 / 10), (0.2, 0.8, 2 / 10), (0.99, 0.1, 9 / 10),
+])  # fmt: skip
+def test_the_line_is_the_lowest_that_keeps_the_rate(
+    share: float, line: float, promised: float
 ) -> None:
-    words: list[object] = ["--labels-only"]
-    if adapter:
-        (tmp_path / "api.yaml").write_text(adapter + "\n")
-        words += ["--adapter", tmp_path / "api.yaml"]
-    found = {}
-    for name, model in {"copy": office.copy, "other": office.other}.items():
-        with serving(Api(model, reply, read)) as api:
-            verdict = office.verify(api.url, *words, "--answers", tmp_path / name)
-            found[name] = verdict["verdict"]
-            assert ("8-bit images" in str(verdict["notes"])) is ("send" in adapter)
-    assert found == {"copy": "consistent with a copy", "other": "not shown"}
+    found = threshold([k / 10 for k in range(1, 10)], share)
+    assert found.rate == line
+    assert found.false_positive_rate == pytest.approx(promised)
+    assert found.interval[0] <= promised <= found.interval[1]
 
 
-def test_a_broken_connection_repeats_nothing(office: Office, tmp_path: Path) -> None:
-    words = ("--answers", tmp_path / "answers", "--budget", 500)
-    with serving(Api(office.copy, scores, numbers)) as api:
-        api.troubles = [200, 404]
-        said = office.verify(api.url, *words, exit_code=3)
-        assert "expected HTTP 200, got 404" in said
-        (tmp_path / "answers").write_bytes((tmp_path / "answers").read_bytes() + b'{"que')
-        api.requests = 0
-        verdict = office.verify(api.url, *words)
-        assert api.requests == 6  # of seven batches of 32, one was answered before
-        assert verdict["verdict"] == "consistent with a copy"
-        office.verify(api.url, *words)
-        assert api.requests == 6  # everything is known
-
-
-def test_a_busy_server_and_a_lost_line_are_asked_again(office: Office, tmp_path: Path) -> None:
-    with serving(Api(office.copy, scores, numbers, troubles=[503, 0])) as api:
-        verdict = office.verify(api.url, "--answers", tmp_path / "answers", "--budget", 264)
-    assert verdict["queries"] == 200
-    assert api.requests == 9
-
-
-def test_the_budget_counts_what_was_sent_in_vain(office: Office, tmp_path: Path) -> None:
-    words = ("--answers", tmp_path / "answers", "--budget", 100)
-    with serving(Api(office.copy, scores, numbers, troubles=[404])) as api:
-        office.verify(api.url, *words, exit_code=3)
-        said = office.verify(api.url, *words, exit_code=3)
-        assert "expected to need at most 100 queries, 96 are sent and 32 more" in said
-        assert api.requests == 3
-
-
-TROUBLES = {
-    "sent elsewhere": (scores, 302, 3, "sends us on to http://169.254.169.254/"),
-    "no such key": (lambda out: {"answer": 1}, 200, 2, "expected 32 answers at 'outputs'"),
-    "too few": (lambda out: {"outputs": [[0.1] * 10]}, 200, 2, "got 1 of them"),
-    "no numbers": (lambda out: {"outputs": [["a"] * 10] * 32}, 200, 2, "list of finite numbers"),
-    "not finite": (lambda out: {"outputs": [[float("nan")] * 10] * 32}, 200, 2, "NaN"),
-    "other classes": (lambda out: {"outputs": [[0.5, 0.5]] * len(out)}, 200, 2, "10 scores"),
-}
-
-
-@pytest.mark.parametrize(("reply", "status", "code", "sentence"), TROUBLES.values(),
-                         ids=TROUBLES.keys())  # fmt: skip
-def test_a_reply_that_is_none_is_told(
-    office: Office, tmp_path: Path, reply: Any, status: int, code: int, sentence: str
+@given(
+    negatives=st.lists(st.integers(0, 9), min_size=9, max_size=30),
+    percent=st.integers(10, 90), rate=st.integers(0, 10),
+)  # fmt: skip
+def test_a_rate_is_above_the_line_exactly_when_its_p_value_is_small(
+    negatives: list[int], percent: int, rate: int
 ) -> None:
-    with serving(Api(office.copy, reply, numbers, troubles=[status])) as api:
-        said = office.verify(api.url, "--answers", tmp_path / "answers", exit_code=code)
-    assert sentence in said
-    assert said.startswith("error: ")
+    line = threshold(negatives, percent / 100).rate
+    assert (rate > line) is (p_value(rate, negatives) <= percent / 100)
 
 
-def test_secrets_are_sent_and_never_written(
-    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MY_TOKEN", "hush")
-    (tmp_path / "api.yaml").write_text(
-        "scores: outputs\nheaders: {authorization: 'Bearer ${MY_TOKEN}'}\n"
-    )
-    with serving(Api(office.copy, scores, numbers)) as api:
-        verdict = office.verify(
-            f"{api.url}?key=hush",
-            "--adapter",
-            tmp_path / "api.yaml",
-            "--answers",
-            tmp_path / "answers",
-        )
-    assert "hush" in "".join(api.headers)
-    assert "hush" not in json.dumps(verdict) + (tmp_path / "answers").read_text()
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://localhost/x", "http://"])
-def test_only_http_is_spoken(office: Office, url: str) -> None:
-    assert "expected a URL" in office.verify(url, exit_code=2)
+def test_the_interval_is_clopper_and_pearsons() -> None:
+    low, high = clopper_pearson(0, 20)  # in closed form: 1 - 0.025^(1/20)
+    assert (low, high) == (0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert clopper_pearson(0, 0) == (0, 1)

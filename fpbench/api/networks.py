@@ -17,6 +17,9 @@ from .errors import FieldError, did_you_mean
 
 Builder = Callable[[], nn.Module]
 
+SCHEMES: dict[str, Callable[[str, int], Builder]] = {}
+"""By the word before the colon, what makes a builder of the rest of a name and n_outputs."""
+
 
 def builder(known: Mapping[str, Builder], name: str, n_outputs: int, home: str) -> Builder:
     """What makes a new network of an architecture.
@@ -30,8 +33,8 @@ def builder(known: Mapping[str, Builder], name: str, n_outputs: int, home: str) 
     if name in known:
         return known[name]
     place, _, called = name.rpartition(":")
-    if place == "torchvision":
-        return _torchvision(called, n_outputs)
+    if place in SCHEMES:
+        return SCHEMES[place](called, n_outputs)
     if place.endswith(".py"):
         return _written(Path(place), called)
     raise FieldError("model", f"no architecture {name!r} in {home}; {did_you_mean(name, known)}")
@@ -44,6 +47,9 @@ def _torchvision(name: str, n_outputs: int) -> Builder:
         near = did_you_mean(name, list_models())
         raise FieldError("model", f"no network {name!r} in TorchVision; {near}")
     return partial(get_model_builder(name), weights=None, num_classes=n_outputs)
+
+
+SCHEMES["torchvision"] = _torchvision
 
 
 def _written(file: Path, name: str) -> Builder:

@@ -31,6 +31,8 @@ def building_seconds(
             inputs[recipe.arch] = inputs.get(recipe.arch, 0) + epochs * sizes[pool]
     if not any(inputs.values()):
         return None
+    if timed not in scenario.architectures:  # a model from a file may be none to train
+        timed = max(inputs, key=lambda arch: inputs[arch])
     work = sum(n * _operations(scenario, arch) for arch, n in inputs.items())
     return work / _speed(scenario, timed, torch.device(device))
 

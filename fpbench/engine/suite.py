@@ -178,6 +178,12 @@ class _Reader(Entries):
 
     def _place(self, recipe: Recipe, scenario: Scenario, path: Path_) -> None:
         where = self.source.where(path)
+        if recipe.arch.startswith("onnx:") and recipe.parent is not None:
+            raise SuiteError(
+                f"expected a recipe that only asks the target, such as distill, got {recipe.name}: "
+                "an ONNX file has no weights to change",
+                where,
+            )
         try:
             scenario.architecture(recipe.arch)
         except FieldError as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..api.errors import SuiteError, did_you_mean
 from ..api.oracle import to_bytes
 from ..engine.source import Source
+from .asked import as_logits
 
 
 class Adapter(BaseModel):
@@ -199,11 +200,3 @@ def as_scores(answers: list[Any], n_classes: int) -> Tensor:
         found = sorted({len(a) for a in answers})
         raise SuiteError(f"expected {n_classes} scores for each input, got {found}")
     return as_logits(torch.tensor(answers, dtype=torch.float32))
-
-
-def as_logits(scores: Tensor) -> Tensor:
-    """Logits (n, n_classes) as they are; probabilities, where all rows are some, as logarithms."""
-    sums = scores.sum(-1)
-    if bool((scores >= 0).all()) and bool(((sums - 1).abs() < 0.02).all()):
-        return scores.clamp_min(1e-12).log()
-    return scores

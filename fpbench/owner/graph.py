@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .layout import RefusedError
@@ -22,8 +23,16 @@ def answers(raw: bytes, queries: bytes, shape: tuple[int, ...]) -> bytes:
 
     queries: float32, of `shape` (n, *input_shape).
     """
+    import numpy as np
+
+    found = run(session(raw), np.frombuffer(queries, np.float32).reshape(shape))
+    values: bytes = found.tobytes()
+    return json.dumps(list(found.shape)).encode() + b"\n" + values
+
+
+def session(raw: bytes) -> Any:
+    """An ONNX file, checked and ready to run. Raises RefusedError."""
     try:
-        import numpy as np
         import onnx
         import onnxruntime
     except ImportError:
@@ -39,31 +48,47 @@ def answers(raw: bytes, queries: bytes, shape: tuple[int, ...]) -> bytes:
     _check(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-        wanted, batch = _input(session, shape)
-        x = np.frombuffer(queries, np.float32).reshape(shape)
-        parts = []
+    with _running():
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+
+
+def run(ready: Any, x: Any) -> Any:
+    """A session's answers to queries, float32 (n, *input_shape): its first output, as float32.
+
+    Raises RefusedError for a graph of other inputs, or that fails.
+    """
+    import numpy as np
+
+    name, batch, fixed = _input(ready, x.shape)
+    parts = []
+    with _running():
         for at in range(0, len(x), batch):
             part = x[at : at + batch]
-            # A graph exported for batches of one size gets no smaller one.
-            full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-            fed = full if isinstance(session.get_inputs()[0].shape[0], int) else part
-            parts.append(session.run(None, {wanted: fed})[0][: len(part)])
+            if fixed:  # exported for batches of one size, it takes no smaller one
+                full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+                parts.append(ready.run(None, {name: full})[0][: len(part)])
+            else:
+                parts.append(ready.run(None, {name: part})[0])
         found = np.concatenate(parts).astype(np.float32)
-    except (RefusedError, MemoryError):
+    if len(found) != len(x):
+        raise RefusedError(f"expected {len(x)} answers of the ONNX model, got {len(found)}")
+    return found
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
         raise RefusedError(f"expected an ONNX model that runs: {reason[:160]}") from None
-    if len(found) != len(x):
-        raise RefusedError(f"expected {len(x)} answers of the ONNX model, got {len(found)}")
-    return json.dumps(list(found.shape)).encode() + b"\n" + found.tobytes()
 
 
-def _input(session: Any, shape: tuple[int, ...]) -> tuple[str, int]:
-    """The name of a graph's one input, and how many queries it takes at once."""
-    inputs = session.get_inputs()
+def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
+    """The name of a graph's one input, how many queries it takes at once, and whether always."""
+    inputs = ready.get_inputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
         raise RefusedError(f"expected an ONNX model with one float32 input, got {found}")
@@ -74,7 +99,8 @@ def _input(session: Any, shape: tuple[int, ...]) -> tuple[str, int]:
     )
     if not fits:
         raise RefusedError(f"expected an ONNX model of inputs {shape[1:]}, got {tuple(rest)}")
-    return inputs[0].name, n if isinstance(n, int) and n > 0 else 256
+    fixed = isinstance(n, int) and n > 0
+    return inputs[0].name, n if fixed else 256, fixed
 
 
 def _check(model: Any) -> None:

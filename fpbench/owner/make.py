@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def make(
     SuiteError when there is not one method that applies, or too few negatives for the rate wanted;
     TrialError when the method, or the target, fails.
     """
+    suite = replace(suite, repeats=1)
     trial = _trial(suite)
     require(sum(not positive for positive in _known(trial).values()), false_positive_rate)
     plan = Plan.of(suite)

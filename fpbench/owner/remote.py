@@ -136,7 +136,7 @@ class Remote(nn.Module):
 
         def wait(state: Any) -> float:
             error = state.outcome.exception()
-            return max(float(backoff(state)), min(error.after, 60.0))
+            return float(max(backoff(state), min(error.after, 60.0)))
 
         again = Retrying(
             retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(TRIES),

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..api.errors import FieldError, SuiteError
 from ..api.oracle import Access, oracle_of
 from ..engine.store import sha256
-from .adapter import Adapter, as_logits, check_images
+from .adapter import Adapter, check_images
+from .asked import as_logits
 from .cell import inside
 from .layout import RefusedError, header
 from .remote import Answers, Manners, Remote, checked_url

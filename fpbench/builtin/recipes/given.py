@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fpbench import FieldError, Lab, Recipe, SuiteError
+from fpbench.owner.asked import loaded
 from fpbench.owner.layout import RefusedError
 from fpbench.owner.weights import fill, most_bytes, read
 
@@ -20,8 +21,9 @@ from fpbench.owner.weights import fill, most_bytes, read
 class Given(Recipe):
     """Take a model's weights from a file; it is named by the file's content, not by its path.
 
-    file:   safetensors, or a state dict of torch.save; seen from the current folder.
-    model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`.
+    file:   safetensors, a state dict of torch.save, or ONNX; seen from the current folder.
+    model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
+            an ONNX file, which is asked and has neither weights nor gradients.
     sha256: of the file; found when left out. A suite that says it refuses another file.
     """
 
@@ -48,6 +50,11 @@ class Given(Recipe):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
+    def arch(self) -> str:
+        # An ONNX file's bytes are its network's one tensor, so their number is its architecture.
+        return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
+
+    @property
     def kind(self) -> str:
         return f"given {self.model}"
 
@@ -56,15 +63,15 @@ class Given(Recipe):
 
     def make(self, lab: Lab) -> nn.Module:
         with torch.device("meta"):
-            model = lab.scenario.architecture(self.model)()
+            model = lab.scenario.architecture(self.arch)()
         raw = read(Path(self.file), most_bytes(model))
         if (found := hashlib.sha256(raw).hexdigest()) != self.sha256:
             raise SuiteError(
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
         try:
-            model = fill(model, raw, self.model).to(lab.device)
-            self._try(model, lab)
+            filled = loaded(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
+            self._try(model := filled.to(lab.device), lab)
         except RefusedError as error:
             raise SuiteError(str(error), self.file) from None
         return model
