@@ -108,7 +108,7 @@ def verify(
     saved = load_saved(fingerprint_file, launch.registry(plugins))
     request = Request(
         arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
-        answers=answers or out.with_suffix(".answers.jsonl"),
+        answers=answers, out=out,
     )  # fmt: skip
     verdict = judge(saved, opened(suspect, saved, request), _shown(suspect))
     verdict["fingerprint"]["file"] = str(fingerprint_file)

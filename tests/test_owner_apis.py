@@ -147,6 +147,14 @@ def test_a_broken_connection_repeats_nothing(office: Office, tmp_path: Path) -> 
         assert api.requests == 6  # everything is known
 
 
+def test_a_file_of_something_else_is_left_alone(office: Office, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    diary.write_text("dear diary")
+    said = office.verify("http://127.0.0.1:9/", "--answers", diary, exit_code=2)
+    assert "expected the answers of this very API, found others" in said
+    assert diary.read_text() == "dear diary"
+
+
 def test_a_busy_server_and_a_lost_line_are_asked_again(office: Office, tmp_path: Path) -> None:
     with serving(Api(office.copy, scores, numbers, troubles=[503, 0])) as api:
         verdict = office.verify(api.url, "--answers", tmp_path / "answers", "--budget", 264)

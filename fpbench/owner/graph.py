@@ -7,7 +7,6 @@ that a library would have to bring.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,16 +17,20 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Operator sets of the standard; others are somebody's own code."""
 
 
-def answers(raw: bytes, queries: bytes, shape: tuple[int, ...]) -> bytes:
-    """A line of JSON with the answers' shape, then the answers as float32.
+def answers(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bytes:
+    """Answers of shape (n, *wanted), as float32.
 
     queries: float32, of `shape` (n, *input_shape).
     """
     import numpy as np
 
     found = run(session(raw), np.frombuffer(queries, np.float32).reshape(shape))
+    if found.shape[1:] != wanted:
+        raise RefusedError(
+            f"expected answers of {wanted} from the ONNX model, got {found.shape[1:]}"
+        )
     values: bytes = found.tobytes()
-    return json.dumps(list(found.shape)).encode() + b"\n" + values
+    return values
 
 
 def session(raw: bytes) -> Any:

@@ -87,7 +87,7 @@ def answered(order: Mapping[str, Any], raw: bytes, rest: bytes) -> bytes:
     """An ONNX model's answers to queries."""
     from .graph import answers
 
-    return answers(raw, rest, tuple(order["shape"]))
+    return answers(raw, rest, tuple(order["shape"]), tuple(order["wanted"]))
 
 
 if __name__ == "__main__":

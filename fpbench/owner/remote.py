@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,15 @@ from ..api.errors import ResourceError, SuiteError
 from ..engine.store import sha256
 from .adapter import Adapter, as_scores
 
+SCHEMA = "fpbench.answers/1"
+
 MAX_REPLY = 16 * 2**20
 """Bytes of one reply."""
 
 TRIES = 5
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds before a request is repeated; they double from the first to the longest."""
+
 BUSY = (429, 500, 502, 503, 504)
 """Statuses of a server that may answer when it is asked again."""
 
@@ -42,48 +46,44 @@ class Manners:
 
     rate:   requests per second at most; 0 for no limit.
     budget: inputs sent at most, over all runs with one file of answers, repeated ones counted.
-    wait:   seconds before the first repetition; doubled with every further one, up to 30.
     """
 
     rate: float
     budget: int
-    wait: float = 0.5
 
 
 class Answers:
     """Answers on disk, a line of JSON each: what was asked (sha256), what was said.
 
     A line `{"sent": n}` stands before each request, so the budget holds over interruptions too.
+    Raises SuiteError for a file that is something else, or has the answers of another API.
+
+    api: what tells one API, spoken to in one way, from others.
     """
 
     def __init__(self, path: Path, api: str) -> None:
         self.path = path
         self.known: dict[str, Any] = {}
         self.sent = 0
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-        # A line cut short by an interruption is the last one, and has no end.
-        try:
-            for raw in lines[:-1]:
-                self._heard(json.loads(raw), api)
-        except (ValueError, AttributeError, TypeError):
-            raise SuiteError("expected a file of answers, found another", str(path)) from None
-        if not lines or not lines[:-1]:
+        if not path.exists() or not path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
-            self._write({"schema": "fpbench.answers/1", "api": api})
-        elif lines[-1]:
-            with path.open("r+b") as file:
-                file.truncate(sum(len(raw) + 1 for raw in lines[:-1]))
-
-    def _heard(self, line: dict[str, Any], api: str) -> None:
-        if line.get("api", api) != api:
+            self._write({"schema": SCHEMA, "api": api})
+            return
+        *lines, torn = path.read_bytes().split(b"\n")
+        try:
+            first, *rest = map(json.loads, lines)
+            if first != {"schema": SCHEMA, "api": api}:
+                raise ValueError
+            self.sent = sum(line.get("sent", 0) for line in rest)
+            self.known = {line["query"]: line["answer"] for line in rest if "query" in line}
+        except (ValueError, AttributeError, TypeError, KeyError):
             raise SuiteError(
-                f"expected answers of {api}, found those of {line['api']}; name another file",
-                str(self.path),
-            )
-        self.sent += line.get("sent", 0)
-        if "query" in line:
-            self.known[line["query"]] = line["answer"]
+                "expected the answers of this very API, found others; name another file",
+                str(path),
+            ) from None
+        if torn:  # cut short by an interruption
+            with path.open("r+b") as file:
+                file.truncate(path.stat().st_size - len(torn))
 
     def sending(self, n: int) -> None:
         """Note that n inputs are about to be sent."""
@@ -108,11 +108,10 @@ class Remote(nn.Module):
     def __init__(
         self, url: str, adapter: Adapter, answers: Answers, manners: Manners,
         input_range: tuple[float, float], n_classes: int,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         super().__init__()
         self.url, self.adapter, self.kept, self.manners = url, adapter, answers, manners
-        self.input_range, self.n_classes, self.sleep = input_range, n_classes, sleep
+        self.input_range, self.n_classes = input_range, n_classes
         self.headers = adapter.headers_now()
         self._last = 0.0
 
@@ -132,7 +131,7 @@ class Remote(nn.Module):
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
         from tenacity.wait import wait_exponential, wait_random
 
-        backoff = wait_exponential(multiplier=self.manners.wait, max=30) + wait_random(0, 0.1)
+        backoff = wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + wait_random(0, 0.1)
 
         def wait(state: Any) -> float:
             error = state.outcome.exception()
@@ -140,7 +139,7 @@ class Remote(nn.Module):
 
         again = Retrying(
             retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(TRIES),
-            wait=wait, sleep=self.sleep, reraise=True,
+            wait=wait, reraise=True,
         )  # fmt: skip
         parts = self.adapter.request(x, self.input_range)
         try:
@@ -164,7 +163,7 @@ class Remote(nn.Module):
                 f"{self.kept.path}"
             )
         if self.manners.rate:
-            self.sleep(max(0.0, self._last + 1 / self.manners.rate - time.monotonic()))
+            time.sleep(max(0.0, self._last + 1 / self.manners.rate - time.monotonic()))
         self._last = time.monotonic()
         self.kept.sending(n)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors.torch import load
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from ..api.errors import FieldError, SuiteError
 from ..api.fingerprinter import Fingerprint, Fingerprinter
@@ -78,7 +79,16 @@ def load_saved(path: Path, registry: Registry) -> Saved:
         raise SuiteError(f"expected a fingerprint of {SCHEMA}, found {found}", where)
     if meta["tensors_sha256"] != sha256(_body(raw)):
         raise SuiteError("expected the queries that were written, found others", where)
-    tensors = load(raw)
+    try:
+        return _ready(meta, load(raw), registry, where, sha256(raw))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SuiteError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
+
+
+def _ready(
+    meta: Mapping[str, Any], tensors: Mapping[str, Tensor], registry: Registry, where: str,
+    digest: str,
+) -> Saved:  # fmt: skip
     evidence = {
         name.removeprefix("evidence/"): t
         for name, t in tensors.items()
@@ -96,7 +106,7 @@ def load_saved(path: Path, registry: Registry) -> Saved:
         ),
         negatives=tuple(meta["calibration"]["negatives"]),
         meta=meta,
-        sha256=sha256(raw),
+        sha256=digest,
     )  # fmt: skip
 
 

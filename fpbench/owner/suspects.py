@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class Request:
     labels_only: bool = False
     rate: float = 0.0
     budget: int | None = None
-    answers: Path = Path("answers.jsonl")
+    answers: Path | None = None
+    out: Path = Path("verdict.json")
 
 
 class Opened:
@@ -58,27 +60,31 @@ class Opened:
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)
         self.asked += [
-            (sha256(query.numpy().tobytes()), answer)
-            for query, answer in zip(x, replies.tolist(), strict=True)
+            (sha256(query.numpy().tobytes()), _told(answer))
+            for query, answer in zip(x, replies, strict=True)
         ]
         return replies
+
+
+def _told(answer: Tensor) -> Any:
+    """An answer as a verdict has it: its numbers, or their sha256 where they are many."""
+    return answer.tolist() if answer.numel() <= 1000 else sha256(answer.numpy().tobytes())
 
 
 class Graph(nn.Module):
     """An ONNX file as a network; it runs in a process of its own and has no gradients."""
 
-    def __init__(self, raw: bytes, probabilities: bool) -> None:
+    def __init__(self, raw: bytes, output_shape: tuple[int, ...], probabilities: bool) -> None:
         super().__init__()
-        self._raw, self._probabilities = raw, probabilities
+        self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
         found = inside(
             "answered", self._raw, x.numpy().astype(np.float32).tobytes(),
-            memory=4 * len(self._raw), shape=list(x.shape),
+            memory=4 * len(self._raw), shape=list(x.shape), wanted=list(self._shape),
         )  # fmt: skip
-        line, _, values = found.partition(b"\n")
-        shape = [int(n) for n in line.strip(b"[]").split(b",")]
-        out = torch.from_numpy(np.frombuffer(values, np.float32).copy()).reshape(shape)
+        out = torch.from_numpy(np.frombuffer(found, np.float32).copy())
+        out = out.reshape(len(x), *self._shape)
         if not bool(out.isfinite().all()):
             raise RefusedError("expected finite answers of the ONNX model, got others")
         return as_logits(out) if self._probabilities else out
@@ -105,7 +111,7 @@ def opened(suspect: str, saved: Saved, request: Request) -> Opened:
 
 
 def _file(path: Path, saved: Saved, request: Request) -> Opened:
-    scenario, fingerprint_access = saved.scenario, saved.access
+    scenario = saved.scenario
     known = [request.arch] if request.arch else list(scenario.architectures)
     with torch.device("meta"):
         models = {name: scenario.architecture(name)() for name in known}
@@ -114,8 +120,8 @@ def _file(path: Path, saved: Saved, request: Request) -> Opened:
     kind = kind_of(raw)
     about = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
-        probabilities = fingerprint_access is not Access.OUTPUT
-        return Opened(Graph(raw, probabilities), saved, about)
+        probabilities = saved.access is not Access.OUTPUT
+        return Opened(Graph(raw, scenario.output_shape, probabilities), saved, about)
     arch = request.arch or _fitting(raw, kind, models)
     return Opened(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
 
@@ -162,12 +168,15 @@ def _remote(suspect: str, saved: Saved, request: Request) -> Opened:
     if adapter.images:
         check_images(scenario.input_shape)
     budget = request.budget if request.budget is not None else 2 * saved.method.n_queries
+    spoken = adapter.model_dump(exclude={"headers"})
+    api = sha256(json.dumps([url, spoken], sort_keys=True).encode())
+    kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
     model = Remote(
-        url, adapter, Answers(request.answers, shown), Manners(request.rate, budget),
+        url, adapter, Answers(kept, api), Manners(request.rate, budget),
         scenario.input_range, scenario.output_shape[0],
     )  # fmt: skip
-    about = {"url": shown, "adapter": adapter.model_dump(exclude={"headers"}),
-             "headers": sorted(adapter.headers), "answers": str(request.answers)}  # fmt: skip
+    about = {"url": shown, "adapter": spoken, "headers": sorted(adapter.headers),
+             "answers": str(kept)}  # fmt: skip
     found = Opened(model, saved, about)
     if adapter.images and not saved.quantised:
         found.notes.append(
