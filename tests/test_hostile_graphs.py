@@ -122,4 +122,4 @@ def test_a_job_without_end_is_given_up() -> None:
         helper.make_node("Loop", ["n", "c", "x"], ["y"], body=body),
     ]
     with pytest.raises(ResourceError, match=r"gave up|died"):
-        inside("answered", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3], seconds=6)
+        inside("answered", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3], seconds=4)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
+from fpbench import FieldError
+from fpbench.builtin.recipes.given import Given
 from fpbench.metrics import p_value
 from fpbench.owner.threshold import clopper_pearson, threshold
 
@@ -65,6 +70,46 @@ def test_an_architecture_may_be_a_file_of_ones_own(office: Office) -> None:
     assert verdict["verdict"] == "consistent with a copy"
     said = office.verify(office.folder / "copy.safetensors", "--arch", f"{net}:nil", exit_code=2)
     assert "expected a function 'nil'" in said
+
+
+def test_a_given_model_is_named_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"the same")
+    (tmp_path / "c").write_bytes(b"another")
+    a, b, c = (Given(scenario="digits", file=str(tmp_path / n), model="mlp") for n in "abc")
+    assert a.digest == b.digest != c.digest
+    assert str(tmp_path) not in json.dumps(a.describe())
+
+
+def test_a_case_refuses_a_file_that_is_gone_or_another(office: Office) -> None:
+    words = ("fingerprint", office.folder / "case.yaml", "--only", "akh", "--out", "x")
+    gone = office(*words, "-o", "target.file=nowhere")
+    assert gone.exit_code == 2
+    assert "nowhere, found none" in gone.output
+    other = office(*words, "-o", f"target.sha256={'0' * 64}", "--store", office.folder / "none")
+    assert other.exit_code == 2
+    assert "expected the file of sha256 0000" in other.output
+
+
+def test_a_target_that_does_not_fit_the_scenario_is_told(office: Office) -> None:
+    words = ("fingerprint", office.folder / "case.yaml", "--only", "akh", "--out", "x")
+    net = office.folder / "net.py"
+    net.write_text("from torch import nn\ndef flat(): return nn.Linear(5, 10)\n")
+    save_file(nn.Linear(5, 10).state_dict(), office.folder / "flat.safetensors")
+    made = office(
+        *words, "-o", f"target.model={net}:flat", "-o",
+        f"target.file={office.folder}/flat.safetensors", "--store", office.folder / "none",
+    )  # fmt: skip
+    assert made.exit_code == 2
+    assert "flat does not take inputs of (1, 8, 8)" in made.output
+
+
+def test_torchvisions_networks_get_the_scenarios_outputs() -> None:
+    with torch.device("meta"):
+        model = DIGITS.architecture("torchvision:resnet18")()
+    assert model.fc.out_features == 10
+    with pytest.raises(FieldError, match="no network 'resnet81' in TorchVision; did you mean"):
+        DIGITS.architecture("torchvision:resnet81")
 
 
 def test_more_certainty_than_the_negatives_carry_is_refused_at_once(office: Office) -> None:
