@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import __version__, answers, cli_results, cli_store, cli_work, launch, process
+from . import __version__, answers, cli_owner, cli_results, cli_store, cli_work, launch, process
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
 _STORE = click.option(
@@ -221,6 +221,8 @@ def sync(run_folder: Path, as_json: bool) -> None:
 main.add_command(cli_results.report)
 main.add_command(cli_results.compare)
 main.add_command(cli_store.store)
+main.add_command(cli_owner.fingerprint)
+main.add_command(cli_owner.verify)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,15 @@ def test_rounding_at_the_border_is_no_offence(model):
     assert len(opened(model)(torch.full((1, 2), 1 + 1e-7))) == 1
 
 
+def test_a_quantised_oracle_is_asked_what_a_byte_can_carry():
+    x = torch.tensor([[-1.0, 1.0], [0.0, 0.3]])
+    carried = opened(nn.Identity(), quantised=True)(x)
+    steps = (carried + 1) / 2 * 255
+    assert torch.allclose(steps, steps.round(), atol=1e-4)
+    assert (carried - x).abs().max() <= 1 / 255  # half a step of a range two wide
+    assert torch.equal(carried[0], x[0])
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (5,), (2,), (5, 2, 1)])
 def test_queries_of_another_shape_are_refused(model, shape):
     with pytest.raises(TrialError, match=r"shape \(n, 2\), got"):

@@ -99,6 +99,18 @@ def reply_as(answer: Tensor, given: Access, wanted: Access | None) -> Tensor:
     return reply(answer, wanted)
 
 
+def to_bytes(x: Tensor, input_range: tuple[float, float]) -> Tensor:
+    """Inputs as an 8-bit image file holds them: the input range on 0 to 255, rounded, uint8."""
+    low, high = input_range
+    return ((x - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_bytes(pixels: Tensor, input_range: tuple[float, float]) -> Tensor:
+    """The inputs (float32) that pixels of an 8-bit image file stand for."""
+    low, high = input_range
+    return low + pixels.float() / 255 * (high - low)
+
+
 def oracle_of(
     model: nn.Module,
     access: Access,
@@ -106,12 +118,14 @@ def oracle_of(
     input_shape: tuple[int, ...],
     input_range: tuple[float, float],
     device: torch.device,
+    quantised: bool = False,
     batch_size: int = 1024,
 ) -> Oracle:
     """Put a model behind a prediction API.
 
     `input_shape` and `input_range` are the scenario's; a query outside them raises
     TrialError, because a real API could not be asked it.
+    quantised: ask what an 8-bit image file can carry, not the exact queries.
     """
     model = model.to(device).eval()
     low, high = input_range
@@ -130,6 +144,8 @@ def oracle_of(
                 f"expected queries inside the input range [{low}, {high}], "
                 f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"
             )
+        if quantised:
+            x = from_bytes(to_bytes(x, input_range), input_range)
         with torch.no_grad():
             replies = [reply(model(part.to(device)), access) for part in parts(x, most=batch_size)]
         return torch.cat(replies).cpu()

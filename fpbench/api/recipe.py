@@ -59,6 +59,9 @@ class Recipe(ABC):
     needs_parent: ClassVar[bool] = True
     """Whether the recipe starts from another model (an obfuscation) or from nothing."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that tell where something lies, not what it is: no part of the model's name."""
+
     scenario: str
     parent: Recipe | None = None
     seed: Count = 0
@@ -77,7 +80,7 @@ class Recipe(ABC):
             "scheme": SCHEME,
             "recipe": self.name,
             "version": self.version,
-            "fields": plain(self, skip=frozenset({"parent"})),
+            "fields": plain(self, skip=self.places | {"parent"}),
             "parent": self.parent.digest if self.parent else None,
         }
 

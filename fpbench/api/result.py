@@ -28,6 +28,7 @@ class Trial:
     suspects: recipes it is judged on; disjoint from `ensemble` and `calibration`.
     calibration: the other half of the zoo, whose rates show what a rate of this method is worth;
               `ensemble` is part of it.
+    quantised: suspects are asked what an 8-bit image file can carry, not the exact queries.
     """
 
     scenario: Scenario
@@ -40,6 +41,7 @@ class Trial:
     suspects: tuple[Recipe, ...]
     access: Access
     calibration: tuple[Recipe, ...] = ()
+    quantised: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fields import changed, validate
+from .networks import Builder, builder
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
@@ -61,6 +63,14 @@ class Scenario(ABC):
     @abstractmethod
     def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
+
+    def architecture(self, name: str) -> Builder:
+        """What makes a new network: by a name in `architectures`, a `torchvision:NAME`, which gets
+        as many outputs as the scenario has, or a `FILE.py:CALLABLE`.
+
+        Raises FieldError for a name that stands for none.
+        """
+        return builder(self.architectures, name, math.prod(self.output_shape), self.name)
 
     @property
     def summary(self) -> str:

@@ -43,7 +43,7 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
         return Result(trial=trial, cached=True, **known)
     try:
         with contained(), remembered(store):
-            result = _attempt(trial, store, torch.device(device))
+            result, _ = tried(trial, store, torch.device(device))
     except (KeyboardInterrupt, ResourceError):
         raise  # data that is not there would be there for no other method
     except BaseException as error:
@@ -56,7 +56,8 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     return result
 
 
-def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
+def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fingerprint]:
+    """Do a trial, whether or not it was done before. Raises what the method raises."""
     # A copy: frozen or not, what a method does to itself must not reach its other repeats.
     scenario, method = trial.scenario, copy.deepcopy(trial.method)
     require_data(scenario)
@@ -102,7 +103,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
             f"expected {trial.label} to leave the target as it is, found other weights or running "
             "statistics; work on copy.deepcopy(case.target)"
         )
-    return Result(
+    result = Result(
         trial=trial,
         matching_rates=rates,
         calibration_rates=calibration_rates,
@@ -113,6 +114,7 @@ def _attempt(trial: Trial, store: Store, device: torch.device) -> Result:
         losses=case.progress.points(began),
         threads=torch.get_num_threads(),
     )
+    return result, fingerprint
 
 
 def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
@@ -172,7 +174,7 @@ class _Verified:
         oracle = oracle_of(
             self._store.load(recipe, trial.scenario, self._device), trial.access,
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
-            device=self._device,
+            device=self._device, quantised=trial.quantised,
         )  # fmt: skip
         began = time.perf_counter()
         with own_memory(trial.label):

@@ -44,7 +44,7 @@ class Bench:
     def new(self, recipe: Recipe, model: str) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed("init", recipe.digest))
-            return self.scenario.architectures[model]().to(self.device)
+            return self.scenario.architecture(model)().to(self.device)
 
     def rng(self, recipe: Recipe) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed("rng", recipe.digest))
@@ -105,7 +105,7 @@ def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected a network from {recipe.name}, got {clipped(model)}")
         with torch.device("meta"):
-            expected = lab.scenario.architectures[recipe.arch]()
+            expected = lab.scenario.architecture(recipe.arch)()
         if signature(model)[2] != signature(expected)[2]:
             lab.failed(recipe, f"expected a network of architecture {recipe.arch}, got another")
         elif not all(bool(t.isfinite().all()) for t in model.state_dict().values()):

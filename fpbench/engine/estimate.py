@@ -33,6 +33,8 @@ def costs(models: Sequence[Model], scenario: Scenario, timed: str, device: str) 
     members one by one.
     """
     trained = {model.arch for model in models if model.inputs}
+    if timed not in scenario.architectures:  # a model from a file may be none to train
+        timed = next(iter(sorted(trained)), timed)
     return Costs(
         device=device,
         bytes={arch: _bytes(scenario, arch) for arch in {model.arch for model in models}},
@@ -43,7 +45,7 @@ def costs(models: Sequence[Model], scenario: Scenario, timed: str, device: str) 
 
 def _bytes(scenario: Scenario, arch: str) -> int:
     with torch.device("meta"):
-        model = scenario.architectures[arch]()
+        model = scenario.architecture(arch)()
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
@@ -60,7 +62,7 @@ def _operations(scenario: Scenario, arch: str, rivals: bool = True) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        out = scenario.architectures[arch]()(torch.empty(2, *scenario.input_shape))
+        out = scenario.architecture(arch)()(torch.empty(2, *scenario.input_shape))
         if rivals and isinstance(scenario, Generation) and arch in scenario.discriminators:
             rival = scenario.discriminators[arch]()
             for judged in (out, torch.empty_like(out), torch.empty_like(out)):
@@ -73,7 +75,7 @@ def _operations(scenario: Scenario, arch: str, rivals: bool = True) -> float:
 def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
     """Floating-point operations per second while an architecture trains."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        model = scenario.architectures[arch]()
+        model = scenario.architecture(arch)()
         # A batch as in training where inputs are small, as few as will do where they are large.
         x = torch.zeros(64 if prod(scenario.input_shape) < 10_000 else 8, *scenario.input_shape)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)

@@ -46,6 +46,7 @@ def trial_key(trial: Trial, store: Store, device: str) -> str:
         "ensemble": weights(trial.ensemble),
         "suspects": weights(trial.suspects),
         "calibration": weights(trial.calibration),
+        "quantised": trial.quantised,
         "device": device,
         "torch": torch.__version__,
     }

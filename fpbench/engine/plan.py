@@ -79,6 +79,7 @@ class Plan:
                         suspects=halves[repeat][1],
                         access=access,
                         calibration=halves[repeat][0],
+                        quantised=suite.quantised,
                     )
                 )
         models = (suite.target, *suite.positives, *suite.negatives)

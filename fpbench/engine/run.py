@@ -68,28 +68,13 @@ def _run(plan: Plan, setting: Setting) -> Report:
     tell(hook.fpbench_planned, plan=summary)
     store.require(summary.bytes)
 
-    failures: dict[str, str] = {}
-    # A worker may stand in another folder.
-    shared = replace(store, root=store.root.absolute())
-    make = partial(build, scenario=suite.scenario, store=shared)
-    for generation in plan.generations():
-        missing = [r for r in generation if not store.intact(r, suite.scenario)]
-        failures |= {
-            r.digest: f"{r}: its parent could not be made"
-            for r in missing
-            if r.parent and r.parent.digest in failures
-        }
-        todo = [r for r in missing if r.digest not in failures]
-        for built in _built(setting, make, cohorts(todo, suite.scenario)):
-            failures |= built.failures
-            tell(hook.fpbench_built, built=built)
-    _refuse_twins(suite, plan.models, store)
+    failures = build_zoo(plan, setting)
 
     results: list[Result] = []
     trials = [without(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
-    for result in _attempted(setting, partial(attempt, store=shared), trials):
+    for result in _attempted(setting, partial(attempt, store=shared(store)), trials):
         results.append(result)
         tell(hook.fpbench_attempted, result=result)
 
@@ -103,6 +88,30 @@ def _run(plan: Plan, setting: Setting) -> Report:
     report = Report(suite.name, setting.folder, data, tuple(results))
     tell(hook.fpbench_reported, report=report)
     return report
+
+
+def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
+    """Make every model of a plan that the store lacks; by digest, why some could not be made."""
+    suite, store, failures = plan.suite, setting.store, dict[str, str]()
+    make = partial(build, scenario=suite.scenario, store=shared(store))
+    for generation in plan.generations():
+        missing = [r for r in generation if not store.intact(r, suite.scenario)]
+        failures |= {
+            r.digest: f"{r}: its parent could not be made"
+            for r in missing
+            if r.parent and r.parent.digest in failures
+        }
+        todo = [r for r in missing if r.digest not in failures]
+        for built in _built(setting, make, cohorts(todo, suite.scenario)):
+            failures |= built.failures
+            tell(setting.hook.fpbench_built, built=built)
+    _refuse_twins(suite, plan.models, store)
+    return failures
+
+
+def shared(store: Store) -> Store:
+    """The same store for a worker, who may stand in another folder."""
+    return replace(store, root=store.root.absolute())
 
 
 def _built(

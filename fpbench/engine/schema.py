@@ -33,12 +33,14 @@ class _Zoo(_Part):
 class Schema(_Part):
     """The keys of a suite file.
 
+    quantised: suspects are asked what an 8-bit image file can carry, not the exact queries.
     smaller: suites like this one that take less, named where this one would take long.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     scenario: str | dict[str, Any]
     api: Literal["label", "probs", "output"]
+    quantised: bool = False
     seed: Count = 0
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
     recipes: dict[str, dict[str, Any]] = {}

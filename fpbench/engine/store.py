@@ -135,7 +135,7 @@ class Store:
                 "command makes it again"
             )
         with torch.device("meta"):
-            model = scenario.architectures[recipe.arch]()
+            model = scenario.architecture(recipe.arch)()
         try:
             state = load(raw)
         except SafetensorError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..api.errors import SuiteError, did_you_mean
+from ..api.errors import FieldError, SuiteError, did_you_mean
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
@@ -53,6 +53,7 @@ class Suite:
     repeats: int
     split: float
     stratify: bool
+    quantised: bool
     target: Recipe
     positives: tuple[Recipe, ...]
     negatives: tuple[Recipe, ...]
@@ -118,8 +119,9 @@ class _Reader(Entries):
         return Suite(
             name=file.name, source=self.source, overrides=overrides, scenario=scenario, api=api,
             seed=file.seed, repeats=file.repeats, split=file.zoo.split,
-            stratify=file.zoo.stratify, target=target, methods=tuple(self._methods(file.methods)),
-            smaller=tuple(file.smaller), places=self.places, **sides,
+            stratify=file.zoo.stratify, quantised=file.quantised, target=target,
+            methods=tuple(self._methods(file.methods)), smaller=tuple(file.smaller),
+            places=self.places, **sides,
         )  # fmt: skip
 
     def _scenario(self, entry: str | dict[str, Any]) -> Scenario:
@@ -179,15 +181,21 @@ class _Reader(Entries):
 
     def _place(self, recipe: Recipe, scenario: Scenario, path: Path_) -> None:
         where = self.source.where(path)
-        if recipe.arch not in scenario.architectures:
+        if recipe.arch.startswith("onnx:") and recipe.parent is not None:
+            raise SuiteError(
+                f"expected a recipe that only asks the target, such as distill, got {recipe.name}: "
+                "an ONNX file has no weights to change",
+                where,
+            )
+        try:
+            scenario.architecture(recipe.arch)
+        except FieldError as error:
             inside = [
                 p for p in ((*path, "model"), (*path, "each", "model")) if p in self.source.places
             ]
             raise SuiteError(
-                f"no architecture {recipe.arch!r} in {scenario.name}; "
-                f"{did_you_mean(recipe.arch, scenario.architectures)}",
-                self.source.where(inside[0]) if inside else where,
-            )
+                error.message, self.source.where(inside[0]) if inside else where
+            ) from None
         if recipe.digest in self.places:
             raise SuiteError(
                 f"expected every model once, got {recipe} twice (also at "

@@ -1,0 +1,1 @@
+"""An owner's tools: a fingerprint of one's own model, and a verdict on a suspect."""

@@ -1,0 +1,229 @@
+"""A suspect behind a live prediction API: asked politely, never twice, within a hard budget.
+
+What is answered is on disk before it is used, so a broken connection repeats nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..api.errors import ResourceError, SuiteError
+from ..engine.files import sha256
+from .adapter import Adapter, as_scores
+
+SCHEMA = "fpbench.answers/1"
+
+MAX_REPLY = 16 * 2**20
+"""Bytes of one reply."""
+
+TRIES = 5
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds before a request is repeated; they double from the first to the longest."""
+
+BUSY = (429, 500, 502, 503, 504)
+"""Statuses of a server that may answer when it is asked again."""
+
+
+class _AgainError(Exception):
+    """The request may be repeated. `after`: seconds the server asks to wait."""
+
+    def __init__(self, reason: str, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How an API may be used.
+
+    rate:   requests per second at most; 0 for no limit.
+    budget: inputs sent at most, over all runs with one file of answers, repeated ones counted.
+    """
+
+    rate: float
+    budget: int
+
+
+class Answers:
+    """Answers on disk, a line of JSON each: what was asked (sha256), what was said.
+
+    A line `{"sent": n}` stands before each request, so the budget holds over interruptions too.
+    Raises SuiteError for a file that is something else, or has the answers of another API.
+
+    api: what tells one API, spoken to in one way, from others.
+    """
+
+    def __init__(self, path: Path, api: str) -> None:
+        self.path = path
+        self.known: dict[str, Any] = {}
+        self.sent = 0
+        if not path.exists() or not path.stat().st_size:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write({"schema": SCHEMA, "api": api})
+            return
+        *lines, torn = path.read_bytes().split(b"\n")
+        try:
+            first, *rest = map(json.loads, lines)
+            if first != {"schema": SCHEMA, "api": api}:
+                raise ValueError
+            self.sent = sum(line.get("sent", 0) for line in rest)
+            self.known = {line["query"]: line["answer"] for line in rest if "query" in line}
+        except (ValueError, AttributeError, TypeError, KeyError):
+            raise SuiteError(
+                "expected the answers of this very API, found others; name another file",
+                str(path),
+            ) from None
+        if torn:  # cut short by an interruption
+            with path.open("r+b") as file:
+                file.truncate(path.stat().st_size - len(torn))
+
+    def sending(self, n: int) -> None:
+        """Note that n inputs are about to be sent."""
+        self.sent += n
+        self._write({"sent": n})
+
+    def add(self, answers: dict[str, Any]) -> None:
+        """Keep answers, by their query."""
+        self.known |= answers
+        self._write(*({"query": key, "answer": answer} for key, answer in answers.items()))
+
+    def _write(self, *lines: dict[str, Any]) -> None:
+        with self.path.open("ab") as file:
+            file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Remote(nn.Module):
+    """The model behind an API, as a network: inputs (n, *input_shape) to scores (n, n_classes)."""
+
+    def __init__(
+        self, url: str, adapter: Adapter, answers: Answers, manners: Manners,
+        input_range: tuple[float, float], n_classes: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.url, self.adapter, self.kept, self.manners = url, adapter, answers, manners
+        self.input_range, self.n_classes = input_range, n_classes
+        self.headers = adapter.headers_now()
+        self._last = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys = [sha256(one.numpy().tobytes()) for one in x]
+        # Each once, though a method may ask it twice.
+        todo = list({k: i for i, k in enumerate(keys) if k not in self.kept.known}.values())
+        with _client(self.adapter, self.headers) as client:
+            for at in range(0, len(todo), self.adapter.at_once):
+                rows = todo[at : at + self.adapter.at_once]
+                got = self._ask(client, x[torch.tensor(rows)])
+                self.kept.add({keys[i]: a for i, a in zip(rows, got, strict=True)})
+        return as_scores([self.kept.known[key] for key in keys], self.n_classes)
+
+    def _ask(self, client: Any, x: Tensor) -> list[Any]:
+        """One request, repeated while the server is busy or the line is broken."""
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+        from tenacity.wait import wait_exponential, wait_random
+
+        backoff = wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + wait_random(0, 0.1)
+
+        def wait(state: Any) -> float:
+            error = state.outcome.exception()
+            return float(max(backoff(state), min(error.after, 60.0)))
+
+        again = Retrying(
+            retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(TRIES),
+            wait=wait, reraise=True,
+        )  # fmt: skip
+        parts = self.adapter.request(x, self.input_range)
+        try:
+            body = again(self._post, client, len(x), parts)
+        except _AgainError as error:
+            raise ResourceError(
+                f"no answer in {TRIES} tries: {error}; {len(self.kept.known)} answers are kept in "
+                f"{self.kept.path}, and the same command goes on from there"
+            ) from None
+        found = self.adapter.answers(body, len(x))
+        as_scores(found, self.n_classes)  # what is wrong is told now, and not kept
+        return found
+
+    def _post(self, client: Any, n: int, parts: dict[str, Any]) -> bytes:
+        import httpx
+
+        if self.kept.sent + n > self.manners.budget:
+            raise ResourceError(
+                f"expected to need at most {self.manners.budget} queries, {self.kept.sent} are "
+                f"sent and {n} more are wanted; raise --budget to go on, answers are kept in "
+                f"{self.kept.path}"
+            )
+        if self.manners.rate:
+            time.sleep(max(0.0, self._last + 1 / self.manners.rate - time.monotonic()))
+        self._last = time.monotonic()
+        self.kept.sending(n)
+        try:
+            with client.stream("POST", self.url, **parts) as reply:
+                body = _body(reply, self.adapter.timeout)
+        except httpx.TransportError as error:
+            raise _AgainError(f"{type(error).__name__} {error}".strip()) from None
+        if reply.status_code in BUSY:
+            after = reply.headers.get("retry-after", "")
+            seconds = float(after) if after.isdecimal() else 0.0
+            raise _AgainError(f"HTTP {reply.status_code}", seconds)
+        if reply.is_redirect:
+            place = reply.headers.get("location", "elsewhere")[:200]
+            raise ResourceError(
+                f"the API sends us on to {place}; if you mean that one, give its URL yourself"
+            )
+        if reply.status_code != 200:
+            said = body[:200].decode(errors="replace")
+            raise ResourceError(f"expected HTTP 200, got {reply.status_code}: {said}")
+        return body
+
+
+def _client(adapter: Adapter, headers: dict[str, str]) -> Any:
+    import httpx
+
+    plain = {"accept-encoding": "identity", **headers}
+    return httpx.Client(timeout=adapter.timeout, headers=plain, follow_redirects=False)
+
+
+def _body(reply: Any, seconds: float) -> bytes:
+    """A reply's body, if it ends: neither too long nor too slowly."""
+    began, body = time.monotonic(), bytearray()
+    for chunk in reply.iter_raw(65536):  # as it comes: we asked for no compression
+        body += chunk
+        if len(body) > MAX_REPLY:
+            raise ResourceError(f"expected a reply of at most {MAX_REPLY:,} bytes, got more")
+        if time.monotonic() - began > seconds:
+            raise _AgainError(f"the reply took longer than {seconds:g} s")
+    return bytes(body)
+
+
+def checked_url(url: str) -> tuple[str, str]:
+    """A URL to ask, and how it is shown: without names, passwords and parameters.
+
+    Raises SuiteError for what is no http or https URL, or when httpx is not installed.
+    """
+    try:
+        import httpx
+        import jmespath  # noqa: F401
+        import tenacity  # noqa: F401
+    except ImportError:
+        raise SuiteError(
+            "a suspect behind an API needs httpx, jmespath and tenacity: "
+            "pip install 'fpbench[remote]'"
+        ) from None
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise SuiteError(f"expected a URL, got {url!r}: {error}", "SUSPECT") from None
+    if found.scheme not in ("http", "https") or not found.host:
+        raise SuiteError(f"expected a URL of http or https, got {url!r}", "SUSPECT")
+    port = f":{found.port}" if found.port else ""
+    return url, f"{found.scheme}://{found.host}{port}{found.path}"

@@ -1,0 +1,186 @@
+"""A suspect opened: a model file, or a URL, as an oracle; and what a verdict says of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..api.errors import FieldError, SuiteError
+from ..api.oracle import Access, oracle_of
+from ..engine.files import sha256
+from .adapter import Adapter, check_images
+from .asked import as_logits
+from .cell import inside
+from .layout import RefusedError, header
+from .remote import Answers, Manners, Remote, checked_url
+from .saved import Saved
+from .weights import fill, kind_of, layout_of, most_bytes, read
+
+MAX_ONNX = 2 * 2**30
+"""Bytes of an ONNX file: protobuf's own limit."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to open a suspect, as the command line says it."""
+
+    arch: str | None = None
+    adapter: Path | None = None
+    labels_only: bool = False
+    rate: float = 0.0
+    budget: int | None = None
+    answers: Path | None = None
+    out: Path = Path("verdict.json")
+
+
+class Opened:
+    """A suspect that answers, and remembers what it was asked.
+
+    about: what the verdict says of it.
+    notes: sentences that a reader of the verdict must know.
+    asked: one query's sha256 and its answer each, in their order.
+    """
+
+    def __init__(self, model: nn.Module, saved: Saved, about: dict[str, Any]) -> None:
+        scenario = saved.scenario
+        self.about, self.notes = about, list[str]()
+        self.asked: list[tuple[str, Any]] = []
+        self._ask = oracle_of(
+            model, saved.access, input_shape=scenario.input_shape,
+            input_range=scenario.input_range, device=torch.device("cpu"),
+            quantised=saved.quantised,
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor) -> Tensor:
+        replies = self._ask(x)
+        self.asked += [
+            (sha256(query.numpy().tobytes()), _told(answer))
+            for query, answer in zip(x, replies, strict=True)
+        ]
+        return replies
+
+
+def _told(answer: Tensor) -> Any:
+    """An answer as a verdict has it: its numbers, or their sha256 where they are many."""
+    return answer.tolist() if answer.numel() <= 1000 else sha256(answer.numpy().tobytes())
+
+
+class Graph(nn.Module):
+    """An ONNX file as a network; it runs in a process of its own and has no gradients."""
+
+    def __init__(self, raw: bytes, output_shape: tuple[int, ...], probabilities: bool) -> None:
+        super().__init__()
+        self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = inside(
+            "answered", self._raw, x.numpy().astype(np.float32).tobytes(),
+            memory=4 * len(self._raw), shape=list(x.shape), wanted=list(self._shape),
+        )  # fmt: skip
+        out = torch.from_numpy(np.frombuffer(found, np.float32).copy())
+        out = out.reshape(len(x), *self._shape)
+        if not bool(out.isfinite().all()):
+            raise RefusedError("expected finite answers of the ONNX model, got others")
+        return as_logits(out) if self._probabilities else out
+
+
+def opened(suspect: str, saved: Saved, request: Request) -> Opened:
+    """Open a file or a URL. Raises SuiteError for what is no suspect of this fingerprint."""
+    if request.labels_only and saved.access is not Access.LABEL:
+        raise SuiteError(
+            f"this fingerprint's rates are those of answers with {saved.access}; make one for "
+            "labels: fpbench fingerprint ... -o api=label",
+            "--labels-only",
+        )
+    if "://" in suspect:
+        return _remote(suspect, saved, request)
+    for option, value in (("--adapter", request.adapter), ("--labels-only", request.labels_only)):
+        if value:
+            raise SuiteError("expected a URL as suspect, got a file", option)
+    path = Path(suspect)
+    try:
+        return _file(path, saved, request)
+    except (RefusedError, FieldError) as error:
+        raise SuiteError(str(error), suspect) from None
+
+
+def _file(path: Path, saved: Saved, request: Request) -> Opened:
+    scenario = saved.scenario
+    known = [request.arch] if request.arch else list(scenario.architectures)
+    with torch.device("meta"):
+        models = {name: scenario.architecture(name)() for name in known}
+    with_onnx = MAX_ONNX if _starts(path) == "onnx" else 0
+    raw = read(path, max(with_onnx, *map(most_bytes, models.values())))
+    kind = kind_of(raw)
+    about = {"file": str(path), "sha256": sha256(raw), "format": kind}
+    if kind == "onnx":
+        probabilities = saved.access is not Access.OUTPUT
+        return Opened(Graph(raw, scenario.output_shape, probabilities), saved, about)
+    arch = request.arch or _fitting(raw, kind, models)
+    return Opened(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
+
+
+def _starts(path: Path) -> str:
+    """A file's kind by its first bytes; empty where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(16)) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _fitting(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
+    """The one architecture of the scenario that has a file's tensors."""
+    fits = []
+    if kind == "safetensors":
+        found = {name: shape for name, (_, shape) in header(raw)[0].items()}
+        fits = [
+            arch for arch, model in models.items()
+            if {name: shape for name, (_, shape) in layout_of(model).items()} == found
+        ]  # fmt: skip
+    if len(fits) != 1:
+        raise SuiteError(
+            f"expected the architecture of a file of this kind ({kind}), which does not tell: one "
+            f"of {', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
+            "--arch",
+        )
+    return fits[0]
+
+
+def _remote(suspect: str, saved: Saved, request: Request) -> Opened:
+    scenario = saved.scenario
+    adapter = Adapter.read(request.adapter)
+    url, shown = checked_url(suspect)
+    if saved.access is Access.OUTPUT:
+        raise SuiteError("expected a fingerprint for labels or probs, as an API gives them; got "
+                         "one for output", "SUSPECT")  # fmt: skip
+    if adapter.scores is None and saved.access is not Access.LABEL:
+        raise SuiteError(
+            f"expected `scores`, this fingerprint's rates are those of answers with {saved.access}",
+            str(request.adapter),
+        )
+    if adapter.images:
+        check_images(scenario.input_shape)
+    budget = request.budget if request.budget is not None else 2 * saved.method.n_queries
+    spoken = adapter.model_dump(exclude={"headers"})
+    api = sha256(json.dumps([url, spoken], sort_keys=True).encode())
+    kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
+    model = Remote(
+        url, adapter, Answers(kept, api), Manners(request.rate, budget),
+        scenario.input_range, scenario.output_shape[0],
+    )  # fmt: skip
+    about = {"url": shown, "adapter": spoken, "headers": sorted(adapter.headers),
+             "answers": str(kept)}  # fmt: skip
+    found = Opened(model, saved, about)
+    if adapter.images and not saved.quantised:
+        found.notes.append(
+            "the queries travelled as 8-bit images, and the fingerprint was calibrated on exact "
+            "ones; make it with -o quantised=true to have that in its rates"
+        )
+    return found

@@ -1,0 +1,66 @@
+"""Where to draw the line, and how often it is drawn through an innocent model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+
+from ..api.errors import SuiteError
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A suspect is consistent with theft when its matching rate is above `rate` (strictly).
+
+    false_positive_rate: the chance that an independent model's is, were it drawn like the known
+                         negatives: k / (n + 1), never below 1 / (n + 1).
+    interval:            95 % Clopper-Pearson of the negatives above the line. The line is the k-th
+                         largest of n rates, and then its upper end is exact for the line's own
+                         false positive rate too (an order statistic's is beta distributed).
+    """
+
+    rate: float
+    false_positive_rate: float
+    interval: tuple[float, float]
+
+
+def threshold(negatives: Sequence[float], false_positive_rate: float) -> Threshold:
+    """The lowest line that keeps a false positive rate, drawn at a known negative's rate.
+
+    A rate is above it exactly when its empirical p-value, (1 + #{negatives as high}) / (1 + n), is
+    at most `false_positive_rate`. Raises SuiteError for a rate that n negatives cannot show.
+    """
+    n = len(negatives)
+    require(n, false_positive_rate)
+    k = floor(false_positive_rate * (n + 1) + 1e-9)
+    line = sorted(negatives, reverse=True)[min(k, n) - 1]
+    above = sum(rate > line for rate in negatives)
+    return Threshold(line, min(k, n) / (n + 1), clopper_pearson(above, n))
+
+
+def require(n: int, false_positive_rate: float) -> None:
+    """Raise SuiteError unless n negatives can show a false positive rate."""
+    least = 1 / (n + 1)
+    if not 0 < false_positive_rate < 1:
+        raise SuiteError(
+            f"expected a rate between 0 and 1, got {false_positive_rate}", "--false-positive-rate"
+        )
+    if false_positive_rate < least - 1e-9:
+        wanted = floor(1 / false_positive_rate - 1e-9)
+        raise SuiteError(
+            f"expected at least {least:.3f}, which is all that {n} independent models can show, "
+            f"got {false_positive_rate}; give the case {wanted} negatives that the method does not "
+            "learn from, or ask for less",
+            "--false-positive-rate",
+        )
+
+
+def clopper_pearson(found: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share, from `found` of n; (0, 1) of none."""
+    from scipy import stats
+
+    if not n:
+        return 0.0, 1.0
+    ends = stats.binomtest(found, n).proportion_ci(0.95, method="exact")
+    return float(ends.low), float(ends.high)

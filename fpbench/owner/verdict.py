@@ -1,0 +1,100 @@
+"""A suspect judged: what was found, what it is worth, in a sentence and as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..api.errors import SuiteError, TrialError
+from ..api.fields import plain
+from ..api.oracle import Oracle
+from ..engine.attempt import checked_rate
+from ..engine.facts import versions
+from ..metrics import binomial_p_values, p_value
+from .layout import RefusedError
+from .saved import Saved
+from .suspects import Opened
+
+SCHEMA = "fpbench.verdict/1"
+
+CONSISTENT, NOT_SHOWN = "consistent with a copy", "not shown"
+
+
+def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
+    """Ask a suspect and say what its answers speak for; docs/verify.md explains the keys.
+
+    Raises TrialError when the method breaks its contract, and what the suspect raises.
+    """
+    method = saved.method
+    oracle = Oracle(suspect, saved.access)
+    try:
+        rate = checked_rate(method.verify(saved.fingerprint, oracle), method.name, name)
+    except RefusedError as error:
+        raise SuiteError(str(error), name) from None
+    if oracle.queries > method.n_queries:
+        raise TrialError(
+            f"expected at most {method.n_queries} queries, got {oracle.queries} from {method.name}"
+        )
+    p = p_value(rate, saved.negatives)
+    verdict: dict[str, Any] = {
+        "schema": SCHEMA,
+        "verdict": CONSISTENT if rate > saved.threshold.rate else NOT_SHOWN,
+        "matching_rate": rate,
+        "threshold": saved.threshold.rate,
+        "p_value": p,
+        "p_value_binomial": None,
+        "false_positive_rate": saved.threshold.false_positive_rate,
+        "false_positive_interval": list(saved.threshold.interval),
+        "negatives": len(saved.negatives),
+        "caught": saved.meta["calibration"]["caught"],
+        "queries": oracle.queries,
+        "access": str(saved.access),
+        "quantised": saved.quantised,
+        "suspect": {"name": name, **suspect.about},
+        "fingerprint": {
+            "sha256": saved.sha256,
+            "case": saved.meta["case"],
+            "target": saved.meta["target"],
+            "scenario": saved.meta["scenario"],
+            "method": {**saved.meta["method"], "fields": plain(method)},
+        },
+        "notes": [*_notes(saved), *suspect.notes],
+        "answers": [{"query": query, "answer": answer} for query, answer in suspect.asked],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    if method.counts_agreement:
+        found = binomial_p_values([rate], oracle.queries, saved.negatives)
+        verdict["p_value_binomial"] = found[0]
+    return {**verdict, "sentence": sentence(verdict)}
+
+
+def _notes(saved: Saved) -> list[str]:
+    notes = []
+    if saved.method.judges_data:
+        notes.append(f"{saved.method.name} takes all models of the owner's data for copies")
+    now, then = versions(), saved.meta["versions"]
+    if other := [f"{k} {then.get(k)}, now {v}" for k, v in now.items() if then.get(k) != v]:
+        notes.append(f"the fingerprint was made with {'; '.join(other)}")
+    return notes
+
+
+def sentence(verdict: Mapping[str, Any]) -> str:
+    """The verdict in words: what the answers are consistent with, and how far that carries."""
+    name, rate, line = (verdict["suspect"]["name"], verdict["matching_rate"], verdict["threshold"])
+    target, n = verdict["fingerprint"]["target"]["name"], verdict["negatives"]
+    low, high = verdict["false_positive_interval"]
+    caught = verdict["caught"]
+    if verdict["verdict"] == CONSISTENT:
+        return (
+            f"{name} is consistent with a copy of {target}: its matching rate {rate:.3f} is above "
+            f"the threshold {line:.3f} (p = {verdict['p_value']:.3f}). To judge by {n} independent "
+            f"models, about {100 * verdict['false_positive_rate']:.1f} % of such are above it too "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+        )
+    return (
+        f"It is not shown that {name} is a copy of {target}: its matching rate {rate:.3f} is not "
+        f"above the threshold {line:.3f} (p = {verdict['p_value']:.3f}). That does not clear it: "
+        f"{caught['count']} of {caught['of']} known copies are above the threshold."
+    )

@@ -1,0 +1,216 @@
+"""A suspect behind a live prediction API: asked politely, never twice, within a budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from office import Office
+from office import opened as office_of_the_session
+from PIL import Image
+from torch import Tensor, nn
+
+
+@pytest.fixture
+def office() -> Office:
+    return office_of_the_session()
+
+
+@dataclass
+class Api:
+    """A prediction API of one model, on loopback."""
+
+    model: nn.Module
+    reply: Callable[[Tensor], Any]
+    read: Callable[[BaseHTTPRequestHandler, bytes], Tensor]
+    url: str = ""
+    requests: int = 0
+    troubles: list[int] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(api: Api) -> Iterator[Api]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            api.requests += 1
+            api.headers.append(self.headers.get("authorization", ""))
+            status = api.troubles.pop(0) if api.troubles else 200
+            if status == 0:
+                self.close_connection = True  # a broken line
+                return
+            self.send_response(status)
+            if status == 302:
+                self.send_header("location", "http://169.254.169.254/")
+            with torch.no_grad():
+                said = api.reply(api.model(api.read(self, body))) if status == 200 else "busy"
+            text = json.dumps(said).encode()
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}/predict"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def numbers(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    return torch.tensor(json.loads(body)["inputs"])
+
+
+def decoded(file: bytes) -> Tensor:
+    raw = Image.open(io.BytesIO(file))
+    return torch.frombuffer(bytearray(raw.tobytes()), dtype=torch.uint8).view(1, 1, 8, 8) / 255
+
+
+def uploaded(handler: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    return decoded(body[body.index(b"\x89PNG") :])
+
+
+def encoded(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    return torch.cat([decoded(base64.b64decode(text)) for text in json.loads(body)["images"]])
+
+
+def scores(out: Tensor) -> Any:
+    return {"outputs": out.softmax(-1).tolist()}
+
+
+NAMES = [f"digit {k}" for k in range(10)]
+
+WAYS = {
+    "numbers and scores": ("", numbers, scores),
+    "labels alone": ("labels: classes", numbers, lambda out: {"classes": out.argmax(-1).tolist()}),
+    "names": (
+        f"labels: 'found[*].name'\nclasses: [{', '.join(NAMES)}]",
+        numbers,
+        lambda out: {"found": [
+            {"name": NAMES[k]} for k in out.argmax(-1).tolist()
+        ]},
+    ),
+    "uploads": ("send: multipart\nfield: image\nlabels: class", uploaded,
+                lambda out: {"class": int(out[0].argmax())}),
+    "images in JSON": ("send: base64\nfield: images\nscores: scores", encoded,
+                       lambda out: {"scores": out.tolist()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("adapter", "read", "reply"), WAYS.values(), ids=WAYS.keys())
+def test_a_copy_behind_an_api_is_caught_and_another_is_not(
+    office: Office, tmp_path: Path, adapter: str, read: Any, reply: Any
+) -> None:
+    words: list[object] = ["--labels-only"]
+    if adapter:
+        (tmp_path / "api.yaml").write_text(adapter + "\n")
+        words += ["--adapter", tmp_path / "api.yaml"]
+    found = {}
+    for name, model in {"copy": office.copy, "other": office.other}.items():
+        with serving(Api(model, reply, read)) as api:
+            verdict = office.verify(api.url, *words, "--answers", tmp_path / name)
+            found[name] = verdict["verdict"]
+            assert ("8-bit images" in str(verdict["notes"])) is ("send" in adapter)
+    assert found == {"copy": "consistent with a copy", "other": "not shown"}
+
+
+def test_a_broken_connection_repeats_nothing(office: Office, tmp_path: Path) -> None:
+    words = ("--answers", tmp_path / "answers", "--budget", 500)
+    with serving(Api(office.copy, scores, numbers)) as api:
+        api.troubles = [200, 404]
+        said = office.verify(api.url, *words, exit_code=3)
+        assert "expected HTTP 200, got 404" in said
+        (tmp_path / "answers").write_bytes((tmp_path / "answers").read_bytes() + b'{"que')
+        api.requests = 0
+        verdict = office.verify(api.url, *words)
+        assert api.requests == 6  # of seven batches of 32, one was answered before
+        assert verdict["verdict"] == "consistent with a copy"
+        office.verify(api.url, *words)
+        assert api.requests == 6  # everything is known
+
+
+def test_a_file_of_something_else_is_left_alone(office: Office, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    diary.write_text("dear diary")
+    said = office.verify("http://127.0.0.1:9/", "--answers", diary, exit_code=2)
+    assert "expected the answers of this very API, found others" in said
+    assert diary.read_text() == "dear diary"
+
+
+def test_a_busy_server_and_a_lost_line_are_asked_again(office: Office, tmp_path: Path) -> None:
+    with serving(Api(office.copy, scores, numbers, troubles=[503, 0])) as api:
+        verdict = office.verify(api.url, "--answers", tmp_path / "answers", "--budget", 264)
+    assert verdict["queries"] == 200
+    assert api.requests == 9
+
+
+def test_the_budget_counts_what_was_sent_in_vain(office: Office, tmp_path: Path) -> None:
+    words = ("--answers", tmp_path / "answers", "--budget", 100)
+    with serving(Api(office.copy, scores, numbers, troubles=[404])) as api:
+        office.verify(api.url, *words, exit_code=3)
+        said = office.verify(api.url, *words, exit_code=3)
+        assert "expected to need at most 100 queries, 96 are sent and 32 more" in said
+        assert api.requests == 3
+
+
+TROUBLES = {
+    "sent elsewhere": (scores, 302, 3, "sends us on to http://169.254.169.254/"),
+    "no such key": (lambda out: {"answer": 1}, 200, 2, "expected 32 answers at 'outputs'"),
+    "too few": (lambda out: {"outputs": [[0.1] * 10]}, 200, 2, "got 1 of them"),
+    "no numbers": (lambda out: {"outputs": [["a"] * 10] * 32}, 200, 2, "list of finite numbers"),
+    "not finite": (lambda out: {"outputs": [[float("nan")] * 10] * 32}, 200, 2, "NaN"),
+    "other classes": (lambda out: {"outputs": [[0.5, 0.5]] * len(out)}, 200, 2, "10 scores"),
+}
+
+
+@pytest.mark.parametrize(("reply", "status", "code", "sentence"), TROUBLES.values(),
+                         ids=TROUBLES.keys())  # fmt: skip
+def test_a_reply_that_is_none_is_told(
+    office: Office, tmp_path: Path, reply: Any, status: int, code: int, sentence: str
+) -> None:
+    with serving(Api(office.copy, reply, numbers, troubles=[status])) as api:
+        said = office.verify(api.url, "--answers", tmp_path / "answers", exit_code=code)
+    assert sentence in said
+    assert said.startswith("error: ")
+
+
+def test_secrets_are_sent_and_never_written(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hush")
+    (tmp_path / "api.yaml").write_text(
+        "scores: outputs\nheaders: {authorization: 'Bearer ${MY_TOKEN}'}\n"
+    )
+    with serving(Api(office.copy, scores, numbers)) as api:
+        verdict = office.verify(
+            f"{api.url}?key=hush",
+            "--adapter",
+            tmp_path / "api.yaml",
+            "--answers",
+            tmp_path / "answers",
+        )
+    assert "hush" in "".join(api.headers)
+    assert "hush" not in json.dumps(verdict) + (tmp_path / "answers").read_text()
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://localhost/x", "http://"])
+def test_only_http_is_spoken(office: Office, url: str) -> None:
+    assert "expected a URL" in office.verify(url, exit_code=2)
