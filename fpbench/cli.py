@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_results, launch
+from . import __version__, cli_complete, cli_doctor, cli_new, cli_results, launch
 
-_SUITE = click.argument("suite", type=click.Path(path_type=Path))
+_SUITE = click.argument(
+    "suite", type=click.Path(path_type=Path), shell_complete=cli_complete.suites
+)
 _STORE = click.option(
     "--store", "store_dir", type=click.Path(path_type=Path, file_okay=False), default="store",
     envvar="FPBENCH_STORE", show_default=True, help="Where finished models and trials are kept.",
@@ -29,7 +31,14 @@ _SET = click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
 )  # fmt: skip
-_ONLY = click.option("--only", multiple=True, metavar="METHOD", help="Run this method. Repeatable.")
+_ONLY = click.option(
+    "--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    help="Run this method of the suite, or any other that is installed. Repeatable.",
+)  # fmt: skip
+_WITH = click.option(
+    "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    help="Run this method too, with its defaults. Repeatable.",
+)  # fmt: skip
 _PLUGIN = click.option(
     "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
     help="Load a plugin from a file. Repeatable.",
@@ -89,6 +98,7 @@ def _print(value: Any) -> None:
 @_STORE
 @_RUNS
 @_ONLY
+@_WITH
 @_DEVICE
 @click.option("--executor", default="inline", show_default=True, help="Who does the work.")
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
@@ -96,9 +106,9 @@ def _print(value: Any) -> None:
 @_PLUGIN
 @_JSON
 def run(
-    suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], device: str | None,
-    executor: str, tracking: bool, overrides: tuple[str, ...], plugins: tuple[Path, ...],
-    as_json: bool,
+    suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
+    device: str | None, executor: str, tracking: bool, overrides: tuple[str, ...],
+    plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
@@ -109,7 +119,7 @@ def run(
     from .engine.run import run as run_suite
     from .engine.store import Store
 
-    registry, loaded = launch.load(suite, plugins, overrides, only)
+    registry, loaded = launch.load(suite, plugins, overrides, only, more)
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
@@ -130,20 +140,21 @@ def run(
 @_SUITE
 @_STORE
 @_ONLY
+@_WITH
 @_DEVICE
 @_SET
 @_PLUGIN
 @_JSON
 def plan(
-    suite: Path, store_dir: Path, only: tuple[str, ...], device: str | None,
-    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+    suite: Path, store_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
+    device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
     from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
     from .engine.plan import Plan
     from .engine.store import Store
 
-    _, loaded = launch.load(suite, plugins, overrides, only)
+    _, loaded = launch.load(suite, plugins, overrides, only, more)
     summary = Plan.of(loaded).summary(Store(store_dir), launch.device(device))
     if as_json:
         _print(plan_as_json(summary))
@@ -165,7 +176,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cli_complete.methods)
 @_PLUGIN
 @_JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
@@ -178,7 +189,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("method")
+@click.argument("method", shell_complete=cli_complete.methods)
 @_PLUGIN
 @_JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
@@ -196,7 +207,8 @@ def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path), required=False)
+@click.argument("run_folder", type=click.Path(path_type=Path), required=False,
+                shell_complete=cli_complete.runs)  # fmt: skip
 @_RUNS
 @click.option("--port", default=5000, show_default=True, help="On this machine only.")
 def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
@@ -207,7 +219,7 @@ def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
 
 
 @main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.argument("run_folder", type=click.Path(path_type=Path), shell_complete=cli_complete.runs)
 @_JSON
 def sync(run_folder: Path, as_json: bool) -> None:
     """Send a run's results to MLflow; what is there already is not doubled."""
@@ -219,6 +231,10 @@ def sync(run_folder: Path, as_json: bool) -> None:
 
 main.add_command(cli_results.report)
 main.add_command(cli_results.compare)
+main.add_command(cli_results.leaderboard)
+main.add_command(cli_new.new)
+main.add_command(cli_doctor.doctor)
+main.add_command(cli_complete.completion)
 
 
 if __name__ == "__main__":

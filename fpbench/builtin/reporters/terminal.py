@@ -24,9 +24,12 @@ from fpbench import Built, PlanSummary, Report, Result, hookimpl
 from .scores import last_line, show_results
 from .tables import run_as_json, show_plan
 
+PAUSE = 30.0
+"""Seconds between two lines in a log."""
+
 
 class Terminal:
-    """Hears what happens in a run and shows it: live bars, or plain lines in a log.
+    """Hears what happens in a run and shows it: live bars, or now and then a line in a log.
 
     With `as_json` all of that goes to stderr, and stdout gets one JSON object at the end.
     """
@@ -50,6 +53,7 @@ class Terminal:
             speed_estimate_period=3600,
         )
         self.began = time.perf_counter()
+        self.told = self.began - PAUSE
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -89,9 +93,13 @@ class Terminal:
     def _advance(self, task: Any, count: int, what: str, seconds: float) -> None:
         self.progress.update(task, advance=count, last=escape(what))
         self.done[task] += count
-        if self.console.is_terminal:
+        now = time.perf_counter()
+        if self.console.is_terminal or (
+            now - self.told < PAUSE and self.done[task] < self.todo[task]
+        ):
             return
-        elapsed = time.perf_counter() - self.since[task]
+        self.told = now
+        elapsed = now - self.since[task]
         left = elapsed / self.done[task] * (self.todo[task] - self.done[task])
         name = "zoo" if task == self.zoo else "trials"
         self.console.print(
@@ -112,3 +120,11 @@ class Terminal:
         self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
         if self.as_json:
             sys.stdout.write(json.dumps(run_as_json(report)) + "\n")
+
+
+class Bars(Terminal):
+    """Shows how far a run is, for Python and notebooks; the report shows itself."""
+
+    @hookimpl(tryfirst=True)
+    def fpbench_reported(self, report: Report) -> None:
+        self.progress.stop()

@@ -93,10 +93,11 @@ def load(name: str) -> dict[str, tuple[Tensor, Tensor]]:
 
 def found(archive: Archive) -> Path | None:
     """Where an archive lies on this machine, whole or not; None if nowhere."""
-    return next((path for path in _places(archive) if path.is_file()), None)
+    return next((path for path in places(archive) if path.is_file()), None)
 
 
-def _places(archive: Archive) -> Iterator[Path]:
+def places(archive: Archive) -> Iterator[Path]:
+    """Where an archive may lie, in the order of looking."""
     if own := os.environ.get("FPBENCH_DATA"):
         yield Path(own) / archive.folder / archive.file
     yield _cache(archive) / archive.file

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -104,6 +105,10 @@ class Fashion(Generation):
     }
 
     images: Annotated[int, Field(ge=2, le=60_000)] = 60_000
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        return {name: fmnist.places(name) for name in fmnist.SHA256}
 
     def load(self) -> Mapping[str, Pool]:
         rng = torch.Generator().manual_seed(20170825)

@@ -46,16 +46,23 @@ def read(name: str) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
 
 
+def places(name: str) -> list[Path]:
+    """Where a file may lie, in the order of looking; the last is where it is fetched to."""
+    import pooch
+
+    own = os.environ.get("FPBENCH_DATA")
+    cache = Path(pooch.os_cache("fpbench"))
+    return [root / "fashion-mnist" / name for root in ([Path(own)] if own else []) + [cache]]
+
+
 def found(name: str) -> Path:
     """Where a file lies on this machine, fetched if need be. Raises ResourceError."""
     import pooch
 
-    own = os.environ.get("FPBENCH_DATA")
-    if own and (path := Path(own) / "fashion-mnist" / name).is_file():
-        return path
-    cache = Path(pooch.os_cache("fpbench")) / "fashion-mnist"
-    if (path := cache / name).is_file():
-        return path
+    for path in places(name):
+        if path.is_file():
+            return path
+    cache = places(name)[-1].parent
     pooch.get_logger().setLevel("WARNING")
     try:
         return Path(
