@@ -37,6 +37,7 @@ _ONLY = click.option(
 )  # fmt: skip
 _WITH = click.option(
     "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    callback=lambda _, __, methods: launch.additions(methods) if methods else (),
     help="Run this method too, with its defaults. Repeatable.",
 )  # fmt: skip
 _PLUGIN = click.option(
@@ -119,7 +120,7 @@ def run(
     from .engine.run import run as run_suite
     from .engine.store import Store
 
-    registry, loaded = launch.load(suite, plugins, overrides, only, more)
+    registry, loaded = launch.load(suite, plugins, (*more, *overrides), only)
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
@@ -154,7 +155,7 @@ def plan(
     from .engine.plan import Plan
     from .engine.store import Store
 
-    _, loaded = launch.load(suite, plugins, overrides, only, more)
+    _, loaded = launch.load(suite, plugins, (*more, *overrides), only)
     summary = Plan.of(loaded).summary(Store(store_dir), launch.device(device))
     if as_json:
         _print(plan_as_json(summary))

@@ -21,15 +21,20 @@ def registry(plugins: tuple[Path, ...]) -> Registry:
 
 
 def load(
-    suite: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], only: tuple[str, ...],
-    more: tuple[str, ...] = (),
-) -> tuple[Registry, Suite]:  # fmt: skip
-    """A suite, with `more` methods than it lists, and the plugins it is read against."""
-    from .engine.suite import Suite, addition
+    suite: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], only: tuple[str, ...]
+) -> tuple[Registry, Suite]:
+    """A suite and the plugins it is read against."""
+    from .engine.suite import Suite
 
     found = registry(plugins)
-    overrides = (*map(addition, more), *overrides)
     return found, Suite.load(suite, found, overrides=overrides, only=only)
+
+
+def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """The overrides that add methods to a suite: what `--with` stands for."""
+    from .engine.source import addition
+
+    return tuple(map(addition, methods))
 
 
 def device(device: str | None) -> str:

@@ -87,13 +87,14 @@ def read(folder: _Path) -> Report:
 def _suite(
     suite: _Path, plugins: Sequence[_Path], overrides: Mapping[str, Any] | None,
     only: Sequence[str], more: Sequence[str],
-) -> tuple[Path, tuple[Path, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:  # fmt: skip
+) -> tuple[Path, tuple[Path, ...], tuple[str, ...], tuple[str, ...]]:  # fmt: skip
     """What the command line would have handed over. A value goes as JSON, which is YAML."""
     for name, value in (("only", only), ("more", more), ("plugins", plugins)):
         if isinstance(value, str):
             raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
-    settings = tuple(f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items())
-    return Path(suite), tuple(map(Path, plugins)), settings, tuple(only), tuple(more)
+    settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    added = launch.additions(tuple(more))
+    return Path(suite), tuple(map(Path, plugins)), (*added, *settings), tuple(only)
 
 
 def _store(store: _Path | None) -> Path:

@@ -163,6 +163,11 @@ def listed(source: Source) -> list[str]:
     ]
 
 
+def addition(method: str) -> str:
+    """The override that puts a method, with its defaults, at the end of a suite's list."""
+    return f"methods.+={{method: {method}}}"
+
+
 def override(source: Source, setting: str) -> None:
     """Apply one `-o dotted.path=value` to a suite's values.
 

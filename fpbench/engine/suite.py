@@ -16,7 +16,7 @@ from ..api.scenario import Scenario
 from .entry import MAX_MODELS, Entries
 from .registry import Registry
 from .schema import Schema, validated
-from .source import Path_, Source, listed, override
+from .source import Path_, Source, addition, listed, override
 
 SEEDS_PER_ZOO = 1000
 
@@ -86,11 +86,6 @@ class Suite:
             kept = [v for v in suite.methods if v.label in only or v.method.name in only]
             suite = dataclasses.replace(suite, methods=tuple(kept))
         return suite
-
-
-def addition(method: str) -> str:
-    """The override that puts a method, with its defaults, at the end of a suite's list."""
-    return f"methods.+={{method: {method}}}"
 
 
 class _Reader(Entries):
