@@ -40,8 +40,10 @@ def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     name more often than not: asking them would take seconds."""
     ours = {"builtin", "figures", "mlflow"}
     names = set(entry_points(group="fpbench").names) - ours
-    if suite := ctx.params.get("suite"):
-        names |= set(_listed(suite))
+    # A line that ends in an option without its value is left unread: its words are in `args`.
+    suite = ctx.params.get("suite") or next(iter(ctx.args), None)
+    if suite and ctx.command.name in ("run", "plan"):
+        names |= set(_listed(Path(suite)))
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 

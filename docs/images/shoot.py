@@ -139,7 +139,7 @@ if __name__ == "__main__":
     address, picture = sys.argv[1], Path(sys.argv[2])
     if len(sys.argv) > 3:
         shown = (
-            photograph(address, picture, OVERLAID, TIDY, size="1500,820", patience=600)
+            photograph(address, picture, OVERLAID, TIDY, size="1500,580", patience=600)
             if sys.argv[3] == "overlay"
             else shoot(address, picture, int(sys.argv[3]), patience=600)
         )
@@ -148,4 +148,4 @@ if __name__ == "__main__":
         for scheme in ("light", "dark"):
             file = picture.with_stem(f"{picture.stem}-{scheme}")
             dark = scheme == "dark"
-            photograph(address, file, PAGE, DISGUISES, "1240,700", dark=dark, patience=600)
+            photograph(address, file, PAGE, DISGUISES, "1240,790", dark=dark, patience=600)
