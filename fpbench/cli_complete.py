@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Finished runs, the newest first."""
-    root = ctx.params.get("runs_dir") or Path("runs")
+    root = ctx.params.get("runs_dir") or Path(os.environ.get("FPBENCH_RUNS", "runs"))
     found = sorted(root.glob("*/*/results.json"), key=lambda f: f.parent.name, reverse=True)
     names = [str(file.parent) for file in found]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
