@@ -70,12 +70,13 @@ class Terminal:
         self.trials = self.progress.add_task("trials", total=trials, last="", start=False)
         self.todo = {self.zoo: missing, self.trials: trials}
         self.done = {self.zoo: 0, self.trials: 0}
-        self.since = {self.zoo: time.perf_counter()}
+        self.since = dict.fromkeys((self.zoo, self.trials), time.perf_counter())
 
     @hookimpl
     def fpbench_built(self, built: Built) -> None:
         what = f"{len(built.recipes)} x {built.recipes[0].kind}"
         self._advance(self.zoo, len(built.recipes), what, built.seconds)
+        self.since[self.trials] = time.perf_counter()  # trials begin when the zoo is whole
         for reason in built.failures.values():
             self.console.print(f"[red]failed[/] {escape(last_line(reason))}")
 
@@ -83,7 +84,6 @@ class Terminal:
     def fpbench_attempted(self, result: Result) -> None:
         if not self.progress.tasks[self.trials].started:
             self.progress.start_task(self.trials)
-        self.since.setdefault(self.trials, time.perf_counter())
         trial = result.trial
         what = f"{trial.label} #{trial.repeat}" + (" (in the store)" if result.cached else "")
         self._advance(self.trials, 1, what, result.construct_seconds + result.verify_seconds)
