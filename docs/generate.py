@@ -1,4 +1,5 @@
-"""Writes docs/methods.md and docs/reproduction.md from the installed methods and docs/results/.
+"""Writes docs/methods.md, docs/reproduction.md and the README's table, from the installed methods
+and docs/results/.
 
 python docs/generate.py                          write the documents anew
 python docs/generate.py take RUN/results.json    keep a run's results, without trials, for documents
@@ -6,11 +7,15 @@ python docs/generate.py take RUN/results.json    keep a run's results, without t
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from fpbench.builtin.reporters.scores import show_methods
 from fpbench.engine.registry import Registry
 from fpbench.toys import TOYS
 
@@ -36,6 +41,9 @@ whose map to [0, 1] leaves little room has a low ARUC though it ranks well: read
 and AUC beside it.
 
 """
+
+BEGIN, END = "<!-- written by docs/generate.py -->", "<!-- until here -->"
+"""In README.md, around what is written."""
 
 CLAIMS = """
 What the papers claim, on their own zoos:
@@ -112,8 +120,20 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def readme() -> str:
+    """The text of README.md, with quickstart's table as the terminal shows it."""
+    data = json.loads((DOCS / "results" / "quickstart.json").read_text())
+    console = Console(file=io.StringIO(), width=100, highlight=False, record=True)
+    show_methods(data, console)
+    table = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    before, _, rest = (DOCS.parent / "README.md").read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n```text\n{table}\n```\n{END}{after}"
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["take"]:
         take(Path(sys.argv[2]))
     (DOCS / "methods.md").write_text(methods())
     (DOCS / "reproduction.md").write_text(reproduction())
+    (DOCS.parent / "README.md").write_text(readme())

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from .api.hooks import hookimpl
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
-    from .api.result import Built, Executor, Lost, PlanSummary, Report, Result, Trial
+    from .api.report import Report
+    from .api.result import Built, Executor, Lost, PlanSummary, Result, Trial
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
+    from .python import plan, read, run
 
 _HOMES = {
     "attacks": "deepfool descend pgd",
@@ -44,10 +46,12 @@ _HOMES = {
     "hooks": "hookimpl",
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
-    "result": "Built Executor Lost PlanSummary Report Result Trial",
+    "report": "Report",
+    "result": "Built Executor Lost PlanSummary Result Trial",
     "scenario": "Classification Generation Pool Regression Scenario",
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+_HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}
+_HOME |= dict.fromkeys(("plan", "read", "run"), ".python")
 
 __all__ = [
     "Access",
@@ -87,13 +91,16 @@ __all__ = [
     "descend",
     "hookimpl",
     "pgd",
+    "plan",
+    "read",
     "reply",
+    "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f".api.{_HOME[name]}", __name__), name)
+        return getattr(import_module(_HOME[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -71,7 +71,9 @@ def planned(
         plan = Plan.of(loaded)
         outline = plan.outline()
         costs = plan.costs(outline.models, launch.device(device))
-        return {"outline": vars(outline), "costs": vars(costs)}, not found.broken
+        # A recipe that reads a file follows from it too.
+        sound = not found.broken and not any(recipe.places for recipe in plan.models)
+        return {"outline": vars(outline), "costs": vars(costs)}, sound
 
     data = Source.read(suite).data
     question = ["plan", data, words, device, _machine(), _places(plugins)]

@@ -9,9 +9,23 @@ from typing import Any
 
 import click
 
-from . import __version__, answers, cli_owner, cli_results, cli_store, cli_work, launch, process
+from . import (
+    __version__,
+    answers,
+    cli_complete,
+    cli_doctor,
+    cli_new,
+    cli_owner,
+    cli_results,
+    cli_store,
+    cli_work,
+    launch,
+    process,
+)
 
-_SUITE = click.argument("suite", type=click.Path(path_type=Path))
+_SUITE = click.argument(
+    "suite", type=click.Path(path_type=Path), shell_complete=cli_complete.suites
+)
 _STORE = click.option(
     "--store", "store_dir", type=click.Path(path_type=Path, file_okay=False), default="store",
     envvar="FPBENCH_STORE", show_default=True, help="Where finished models and trials are kept.",
@@ -27,7 +41,15 @@ _SET = click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
 )  # fmt: skip
-_ONLY = click.option("--only", multiple=True, metavar="METHOD", help="Run this method. Repeatable.")
+_ONLY = click.option(
+    "--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    help="Run this method of the suite, or any other that is installed. Repeatable.",
+)  # fmt: skip
+_WITH = click.option(
+    "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    callback=lambda _, __, methods: launch.additions(methods) if methods else (),
+    help="Run this method too, with its defaults. Repeatable.",
+)  # fmt: skip
 _PLUGIN = click.option(
     "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
     help="Load a plugin from a file. Repeatable.",
@@ -90,15 +112,16 @@ def _print(value: Any) -> None:
 @_STORE
 @_RUNS
 @_ONLY
+@_WITH
 @cli_work.options
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
 @_SET
 @_PLUGIN
 @_JSON
 def run(
-    suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], device: str | None,
-    workers: int | None, limit: int | None, executor: str | None, tracking: bool,
-    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+    suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
+    device: str | None, workers: int | None, limit: int | None, executor: str | None,
+    tracking: bool, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
@@ -111,7 +134,7 @@ def run(
     from .engine.run import run as run_suite
     from .engine.store import Store
 
-    registry, loaded = launch.load(suite, plugins, overrides, only)
+    registry, loaded = launch.load(suite, plugins, (*more, *overrides), only)
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
@@ -136,18 +159,20 @@ def run(
 @_SUITE
 @_STORE
 @_ONLY
+@_WITH
 @_DEVICE
 @_SET
 @_PLUGIN
 @_JSON
 def plan(
-    suite: Path, store_dir: Path, only: tuple[str, ...], device: str | None,
-    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+    suite: Path, store_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
+    device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
     from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
 
-    summary = answers.planned(suite, store_dir, device, plugins, overrides, only)
+    words = (*more, *overrides), only
+    summary = answers.planned(suite, store_dir, device, plugins, *words)
     if as_json:
         _print(plan_as_json(summary))
     else:
@@ -196,33 +221,17 @@ def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     sys.exit(0 if all(o["passed"] for o in outcomes) else 1)
 
 
-@main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path), required=False)
-@_RUNS
-@click.option("--port", default=5000, show_default=True, help="On this machine only.")
-def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
-    """Open MLflow over the local results: on loopback, until Ctrl-C."""
-    from .builtin.reporters.server import serve
-
-    serve(runs_dir, run_folder, port)
-
-
-@main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path))
-@_JSON
-def sync(run_folder: Path, as_json: bool) -> None:
-    """Send a run's results to MLflow; what is there already is not doubled."""
-    from .builtin.reporters.tracking import send
-
-    sent = send(run_folder)
-    _print(sent) if as_json else click.echo(f"in MLflow: {sent['url']}")
-
-
 main.add_command(cli_results.report)
 main.add_command(cli_results.compare)
+main.add_command(cli_results.ui)
+main.add_command(cli_results.sync)
 main.add_command(cli_store.store)
 main.add_command(cli_owner.fingerprint)
 main.add_command(cli_owner.verify)
+main.add_command(cli_results.leaderboard)
+main.add_command(cli_new.new)
+main.add_command(cli_doctor.doctor)
+main.add_command(cli_complete.completion)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,13 @@ def load(
     return found, Suite.load(suite, found, overrides=overrides, only=only)
 
 
+def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """The overrides that add methods to a suite: what `--with` stands for."""
+    from .engine.override import addition
+
+    return tuple(map(addition, methods))
+
+
 def device(device: str | None) -> str:
     """The device asked for, if it is there; else the first GPU, else the CPU."""
     import torch

@@ -320,7 +320,7 @@ OPTIONS = {
     "value of another type": ("-o", "methods.grid.n_queries=x", "n_queries: expected a valid integer"),
     "value that is no YAML": ("-o", "repeats=[", "expected YAML, got an error: "),
     "below a value": ("-o", "name.first=x", "expected a group of keys before 'first'"),
-    "unknown only": ("--only", "gird", "no method 'gird' in this suite; did you mean grid?"),
+    "unknown only": ("--only", "gird", "no method 'gird'; did you mean grid?"),
 }  # fmt: skip
 
 

@@ -66,6 +66,15 @@ def test_its_table_has_the_numbers_of_results_json(folder: Path, page: Path) -> 
             assert f"{s[key]:.3f} ± {s[f'{key}_ci']:.3f}" in cells.found
 
 
+def test_the_same_as_json(folder: Path) -> None:
+    found = json.loads(ask("report", folder, "--json"))
+    data = json.loads((folder / "results.json").read_text())
+    for shown, method in zip(found["methods"], data["methods"], strict=False):
+        assert shown["aruc"] == method["summary"]["aruc"]
+    assert [m["method"] for m in found["methods"]] == ["akh", "random (again)"]
+    assert "metav" in found["refusals"]
+
+
 def test_it_asks_nobody_for_anything(page: Path) -> None:
     html = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL)
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?!data:)""", html)

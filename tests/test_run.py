@@ -13,6 +13,7 @@ import pytest
 from conftest import TINY, UNTRAINED, Desk
 
 from fpbench import metrics
+from fpbench.builtin.reporters import terminal
 
 LISTENER = """\
 import fpbench
@@ -117,6 +118,15 @@ def test_json_is_one_object_on_the_last_line(ran):
 
 def test_json_alone_goes_to_stdout(ran):
     assert len(ran("run", "--json").stdout.splitlines()) == 1
+
+
+def test_a_log_gets_a_line_now_and_then_with_the_time_left(desk, monkeypatch):
+    monkeypatch.setattr(terminal, "PAUSE", 1e9)
+    lines = [line for line in desk("run").stdout.splitlines() if " left" in line]
+    # The first, and the last of each kind: 17 models and 6 trials have no line of their own.
+    assert [line.split()[0] for line in lines] == ["zoo", "zoo", "trials"]
+    assert lines[1].startswith("zoo 17/17")
+    assert lines[2].startswith("trials 6/6")
 
 
 def test_the_summary_is_what_the_rates_say(results):

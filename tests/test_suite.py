@@ -186,6 +186,28 @@ def test_a_later_override_wins(draft):
     assert draft.read("seed=1", "seed=2").seed == 2
 
 
+def test_a_plus_appends_to_a_list(draft):
+    recipe = "zoo.positives.+={recipe: prune_weights, ratio: 0.5}"
+    suite = draft.read(recipe, "methods.+={method: akh}", "methods.akh.n_queries=7")
+    assert suite.positives[-1].name == "prune_weights"
+    assert [(v.label, v.method.n_queries) for v in suite.methods] == [("random", 100), ("akh", 7)]
+
+
+def test_what_is_appended_is_checked_like_the_file(draft):
+    with pytest.raises(SuiteError, match=r"^-o methods\.\+=.*: no key 'size' in akh"):
+        draft.read("methods.+={method: akh, size: 3}")
+
+
+def test_only_takes_any_installed_method_and_says_so_in_the_overrides(draft):
+    suite = draft.read("methods.akh.n_queries=9", only=("akh", "akh"))
+    assert [(v.label, v.method.n_queries) for v in suite.methods] == [("akh", 9)]
+    assert suite.overrides[0] == "methods.+={method: akh}"
+    assert draft.read(only=("random",)).overrides == ()
+    # As it used to be written: an entry turned into another method.
+    renamed = draft.read("methods.random.method=akh", only=("akh",))
+    assert [v.label for v in renamed.methods] == ["akh"]
+
+
 def test_an_override_reaches_every_entry_of_a_name(draft):
     draft.methods({"method": "random"}, {"method": "random", "label": "again"})
     suite = draft.read("methods.random.n_queries=3")

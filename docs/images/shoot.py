@@ -1,4 +1,8 @@
-"""Photograph MLflow's chart page with Chromium: `shoot.py URL PICTURE.png CURVES`.
+"""Photograph pages with Chromium.
+
+    shoot.py URL PICTURE.png CURVES     MLflow's chart page, once it shows so many methods
+    shoot.py URL PICTURE.png overlay    MLflow's page of both curves of all methods
+    shoot.py URL PICTURE.png            disguises by methods on a page of `fpbench report`, twice
 
 Speaks to the browser over a pipe (--remote-debugging-pipe), so that no driver is needed: the
 page loads in real time, its side panels are put away, and the picture is taken once every
@@ -33,6 +37,15 @@ DRAWN = """Math.min(...['curve/robustness', 'curve/uniqueness'].map(name => new 
     .flatMap(card => [...card.querySelectorAll('path.js-line')].map(line => line.style.stroke))
 ).size))"""
 """How many curves, told by their colours, the emptier one of the two charts shows."""
+OVERLAID = "document.querySelectorAll('path.js-line').length"
+PAGE = "document.querySelectorAll('.chart .main-svg').length"
+
+DISGUISES = """(() => {
+  const style = document.createElement('style');
+  style.textContent = '.modebar { display: none !important }';
+  document.head.append(style);
+  document.querySelectorAll('h2')[2].scrollIntoView(); // which disguise beats which method
+})()"""
 
 PLUMBING = """
 import os, sys
@@ -89,28 +102,50 @@ class Browser:
         return self("Runtime.evaluate", expression=script)["result"].get("value")
 
 
-def shoot(url: str, picture: Path, curves: int = 1, size: str = "1700,1060") -> tuple[int, str]:
-    """Take the picture once both charts show `curves` curves, or after a minute.
+def photograph(
+    url: str, picture: Path, ready: str, tidy: str = "", size: str = "1700,1060",
+    dark: bool = False, patience: float = 60,
+) -> tuple[int, str]:  # fmt: skip
+    """Take the picture once the number that the script `ready` gives is not 0, or patience ends.
 
-    Returns how many they show, and the page's text.
+    Returns that number, and the page's text.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(profile, size)
         try:
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            browser("Emulation.setEmulatedMedia", features=[scheme])
             browser("Page.navigate", url=url)
-            until = time.monotonic() + 60
-            while (browser.run(DRAWN) or 0) < curves and time.monotonic() < until:
+            until = time.monotonic() + patience
+            while not browser.run(ready) and time.monotonic() < until:
                 time.sleep(0.5)
-            browser.run(TIDY)
+            browser.run(tidy)
             time.sleep(4)
             image = browser("Page.captureScreenshot", format="png")["data"]
             picture.write_bytes(base64.b64decode(image))
-            return int(browser.run(DRAWN) or 0), str(browser.run("document.body.innerText"))
+            return int(browser.run(ready) or 0), str(browser.run("document.body.innerText"))
         finally:
             browser.process.terminate()
             browser.process.wait()
 
 
+def shoot(url: str, picture: Path, curves: int = 1, patience: float = 60) -> tuple[int, str]:
+    """MLflow's chart page, once both charts show `curves` curves: how many, and the page's text."""
+    ready = f"(() => {{ const n = {DRAWN}; return n >= {curves} ? n : 0; }})()"
+    return photograph(url, picture, ready, TIDY, patience=patience)
+
+
 if __name__ == "__main__":
-    drawn, _ = shoot(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
-    print(f"{drawn} curves in each chart")
+    address, picture = sys.argv[1], Path(sys.argv[2])
+    if len(sys.argv) > 3:
+        shown = (
+            photograph(address, picture, OVERLAID, TIDY, size="1500,580", patience=600)
+            if sys.argv[3] == "overlay"
+            else shoot(address, picture, int(sys.argv[3]), patience=600)
+        )
+        print(f"{shown[0]} curves")
+    else:
+        for scheme in ("light", "dark"):
+            file = picture.with_stem(f"{picture.stem}-{scheme}")
+            dark = scheme == "dark"
+            photograph(address, file, PAGE, DISGUISES, "1240,790", dark=dark, patience=600)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:  # so that a plan can be shown without torch
     from .fingerprinter import Fingerprinter
@@ -141,21 +140,6 @@ class PlanSummary:
     device: str
     seconds: float | None
     smaller: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything a run found. `data` is what results.json holds, under its schema."""
-
-    suite: str
-    folder: Path
-    data: Mapping[str, Any]
-    results: tuple[Result, ...]
-
-    @property
-    def failed(self) -> bool:
-        """True when a model or a trial failed."""
-        return bool(self.data["failures"]) or any(r.error for r in self.results)
 
 
 @dataclass(frozen=True)

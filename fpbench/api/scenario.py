@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -80,6 +81,12 @@ class Scenario(ABC):
     @property
     def pool_sizes(self) -> Mapping[str, int]:
         """How many inputs each pool has, without loading it: for estimates. Empty if unknown."""
+        return {}
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        """The files it reads and where each is looked for, in this order: for `fpbench doctor`.
+        Empty if it needs none."""
         return {}
 
     def __post_init__(self) -> None:

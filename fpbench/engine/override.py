@@ -9,10 +9,27 @@ from ..api.errors import SuiteError, did_you_mean
 from .source import Path_, Source
 
 
+def listed(source: Source) -> list[str]:
+    """Names and labels of a suite's methods, as far as it is well formed."""
+    entries = source.data.get("methods")
+    return [
+        str(entry[key])
+        for entry in (entries if isinstance(entries, list) else [])
+        for key in ("method", "label")
+        if isinstance(entry, dict) and key in entry
+    ]
+
+
+def addition(method: str) -> str:
+    """The override that puts a method, with its defaults, at the end of a suite's list."""
+    return f"methods.+={{method: {method}}}"
+
+
 def override(source: Source, setting: str) -> None:
     """Apply one `-o dotted.path=value` to a suite's values.
 
-    A list's items are named by their first value (`methods.metav.n_queries`) or by number.
+    A list's items are named by their first value (`methods.metav.n_queries`) or by number; `+` is
+    a new one at its end (`methods.+={method: mine}`).
     Whether the key exists and the value fits is for the suite's schema to say, as for the file.
     """
     origin = f"-o {setting}"
@@ -26,7 +43,10 @@ def override(source: Source, setting: str) -> None:
         targets = [hit for node, path in targets for hit in _step(source, node, path, name, origin)]
     for node, path in targets:
         key: str | int = last
-        if isinstance(node, list):
+        if isinstance(node, list) and last == "+":
+            key = len(node)
+            node.append(None)
+        elif isinstance(node, list):
             (_, (*_, key)), *_ = _step(source, node, path, last, origin)
         elif not isinstance(node, dict):
             raise SuiteError(f"expected a group of keys before {last!r}", origin)

@@ -63,6 +63,11 @@ class Registry:
             source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             registry._add(entry.name, source, entry.load)
         for file in files:
+            if any(
+                Path(getattr(plugin, "__file__", None) or "").absolute() == file.absolute()
+                for plugin in registry.manager.get_plugins()
+            ):
+                continue  # installed from this very file
             registry._add(str(file), str(file), lambda file=file: _module(file))  # type: ignore[misc]
             if str(file) in registry.broken:
                 raise PluginError(registry.broken[str(file)])

@@ -16,7 +16,8 @@ from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
-from ..api.result import Built, Executor, Lost, Report, Result, Trial
+from ..api.report import Report
+from ..api.result import Built, Executor, Lost, Result, Trial
 from .attempt import attempt, without
 from .build import build
 from .contained import contained

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..api.errors import FieldError, SuiteError, did_you_mean
+from ..api.errors import FieldError, SuiteError
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.text import clipped
 from .entry import MAX_MODELS, Entries
-from .override import override
+from .override import addition, listed, override
 from .registry import Registry
 from .schema import Schema, validated
 from .source import Path_, Source
@@ -69,9 +69,15 @@ class Suite:
         """Read a suite file; raises SuiteError that says what, where, and what to do.
 
         overrides: `dotted.path=value`, applied in their order.
-        only:      labels or names of the methods to keep; all if empty.
+        only:      labels or names of the methods to keep; all if empty. A method that is installed
+                   and not in the suite is added to it, with its defaults.
         """
         source = Source.read(path)
+        there = {*listed(source), *(setting.partition("=")[2] for setting in overrides)}
+        new = [
+            name for name in dict.fromkeys(only) if name in registry.methods and name not in there
+        ]
+        overrides = [*map(addition, new), *overrides]
         for setting in overrides:
             override(source, setting)
         suite = _Reader(source, registry).suite(tuple(overrides))
@@ -79,11 +85,8 @@ class Suite:
             names = {v.label: v.method.name for v in suite.methods}
             for name in only:
                 if name not in names and name not in names.values():
-                    known = [*names, *names.values()]
-                    raise SuiteError(
-                        f"no method {name!r} in this suite; {did_you_mean(name, set(known))}",
-                        f"--only {name}",
-                    )
+                    known = {*names, *names.values(), *registry.methods}
+                    raise SuiteError(registry.missing("method", name, known), f"--only {name}")
             kept = [v for v in suite.methods if v.label in only or v.method.name in only]
             suite = dataclasses.replace(suite, methods=tuple(kept))
         return suite

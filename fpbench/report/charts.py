@@ -172,5 +172,5 @@ def _layout(x: str, y: str, *, height: int) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "xaxis": {"title": {"text": x}, "automargin": True},
         "yaxis": {"title": {"text": y}, "range": [-0.03, 1.03]},
-        "legend": {"orientation": "v"}, "hovermode": "closest",
+        "legend": {"orientation": "v", "tracegroupgap": 0}, "hovermode": "closest",
     }  # fmt: skip

@@ -14,20 +14,19 @@ from ..api.text import every, last_line
 from .charts import charts
 from .rows import HEAD, shown
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+HERE = Path(__file__).parent
 
 
 def page(data: Mapping[str, Any], folder: Path) -> str:
     """The page of the run in `folder`, as HTML. `data` is what its results.json holds."""
-    from jinja2 import Environment
     from plotly.offline import get_plotlyjs
 
-    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     # Plotly reads names as HTML of a kind.
     drawn = charts(every(data, partial(escape, quote=False)))
     models = [m for m in data["models"] if m["kind"] != "target"]
     positives = sum(m["positive"] for m in models)
-    return template.render(
+    return rendered(
+        "page.html.jinja",
         title=f"{data['suite']['name']} on {data['scenario']['name']}",
         head=HEAD,
         rows=shown(data),
@@ -39,7 +38,7 @@ def page(data: Mapping[str, Any], folder: Path) -> str:
         # In a script element only "</" could end it: no "<" is left.
         charts=json.dumps([chart for _, _, chart in drawn]).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
-        provenance=_provenance(data),
+        provenance=provenance(data),
         suite=data["suite"]["text"],
     )
 
@@ -48,6 +47,14 @@ def _samples(folder: Path) -> str | None:
     """The figure of what generators draw, in base64, if there is one."""
     file = folder / "figures" / "samples.png"
     return base64.b64encode(file.read_bytes()).decode() if file.is_file() else None
+
+
+def rendered(template: str, **values: Any) -> str:
+    """One of this folder's templates, filled in; every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    found = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template(template)
+    return found.render(**values)
 
 
 def _notes(data: Mapping[str, Any]) -> list[str]:
@@ -60,7 +67,8 @@ def _notes(data: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _provenance(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+def provenance(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where a run's numbers come from, in words: (what, which)."""
     run, suite, scenario = data["run"], data["suite"], data["scenario"]
     git = run["git"]
     versions = {k: run["versions"].get(k) for k in ("fpbench", "python", "torch")}

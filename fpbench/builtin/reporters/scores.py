@@ -14,6 +14,22 @@ from fpbench.api.text import last_line
 
 def show_results(data: Mapping[str, Any], console: Console) -> None:
     """The table of methods, and the table of kinds of suspect."""
+    console.print()
+    show_methods(data, console)
+    done = [m for m in data["methods"] if m["summary"]]
+    if not done:
+        return
+    # Side by side as many methods as a line holds.
+    room = max(1, (console.width - 50) // (2 + max(len(m["method"]) for m in done)))
+    for i in range(0, len(done), room):
+        _show_kinds(data, done[i : i + room], console)
+    console.print("+ descends from the target, - does not; per method: mean matching rate",
+                  style="dim", markup=False)  # fmt: skip
+    console.print()
+
+
+def show_methods(data: Mapping[str, Any], console: Console) -> None:
+    """The table of methods, who could not be tried, and what can be said of their order."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
     for name in (
@@ -29,7 +45,6 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, justify="right")
     for method in data["methods"]:
         table.add_row(escape(method["method"]), *_cells(method))
-    console.print()
     console.print(table)
     for method in data["methods"]:
         if why := _why_not(method):
@@ -48,13 +63,6 @@ def show_results(data: Mapping[str, Any], console: Console) -> None:
         console.print(line, markup=False)
     if line := _who_is_ahead(data):
         console.print(line, markup=False)
-    # Side by side as many methods as a line holds.
-    room = max(1, (console.width - 50) // (2 + max(len(m["method"]) for m in done)))
-    for i in range(0, len(done), room):
-        _show_kinds(data, done[i : i + room], console)
-    console.print("+ descends from the target, - does not; per method: mean matching rate",
-                  style="dim", markup=False)  # fmt: skip
-    console.print()
 
 
 def _timed_apart(data: Mapping[str, Any]) -> str | None:

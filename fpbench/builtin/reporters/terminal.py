@@ -23,9 +23,12 @@ from fpbench.screen import Screen
 from .scores import show_results
 from .tables import show_plan
 
+PAUSE = 30.0
+"""Seconds between two lines in a log."""
+
 
 class Terminal:
-    """Hears what happens in a run and shows it: live bars, or plain lines in a log.
+    """Hears what happens in a run and shows it: live bars, or now and then a line in a log.
 
     With `as_json` all of that goes to stderr: stdout is for one JSON object at the end.
     """
@@ -48,6 +51,7 @@ class Terminal:
             speed_estimate_period=3600,
         )
         self.began = time.perf_counter()
+        self.told = self.began - PAUSE
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -64,12 +68,13 @@ class Terminal:
         self.trials = self.progress.add_task("trials", total=trials, last="", start=False)
         self.todo = {self.zoo: missing, self.trials: trials}
         self.done = {self.zoo: 0, self.trials: 0}
-        self.since = {self.zoo: time.perf_counter()}
+        self.since = dict.fromkeys((self.zoo, self.trials), time.perf_counter())
 
     @hookimpl
     def fpbench_built(self, built: Built) -> None:
         what = f"{len(built.recipes)} x {built.recipes[0].kind}"
         self._advance(self.zoo, len(built.recipes), what, built.seconds)
+        self.since[self.trials] = time.perf_counter()  # trials begin when the zoo is whole
         for reason in built.failures.values():
             self.console.print(f"[red]failed[/] {escape(last_line(reason))}")
 
@@ -77,7 +82,6 @@ class Terminal:
     def fpbench_attempted(self, result: Result) -> None:
         if not self.progress.tasks[self.trials].started:
             self.progress.start_task(self.trials)
-        self.since.setdefault(self.trials, time.perf_counter())
         trial = result.trial
         what = f"{trial.label} #{trial.repeat}" + (" (in the store)" if result.cached else "")
         self._advance(self.trials, 1, what, result.construct_seconds + result.verify_seconds)
@@ -88,9 +92,13 @@ class Terminal:
         # The bars take markup, and not by way of the screen.
         self.progress.update(task, advance=count, last=escape(printable(what, also="")))
         self.done[task] += count
-        if self.console.is_terminal:
+        now = time.perf_counter()
+        if self.console.is_terminal or (
+            now - self.told < PAUSE and self.done[task] < self.todo[task]
+        ):
             return
-        elapsed = time.perf_counter() - self.since[task]
+        self.told = now
+        elapsed = now - self.since[task]
         left = elapsed / self.done[task] * (self.todo[task] - self.done[task])
         name = "zoo" if task == self.zoo else "trials"
         self.console.print(
@@ -109,3 +117,11 @@ class Terminal:
         """When everybody else was told: how to compare, how long it took."""
         self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
         self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
+
+
+class Bars(Terminal):
+    """Shows how far a run is, for Python and notebooks; the report shows itself."""
+
+    @hookimpl(tryfirst=True)
+    def fpbench_reported(self, report: Report) -> None:
+        self.progress.stop()

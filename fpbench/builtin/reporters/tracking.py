@@ -55,7 +55,7 @@ def send(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     runs = folder.resolve().parents[1]
     tracker, watch = Tracker.of(runs), watch or Watch()
     if tracker.is_web:
-        watch.call(_handshake, tracker)
+        watch.call(handshake, tracker)
     try:
         todo = entries(data, folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -94,7 +94,7 @@ def send(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     return sent
 
 
-def _handshake(tracker: Tracker) -> None:
+def handshake(tracker: Tracker) -> None:
     """Raise ResourceError unless a server answers soon. A thread of its own asks: neither a
     name that does not resolve nor an answer that trickles in obeys a socket's timeout."""
     answer: list[str | None] = []

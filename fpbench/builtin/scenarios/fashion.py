@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -109,6 +110,10 @@ class Fashion(Generation):
     def pool_sizes(self) -> Mapping[str, int]:
         owner = (self.images + 1) // 2
         return {"train": owner, "public": self.images - owner, "irrelevant": owner, "test": TEST}
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        return {name: fmnist.file(name).places() for name in fmnist.SHA256}
 
     def load(self) -> Mapping[str, Pool]:
         rng = torch.Generator().manual_seed(20170825)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -73,6 +74,10 @@ class Skin(Classification):
             "irrelevant": IRRELEVANT,
             "test": test,
         }
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        return {name: archive.places() for name, archive in derma.ARCHIVES.items()}
 
     def load(self) -> Mapping[str, Pool]:
         self._check_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -60,6 +60,10 @@ class Warfarin(Regression):
         "m": lambda: mlp(31, 100, 100, 1),
         "l": lambda: mlp(31, 100, 100, 100, 1),
     }
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        return {"the IWPC table": [*_places()]}
 
     def load(self) -> Mapping[str, Pool]:
         try:
