@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ..api.errors import SuiteError
-from .files import opened, sha256
+from .files import opened, sealed, sha256
 from .whole import FILES, lineage_of, made_of, trial_of
 
 SCHEMA = "fpbench.archive/1"
@@ -106,6 +106,8 @@ def front(file: BinaryIO) -> Manifest:
     except ValidationError as error:
         where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise SuiteError(f"expected a whole manifest in {path}, found it damaged {where}") from None
+    if raw != sealed({"schema": SCHEMA, **manifest.model_dump()}) + bytes(-size % BLOCK):
+        raise SuiteError(f"expected a whole manifest in {path}, found it damaged")
     names = [name for name, _ in manifest.files()]
     if len(set(names)) < len(names):
         raise SuiteError(f"expected every model and trial once in {path}, found some twice")
