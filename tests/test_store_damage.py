@@ -12,6 +12,7 @@ from conftest import Desk
 from finished_runs import finished_run
 from stores import DAMAGES, SMALL, ask, copied, models, prune, rates, told
 
+from fpbench.builtin.reporters import server
 from fpbench.cli import main
 from fpbench.engine.files import sealed, unsealed
 from fpbench.engine.whole import lineage_of, made_of, trial_of
@@ -190,6 +191,15 @@ def test_results_of_a_later_fpbench_are_told_from_damage(ran, tmp_path, words):
     data = json.loads((ran / "results.json").read_text())
     (tmp_path / "results.json").write_text(json.dumps({**data, "schema": "fpbench.results/2"}))
     assert "a later fpbench wrote; update fpbench" in refused(tmp_path, words)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_note_of_where_a_run_is_in_mlflow_is_made_anew(tmp_path, monkeypatch, how):
+    note = {"tracking_uri": "http://127.0.0.1:1", "url": "there"}
+    (tmp_path / "mlflow.json").write_bytes(how(json.dumps(note).encode()))
+    monkeypatch.setattr(server, "send", lambda folder: {"url": "sent again"})
+    tracker = server.Tracker("http://127.0.0.1:1", None)
+    assert server._sent(tmp_path, tracker) == {"url": "sent again"}
 
 
 def test_sums_are_those_of_sha256sum(ran):
