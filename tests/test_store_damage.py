@@ -15,6 +15,7 @@ from stores import DAMAGES, SMALL, ask, copied, models, prune, rates, told
 from fpbench.builtin.reporters import server
 from fpbench.cli import main
 from fpbench.engine.files import sealed, unsealed
+from fpbench.engine.store import Store
 from fpbench.engine.whole import lineage_of, made_of, trial_of
 
 KINDS = {
@@ -113,6 +114,23 @@ def test_what_a_later_fpbench_wrote_is_neither_used_nor_touched(desk, kind):
     desk.write(SMALL.replace("name: small", "name: other\nseed: 1").replace("wide", "slim"))
     prune(desk)
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_measurement_of_what_runs_fastest_is_set_aside(desk, how):
+    store, name, facts = Store(desk.folder / "store"), "0" * 64, {"way": "stacked"}
+    for find in (lambda: store.way(name), lambda: told(desk, "verify", exit_code=1)):
+        store.save_way(name, facts)
+        assert store.way(name) == facts
+        (file,) = (store.root / "ways").glob("*.json")
+        file.write_bytes(how(file.read_bytes()))
+        find()
+        assert not file.exists()
+        assert store.way(name) is None
+    assert len([*(store.root / "ways").glob("*.damaged-*")]) == 2
+    store.save_way(name, facts)
+    prune(desk)
+    assert [*(store.root / "ways").iterdir()] == [file]
 
 
 def test_what_lock_files_hold_does_not_matter(desk, results):
