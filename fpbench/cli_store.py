@@ -77,8 +77,8 @@ def verify(store_dir: Path, as_json: bool) -> None:
         click.echo(json.dumps(asdict(verdict)))
     else:
         for path, aside in verdict.damaged.items():
-            state = f"set aside as {aside}" if aside else "a run is making it anew"
-            click.echo(f"damaged: {path}; {state}")
+            if aside is None:  # the others were told when they were set aside
+                click.echo(f"{path} was damaged in the store; a run is making it anew")
         for newer in verdict.newer:
             click.echo(f"left alone: {newer}")
         click.echo(f"{verdict.models} models, {verdict.trials} trials, "
@@ -190,9 +190,9 @@ def _needed(suites: Sequence[Path], plugins: tuple[Path, ...], store: Store) -> 
 
 
 def _count(store: Store) -> int:
-    from .engine.inventory import MODEL, TRIAL, items
+    from .engine.inventory import MODEL, TRIAL, WAY, items
 
-    return sum(item.what in (MODEL, TRIAL) for item in items(store))
+    return sum(item.what in (MODEL, TRIAL, WAY) for item in items(store))
 
 
 def _told(moved: Any, as_json: bool, done: str) -> None:

@@ -146,6 +146,26 @@ def test_a_store_of_before_lineages_were_sealed_is_intact(store):
     assert not store.intact(RECIPE, Blobs())
 
 
+def test_a_trial_that_another_run_mends_meanwhile_is_not_set_aside(store, monkeypatch):
+    key, good = "0" * 64, {
+        "matching_rates": {"1" * 64: 0.5}, "calibration_rates": {}, "queries": 3,
+        "construct_seconds": 1.0, "verify_seconds": 0.5, "device": "cpu",
+    }  # fmt: skip
+    store.save_trial(key, good)
+    (path,) = (store.root / "trials").rglob("*.json")
+    damage(path, flip)
+    real = Store.lock
+
+    def lock(self, name, timeout=-1):
+        monkeypatch.undo()
+        self.save_trial(key, good)
+        return real(self, name, timeout)
+
+    monkeypatch.setattr(Store, "lock", lock)
+    assert store.trial(key) == good
+    assert [*path.parent.iterdir()] == [path]
+
+
 def test_a_model_that_changes_while_it_is_used_is_not_used(store):
     folder = keep(store)
     damage(folder / "weights.safetensors", flip)

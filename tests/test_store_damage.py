@@ -12,8 +12,10 @@ from conftest import Desk
 from finished_runs import finished_run
 from stores import DAMAGES, SMALL, ask, copied, models, prune, rates, told
 
+from fpbench.builtin.reporters import server
 from fpbench.cli import main
 from fpbench.engine.files import sealed, unsealed
+from fpbench.engine.store import Store
 from fpbench.engine.whole import lineage_of, made_of, trial_of
 
 KINDS = {
@@ -114,6 +116,23 @@ def test_what_a_later_fpbench_wrote_is_neither_used_nor_touched(desk, kind):
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_measurement_of_what_runs_fastest_is_set_aside(desk, how):
+    store, name, facts = Store(desk.folder / "store"), "0" * 64, {"way": "stacked"}
+    for find in (lambda: store.way(name), lambda: told(desk, "verify", exit_code=1)):
+        store.save_way(name, facts)
+        assert store.way(name) == facts
+        (file,) = (store.root / "ways").glob("*.json")
+        file.write_bytes(how(file.read_bytes()))
+        find()
+        assert not file.exists()
+        assert store.way(name) is None
+    assert len([*(store.root / "ways").glob("*.damaged-*")]) == 2
+    store.save_way(name, facts)
+    prune(desk)
+    assert [*(store.root / "ways").iterdir()] == [file]
+
+
 def test_what_lock_files_hold_does_not_matter(desk, results):
     locks = [*(desk.folder / "store" / "locks").iterdir()]
     assert locks
@@ -190,6 +209,15 @@ def test_results_of_a_later_fpbench_are_told_from_damage(ran, tmp_path, words):
     data = json.loads((ran / "results.json").read_text())
     (tmp_path / "results.json").write_text(json.dumps({**data, "schema": "fpbench.results/2"}))
     assert "a later fpbench wrote; update fpbench" in refused(tmp_path, words)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_note_of_where_a_run_is_in_mlflow_is_made_anew(tmp_path, monkeypatch, how):
+    note = {"tracking_uri": "http://127.0.0.1:1", "url": "there"}
+    (tmp_path / "mlflow.json").write_bytes(how(json.dumps(note).encode()))
+    monkeypatch.setattr(server, "send", lambda folder: {"url": "sent again"})
+    tracker = server.Tracker("http://127.0.0.1:1", None)
+    assert server._sent(tmp_path, tracker) == {"url": "sent again"}
 
 
 def test_sums_are_those_of_sha256sum(ran):

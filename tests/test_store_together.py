@@ -71,7 +71,8 @@ def workers() -> Iterator[list[Worker]]:
         assert worker.process.stdout.readline() == "ready\n"
     yield both
     for worker in both:
-        worker.process.communicate(timeout=600)
+        worker.process.kill()
+        worker.process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ..api.errors import SuiteError
-from .files import opened, sha256
+from .files import opened, sealed, sha256
 from .whole import FILES, lineage_of, made_of, trial_of
 
 SCHEMA = "fpbench.archive/1"
@@ -83,6 +83,7 @@ def _header(name: str, size: int) -> bytes:
 
 
 def append(file: BinaryIO, name: str, content: bytes) -> int:
+    """Write one member; returns the bytes that it takes."""
     return file.write(_header(name, len(content)) + content + bytes(-len(content) % BLOCK))
 
 
@@ -104,8 +105,11 @@ def front(file: BinaryIO) -> Manifest:
     try:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
-        raise SuiteError(f"expected a whole manifest in {path}, found it damaged {where}") from None
+        place = error.errors(include_url=False)[0]["loc"]
+        where = f" at {'.'.join(map(str, place))}" if place else ""
+        raise SuiteError(f"expected a whole manifest in {path}, found it damaged{where}") from None
+    if raw != sealed({"schema": SCHEMA, **manifest.model_dump()}) + bytes(-size % BLOCK):
+        raise SuiteError(f"expected a whole manifest in {path}, found it damaged")
     names = [name for name, _ in manifest.files()]
     if len(set(names)) < len(names):
         raise SuiteError(f"expected every model and trial once in {path}, found some twice")
@@ -172,5 +176,6 @@ def scenario_of(model: Model, contents: list[bytes]) -> str:
 
 
 def checked_trial(trial: Trial, raw: bytes) -> None:
+    """Raise SuiteError unless these bytes are a trial's file."""
     if trial_of(raw, Path(f"trials/{trial.key}.json")) is None:
         raise SuiteError(f"expected a trial's result in trials/{trial.key}.json")

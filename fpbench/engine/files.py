@@ -67,11 +67,10 @@ def sealed(data: Mapping[str, Any]) -> bytes:
 def unsealed(raw: bytes) -> dict[str, Any] | None:
     """What `sealed` wrote, or None if it is not that any more."""
     try:
-        data = json.loads(raw)
-        seal = data.pop("seal")
+        data: dict[str, Any] = json.loads(raw)
+        return data if data.pop("seal") == _seal(data) else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    return data if seal == _seal(data) else None
 
 
 def _seal(data: Mapping[str, Any]) -> str:

@@ -10,17 +10,17 @@ from typing import Any
 from filelock import Timeout
 
 from .files import NewerError, read
-from .store import TRIALS, Store
-from .whole import DIGEST, fault, lineage_of, made_of, trial_of
+from .store import SMALL, Store
+from .whole import DIGEST, fault, lineage_of, made_of, trial_of, way_of
 
-MODEL, TRIAL, ASIDE, TEMPORARY = "model", "trial", "set aside", "temporary"
+MODEL, TRIAL, WAY, ASIDE, TEMPORARY = "model", "trial", "way", "set aside", "temporary"
 
 
 @dataclass(frozen=True)
 class Item:
     """A file or folder in a store.
 
-    what: one of the four words above.
+    what: one of the five words above.
     name: the model's digest or the trial's key, also where a model or trial is set aside or
           half written; the name of the lock that guards it follows from it.
     """
@@ -32,7 +32,8 @@ class Item:
     @property
     def lock(self) -> str:
         """The lock of whoever may be working on it."""
-        return TRIALS if self.path.parent.parent.name == "trials" else self.name
+        folders = self.path.parent.name, self.path.parent.parent.name
+        return SMALL if "ways" in folders or "trials" in folders else self.name
 
     @property
     def bytes(self) -> int:
@@ -45,7 +46,7 @@ class Item:
 
 
 def items(store: Store) -> Iterator[Item]:
-    """Everything below models/ and trials/ that fpbench put there; other files are not told of."""
+    """Everything below models/, trials/ and ways/ that fpbench put there, and no other file."""
     for folder in sorted((store.root / "models").glob("*/??/*")):
         yield from _items(folder, MODEL)
         if DIGEST.fullmatch(folder.name):
@@ -54,6 +55,8 @@ def items(store: Store) -> Iterator[Item]:
                     yield Item(item.what, file, folder.name)
     for file in sorted((store.root / "trials").glob("??/*")):
         yield from _items(file, TRIAL)
+    for file in sorted((store.root / "ways").glob("*")):
+        yield from _items(file, WAY)
 
 
 def _items(path: Path, what: str) -> Iterator[Item]:
@@ -62,7 +65,7 @@ def _items(path: Path, what: str) -> Iterator[Item]:
         yield Item(TEMPORARY, path, name)
     elif ".damaged-" in path.name:
         yield Item(ASIDE, path, name)
-    elif what and DIGEST.fullmatch(path.name.removesuffix(".json" if what == TRIAL else "")):
+    elif what and DIGEST.fullmatch(path.name.removesuffix("" if what == MODEL else ".json")):
         yield Item(what, path, name)
 
 
@@ -84,7 +87,7 @@ def listed(store: Store) -> dict[str, Any]:
     many, how many bytes; and of those set aside the paths.
     """
     groups: dict[tuple[str, str], list[int]] = {}
-    others: dict[str, list[Item]] = {TRIAL: [], ASIDE: [], TEMPORARY: []}
+    others: dict[str, list[Item]] = {TRIAL: [], WAY: [], ASIDE: [], TEMPORARY: []}
     for item in items(store):
         if item.what == MODEL:
             group = (item.path.parent.parent.name, kind(item.path))
@@ -123,7 +126,7 @@ def verify(store: Store, step: Callable[[], None] = lambda: None) -> Verdict:
     per model and trial."""
     verdict = Verdict()
     for item in items(store):
-        if item.what not in (MODEL, TRIAL):
+        if item.what not in (MODEL, TRIAL, WAY):
             continue
         verdict.models += item.what == MODEL
         verdict.trials += item.what == TRIAL
@@ -148,9 +151,9 @@ def _set_aside(store: Store, item: Item, verdict: Verdict) -> None:
 
 def _fault(item: Item) -> Path | None:
     """What of a model or trial is damaged, if anything."""
-    if item.what == TRIAL:
-        raw = read(item.path)
-        return item.path if raw is not None and trial_of(raw, item.path) is None else None
+    if item.what != MODEL:
+        raw, look = read(item.path), trial_of if item.what == TRIAL else way_of
+        return item.path if raw is not None and look(raw, item.path) is None else None
     wrong = fault(item.path) if item.path.exists() else None
     if wrong == "recipe.json":
         # For people; a whole model is not given up for it, and the next run writes it again.

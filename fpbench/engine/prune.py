@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 from ..api.errors import ResourceError
 from .attempt import without
 from .files import NewerError, read, unsealed
-from .inventory import MODEL, TRIAL, Item, items
+from .inventory import MODEL, TRIAL, WAY, Item, items
 from .key import trial_key
 from .plan import Plan
-from .store import PRUNE, TRIALS, Store
+from .store import PRUNE, SMALL, Store
 from .suite import Suite
 from .whole import made_of, trial_of
 
@@ -71,7 +71,8 @@ def waste(store: Store, needed: Needed) -> list[Item]:
     return [
         item
         for item in items(store)
-        if not (item.what == MODEL and (item.path in needed.folders or _is_newer(item)))
+        if item.what != WAY
+        and not (item.what == MODEL and (item.path in needed.folders or _is_newer(item)))
         and not (item.what == TRIAL and (item.name in needed.keys or _is_newer(item)))
     ]
 
@@ -108,8 +109,8 @@ def remove(store: Store, found: Iterable[Item]) -> Removed:
                 removed.kept.append(item)
                 continue
             try:
-                # A model's lock is held for as long as it is made, the trials' for a moment.
-                with store.lock(item.lock, timeout=5 if item.lock == TRIALS else 0):
+                # A model's lock is held for as long as it is made, the other for a moment.
+                with store.lock(item.lock, timeout=5 if item.lock == SMALL else 0):
                     size = item.bytes
                     _remove(item)
             except Timeout:

@@ -50,10 +50,10 @@ class Setting:
 
 def run(suite: Suite, setting: Setting) -> Report:
     """Run a suite to its end; results are on disk before anybody is told."""
-    # Adam's moments of a dead unit decay into denormals, which slow CPUs down many times over.
-    torch.set_flush_denormal(True)
     plan = Plan.of(suite)
     models = [recipe.digest for generation in plan.generations() for recipe in generation]
+    # Adam's moments of a dead unit decay into denormals, which slow CPUs down many times over.
+    torch.set_flush_denormal(True)
     try:
         with setting.store.using(models):
             return _run(plan, setting)

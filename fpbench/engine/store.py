@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
-from .files import read, sealed, sha256, unsealed, write
-from .whole import MODEL, fault, lineage_as_json, made_of, trial_of
+from .files import read, sealed, sha256, write
+from .whole import MODEL, fault, lineage_as_json, made_of, trial_of, way_of
 
 if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     import torch
@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     from ..api.recipe import Recipe
     from ..api.scenario import Scenario
 
-TRIALS = "trials"
-"""The lock of whoever writes or moves a trial's file."""
+SMALL = "small"
+"""The lock of whoever writes or moves the file of a trial or a way."""
 
 PRUNE = "prune"
 """The lock of whoever removes models, and of a run while it says which ones it uses."""
@@ -210,30 +210,38 @@ class Store:
 
     def trial(self, key: str) -> dict[str, Any] | None:
         """A finished trial's result, or None. A damaged one is set aside. Raises NewerError."""
-        path = self._trial(key)
-        if (raw := read(path)) is None:
-            return None
-        if (result := trial_of(raw, path)) is not None:
-            return result
-        with self.lock(TRIALS):
-            # Another run may have been faster.
-            result = trial_of(read(path) or b"", path)
-            if result is None:
-                self.set_aside(path, "a trial's result")
-        return result
+        return self._whole(self._trial(key), trial_of, "a trial's result")
 
     def save_trial(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a finished trial's result."""
-        with self.lock(TRIALS):
+        with self.lock(SMALL):
             write(self._trial(key), sealed(result))
 
     def way(self, name: str) -> dict[str, Any] | None:
-        """How members ran fastest, or None if that was not measured yet."""
-        return unsealed(read(self.root / "ways" / f"{name}.json") or b"")
+        """How members ran fastest, or None if that was not measured yet. Otherwise as `trial`."""
+        return self._whole(self._way(name), way_of, "a measurement of what runs fastest")
 
     def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
         """Keep a measurement: what is built later runs, and rounds, as what was built before."""
-        write(self.root / "ways" / f"{name}.json", sealed(facts))
+        with self.lock(SMALL):
+            write(self._way(name), sealed(facts))
+
+    def _whole(
+        self, path: Path, look: Callable[[bytes, Path], dict[str, Any] | None], what: str
+    ) -> dict[str, Any] | None:
+        if (raw := read(path)) is None:
+            return None
+        if (found := look(raw, path)) is not None:
+            return found
+        with self.lock(SMALL):
+            # Another run may have been faster.
+            found = look(read(path) or b"", path)
+            if found is None:
+                self.set_aside(path, what)
+        return found
+
+    def _way(self, name: str) -> Path:
+        return self.root / "ways" / f"{name}.json"
 
     def _trial(self, key: str) -> Path:
         return self.root / "trials" / key[:2] / f"{key}.json"

@@ -13,6 +13,7 @@ from .files import opened, read, sealed, sha256, sha256_of, unsealed
 
 MODEL = "fpbench.model/1"
 TRIAL = "fpbench.trial/2"
+WAY = "fpbench.way/1"
 FILES = ("recipe.json", "made.json", "weights.safetensors")
 """What a model's folder holds."""
 
@@ -44,6 +45,11 @@ def trial_of(raw: bytes, place: Path) -> dict[str, Any] | None:
     except ValidationError:
         return None
     return data
+
+
+def way_of(raw: bytes, place: Path) -> dict[str, Any] | None:
+    """A way's file, or None if it is damaged. Raises NewerError."""
+    return opened(raw, WAY, place)
 
 
 def made_of(raw: bytes, place: Path) -> dict[str, Any] | None:

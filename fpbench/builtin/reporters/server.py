@@ -77,9 +77,12 @@ def _sent(folder: Path, tracker: Tracker) -> dict[str, Any]:
     file = folder / "mlflow.json"
     database = Path(tracker.uri.removeprefix("sqlite:///"))
     if file.is_file() and (not tracker.is_local or database.exists()):
-        sent: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if sent["tracking_uri"] == tracker.shown:
-            return sent
+        try:
+            sent: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if sent["tracking_uri"] == tracker.shown:
+                return sent
+        except (ValueError, TypeError, KeyError):
+            pass  # damaged; sending again doubles nothing
     return send(folder)
 
 
