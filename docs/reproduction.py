@@ -183,7 +183,7 @@ def _sweep(data: dict[str, Any], key: str) -> Iterator[str]:
         x = m["ensemble"] if key == "ensemble" else m["fields"][key]
         s = m["summary"]
         label = m["method"].split("(")[0]
-        aruc = f"{s['aruc']:.3f} ± {s['aruc_ci']:.3f}"
+        aruc = f"{s['aruc']:.3f} ± {s['aruc_ci'] or 0:.3f}"
         if key == "steps":
             aruc += f" ({s['construct_seconds']:.0f} s)"
         if x is None:
