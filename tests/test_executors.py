@@ -197,18 +197,20 @@ def test_what_a_worker_needs_of_a_cluster_is_read():
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster():
     """A Ray cluster of two nodes with one core each, and a head that does no work."""
-    pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
+    ray = pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 80 * 2**20}
     head = {"num_cpus": 0, "include_dashboard": False, **small}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    # Now, while there is but one node: a run does not outlive the node that it is connected to.
+    ray.init(address=cluster.address, log_to_driver=False)
     for _ in range(2):
         cluster.add_node(num_cpus=1, **small)
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     yield cluster
+    ray.shutdown()
     cluster.shutdown()
 
 

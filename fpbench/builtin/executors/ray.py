@@ -55,8 +55,9 @@ def cluster(
             "expected Ray for --executor ray, found none; install fpbench[ray]"
         ) from None
     try:
-        # What workers print is in Ray's logs: stdout is the run's, and may be JSON.
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
+        if not ray.is_initialized():
+            # What workers print is in Ray's logs: stdout is the run's, and may be JSON.
+            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
     except ConnectionError as error:
         raise ResourceError(
             "expected a Ray cluster, found none; start one with `ray start --head`, or name one in "
@@ -91,10 +92,6 @@ class Ray(Pool["Actor"]):
         by_answer = {worker.coming: worker for worker in workers}
         ready, _ = self._ray.wait([*by_answer], timeout=seconds)
         return [by_answer[answer] for answer in ready]
-
-    def close(self) -> None:
-        super().close()
-        self._ray.shutdown()
 
 
 class Actor:
