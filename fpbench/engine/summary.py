@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,15 @@ def calibrated_aruc(result: Result) -> float:
 
 
 def _calibration(result: Result) -> metrics.Map:
-    return metrics.calibration(
-        result.known_rates(positive=True), result.known_rates(positive=False)
+    return _fitted(
+        tuple(result.known_rates(positive=True)), tuple(result.known_rates(positive=False))
     )
+
+
+@cache
+def _fitted(positives: tuple[float, ...], negatives: tuple[float, ...]) -> metrics.Map:
+    """Fitted once: the summary, the verdicts and the comparisons all ask for it."""
+    return metrics.calibration(positives, negatives)
 
 
 def verdicts(result: Result) -> dict[str, dict[str, float]]:
