@@ -144,8 +144,9 @@ def test_json_is_alone_on_stdout_whatever_plugins_print(desk: Desk) -> None:
     for plugin in (HERE / "toys.py", PLUGIN, loud):
         command += ["-p", str(plugin)]
     done = subprocess.run(
-        [sys.executable, "-m", "fpbench.cli", *command], capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, "-m", "fpbench.cli", *command], capture_output=True, text=True,
+        timeout=300, env={**os.environ, "PYTHONPATH": str(HERE)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["suite"] == "untrained"

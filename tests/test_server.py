@@ -205,7 +205,7 @@ class Between:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("name", "between"), [("slow", {"seconds": 0.5}), ("dies", {"most": 14})])
+@pytest.mark.parametrize(("name", "between"), [("slow", {"seconds": 0.5}), ("dies", {"most": 7})])
 def test_what_a_tracker_missed_is_there_after_sync(
     ui: UI, name: str, between: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -213,6 +213,8 @@ def test_what_a_tracker_missed_is_there_after_sync(
     suite_run = f"20260103-000000-{name}"
     folder = finished_run(ui.folder.parents[1], suite_run)
     only = f"tags.`fpbench.suite_run` = '{suite_run}'"
+    if name == "dies":
+        monkeypatch.setattr(tracking, "PATIENCE", 300.0)  # on a busy machine it is slow too
     with Between(ui.address, **between).opened() as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         tracking.fpbench_reported(SimpleNamespace(folder=folder))
@@ -221,7 +223,7 @@ def test_what_a_tracker_missed_is_there_after_sync(
         assert float(took[1]) <= 5
     assert (name == "slow") is bool(took)
     left = ui.runs(only)
-    assert 0 < len(left) < 7
+    assert (name == "dies") <= len(left) < 7
     assert {run["info"]["status"] for run in left.values()} <= {"KILLED", "FINISHED"}
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ui.address)

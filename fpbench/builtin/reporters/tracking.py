@@ -142,7 +142,7 @@ def _outcome(folder: Path, watch: Watch) -> str | None:
     try:
         while thread.is_alive():
             thread.join(0.1)
-            if watch.too_slow:
+            if watch.too_slow and thread.is_alive():
                 return f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
     except KeyboardInterrupt:
         log.warning(LEFT, "stopped", folder)

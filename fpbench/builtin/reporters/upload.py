@@ -31,7 +31,7 @@ NOISY = ("mlflow", "alembic", "urllib3.connectionpool")
 
 
 PER_CALL = 0.1
-"""Seconds that an answer takes anyway; a healthy server on a busy machine needs half of it."""
+"""Seconds that an answer takes anyway, of a healthy server on a machine that is not overloaded."""
 
 DONE = ("FINISHED", "FAILED")
 """What a run's status is when all of it is there. Before that it is KILLED: whatever becomes of
