@@ -93,7 +93,7 @@ def test_a_quantised_oracle_is_asked_what_a_byte_can_carry():
     carried = opened(nn.Identity(), quantised=True)(x)
     steps = (carried + 1) / 2 * 255
     assert torch.allclose(steps, steps.round(), atol=1e-4)
-    assert (carried - x).abs().max() <= 1 / 255  # half a step of a range two wide
+    assert (carried - x).abs().max() <= 1 / 255 + 1e-6  # half a step of a range two wide
     assert torch.equal(carried[0], x[0])
 
 

@@ -129,8 +129,10 @@ def _file(path: Path, saved: Saved, request: Request) -> Opened:
 def _starts(path: Path) -> str:
     """A file's kind by its first bytes; empty where there is no such file."""
     try:
+        if not path.is_file():
+            return ""  # a pipe would be waited for
         with path.open("rb") as file:
-            return kind_of(file.read(16)) if path.is_file() else ""
+            return kind_of(file.read(16))
     except OSError:
         return ""
 
