@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .api.hooks import hookimpl
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
-    from .api.result import Built, Executor, PlanSummary, Report, Result, Trial
+    from .api.report import Report
+    from .api.result import Built, Executor, PlanSummary, Result, Trial
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
     from .python import plan, read, run
 
@@ -45,7 +46,8 @@ _HOMES = {
     "hooks": "hookimpl",
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
-    "result": "Built Executor PlanSummary Report Result Trial",
+    "report": "Report",
+    "result": "Built Executor PlanSummary Result Trial",
     "scenario": "Classification Generation Pool Regression Scenario",
 }
 _HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}

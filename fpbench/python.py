@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from . import launch
 
 if TYPE_CHECKING:
-    from .api.result import PlanSummary, Report
+    from .api.report import Report
+    from .api.result import PlanSummary
 
 _Path = str | os.PathLike[str]
 
@@ -77,7 +78,7 @@ def plan(
 
 def read(folder: _Path) -> Report:
     """The report of a finished run, from its folder. Raises SuiteError when it is none."""
-    from .api.result import Report
+    from .api.report import Report
     from .builtin.reporters.folder import read as read_folder
 
     data = read_folder(Path(folder))

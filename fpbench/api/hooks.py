@@ -15,7 +15,8 @@ import pluggy
 if TYPE_CHECKING:
     from .fingerprinter import Fingerprinter
     from .recipe import Recipe
-    from .result import Built, Executor, PlanSummary, Report, Result
+    from .report import Report
+    from .result import Built, Executor, PlanSummary, Result
     from .scenario import Scenario
 
 hookspec = pluggy.HookspecMarker("fpbench")

@@ -15,7 +15,8 @@ import torch
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
-from ..api.result import Executor, Report, Result
+from ..api.report import Report
+from ..api.result import Executor, Result
 from .attempt import attempt, without
 from .build import build
 from .plan import Plan, cohorts
