@@ -1,4 +1,4 @@
-"""What is announced while a suite runs, and what it found in the end."""
+"""What is announced while a suite runs."""
 
 from __future__ import annotations
 
