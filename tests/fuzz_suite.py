@@ -187,6 +187,8 @@ def main() -> int:
         judge = Judge(Path(folder))
         for text in set(seeds()):  # what is imported, and measured, on the first call
             judge.fault(text.encode())
+        judge.accepted = judge.refused = 0
+        judge.slowest = 0.0
 
         def one(raw: bytes) -> None:
             if fault := judge.fault(raw):
