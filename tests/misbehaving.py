@@ -76,7 +76,7 @@ IN_CONSTRUCT: dict[str, Callable[[Case], Any]] = {
 REASONS = {
     "raises": "ZeroDivisionError", "exits": "SystemExit", "odd": "Odd: stop",
     "generator-exit": "GeneratorExit", "silent": "SilentError", "wordless": "TrialError",
-    "endless": "xxx", "memory": "MemoryError", "recursion": "RecursionError",
+    "endless": "xxx", "memory": "ran out of memory", "recursion": "RecursionError",
     "mutates": "expected bad(trouble=mutates) to leave the target as it is",
     "no-fingerprint": "expected a Fingerprint from construct, got None",
     "nan": "got nan from", "inf": "got inf from", "text": "got '0.5' from", "none": "got None from",

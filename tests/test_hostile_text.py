@@ -132,6 +132,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data["methods"][2]["refusal"] = every
     data["scenario"]["name"] = data["scenario"]["data"] = every
     file.write_text(json.dumps(data))
+    (folder / "SHA256SUMS").unlink()
     return folder
 
 

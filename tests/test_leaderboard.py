@@ -35,6 +35,7 @@ def changed(folder: Path, name: str, change: Any) -> Path:
     data["run"]["id"] = name
     change(data)
     (copy / "results.json").write_text(json.dumps(data))
+    (copy / "SHA256SUMS").unlink()
     return copy
 
 

@@ -235,8 +235,7 @@ class Store:
             return found
         with self.lock(SMALL):
             # Another run may have been faster.
-            found = look(read(path) or b"", path)
-            if found is None:
+            if (found := look(read(path) or b"", path)) is None:
                 self.set_aside(path, what)
         return found
 

@@ -67,7 +67,7 @@ def show_methods(data: Mapping[str, Any], console: Console) -> None:
 
 def _timed_apart(data: Mapping[str, Any]) -> str | None:
     """Where the seconds of a table belong to different devices, or numbers of threads."""
-    good = [trial for trial in data["trials"] if not trial["error"]]
+    good = [trial for trial in data.get("trials", ()) if not trial["error"]]
     settings = sorted({(trial["device"], trial["threads"]) for trial in good})
     if len(settings) < 2:
         return None
