@@ -18,7 +18,8 @@ Yan, Zhang and Yang, *MetaV: A Meta-Verifier Approach to Task-Agnostic Model Fin
 It tells neither seeds nor how long anything is trained; what we took instead is in
 [skin.md](skin.md), [warfarin.md](warfarin.md) and [fashion.md](fashion.md), each with a table of
 what the paper leaves open. ± is the 95 % interval of the mean over repeats. A figure is *met* when
-ours is at least the paper's, *met within the interval* when the interval reaches it.
+ours is at least the paper's, *met within the interval* when the interval reaches it, *open* when it
+reaches 0 as well.
 
 """
 
@@ -53,13 +54,18 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("Figure 2a", "MetaV, ARUC, Skin", "0.86 ± 0.01", 0.86, "skin-cpu", "metav", "aruc"),
+    Claim("Figure 2a", "MetaV as the paper sets it, ARUC, Skin", "0.86 ± 0.01", 0.86,
+          "skin-cpu", "metav-paper", "aruc"),
+    Claim("Figure 2a", "MetaV with five settings changed, likewise", "0.86 ± 0.01", 0.86,
+          "skin-cpu", "metav", "aruc"),
     Claim("Figure 2a", "IPGuard, the best baseline, ARUC, Skin", "about 0.27", None,
           "skin-cpu", "ipguard", "aruc"),
-    Claim("Figure 3", "MetaV, robustness at full uniqueness, Skin", "100 %", 1.0, "skin-cpu",
-          "metav", "robustness_at_full_uniqueness"),
-    Claim("Table 5", "MetaV, seconds to construct, Skin", "202 ± 11", None, "skin-cpu", "metav",
-          "construct_seconds"),
+    Claim("Figure 3", "MetaV as the paper sets it, robustness at full uniqueness, Skin",
+          "100 %", 1.0, "skin-cpu", "metav-paper", "robustness_at_full_uniqueness"),
+    Claim("Figure 3", "MetaV with five settings changed, likewise", "100 %", 1.0,
+          "skin-cpu", "metav", "robustness_at_full_uniqueness"),
+    Claim("Table 5", "MetaV as the paper sets it, seconds to construct, Skin", "202 ± 11", None,
+          "skin-cpu", "metav-paper", "construct_seconds"),
     Claim("Table 5", "IPGuard, likewise", "177 ± 1", None, "skin-cpu", "ipguard",
           "construct_seconds"),
     Claim("Table 5", "ModelDiff, likewise", "123 ± 1", None, "skin-cpu", "modeldiff",
@@ -136,7 +142,7 @@ def _verdict(claim: Claim, value: float, half: float) -> str:
     if value >= claim.least:
         return "met"
     if value + half >= claim.least:
-        return "met within the interval"
+        return "met within the interval" if value > half else "open, the interval reaches 0 too"
     return f"not met, {claim.least - value:.2f} below"
 
 
