@@ -169,15 +169,19 @@ def plan(
     device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
-    from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan
+    from .builtin.reporters.tables import plan_as_json, show_cohorts, show_plan, show_ways
+    from .engine.inventory import trained
+    from .engine.store import Store
 
     words = (*more, *overrides), only
     summary = answers.planned(suite, store_dir, device, plugins, *words)
+    ways = trained(Store(store_dir), summary.scenario.partition("(")[0])
     if as_json:
-        _print(plan_as_json(summary))
+        _print({**plan_as_json(summary), "ways": ways})
     else:
         show_plan(summary)
         show_cohorts(summary)
+        show_ways(ways)
 
 
 @main.command("list")

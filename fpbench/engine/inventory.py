@@ -59,6 +59,19 @@ def items(store: Store) -> Iterator[Item]:
         yield from _items(file, WAY)
 
 
+def trained(store: Store, scenario: str) -> list[dict[str, Any]]:
+    """What was measured of training a scenario's networks, see `fpbench.api.ways.Memory`."""
+    found = []
+    for file in sorted((store.root / "ways").glob("*.json")):
+        try:
+            way = way_of(read(file) or b"", file)
+        except NewerError:
+            continue
+        if way and str(way.get("what")).startswith("train:") and f" x {scenario} " in way["what"]:
+            found.append(way)
+    return sorted(found, key=lambda way: str(way["what"]))
+
+
 def _items(path: Path, what: str) -> Iterator[Item]:
     name = path.name.removeprefix(".tmp-").split("-")[0].split(".")[0]
     if path.name.startswith(".tmp-"):
