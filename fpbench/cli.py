@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,48 +14,13 @@ from . import (
     cli_complete,
     cli_doctor,
     cli_new,
+    cli_options,
     cli_owner,
     cli_results,
     cli_store,
-    cli_work,
     launch,
     process,
 )
-
-_SUITE = click.argument(
-    "suite", type=click.Path(path_type=Path), shell_complete=cli_complete.suites
-)
-_STORE = click.option(
-    "--store", "store_dir", type=click.Path(path_type=Path, file_okay=False), default="store",
-    envvar="FPBENCH_STORE", show_default=True, help="Where finished models and trials are kept.",
-)  # fmt: skip
-_RUNS = click.option(
-    "--runs", "runs_dir", type=click.Path(path_type=Path, file_okay=False), default="runs",
-    envvar="FPBENCH_RUNS", show_default=True, help="Where results go.",
-)  # fmt: skip
-_DEVICE = click.option(
-    "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ...  [default: cuda if any]"
-)
-_SET = click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE",
-    help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
-)  # fmt: skip
-_ONLY = click.option(
-    "--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
-    help="Run this method of the suite, or any other that is installed. Repeatable.",
-)  # fmt: skip
-_WITH = click.option(
-    "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
-    callback=lambda _, __, methods: launch.additions(methods) if methods else (),
-    help="Run this method too, with its defaults. Repeatable.",
-)  # fmt: skip
-_PLUGIN = click.option(
-    "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
-    help="Load a plugin from a file. Repeatable.",
-)  # fmt: skip
-_JSON = click.option("--json", "as_json", is_flag=True, callback=process.json_alone,
-                     is_eager=True, help="Print one JSON object.")  # fmt: skip
-
 
 _GOES_ON = "what is finished is kept, and the same command goes on from there"
 
@@ -103,21 +67,17 @@ def main() -> None:
     process.log_to_stderr()
 
 
-def _print(value: Any) -> None:
-    click.echo(json.dumps(value, default=str), file=process.stdout())
-
-
 @main.command()
-@_SUITE
-@_STORE
-@_RUNS
-@_ONLY
-@_WITH
-@cli_work.options
+@cli_options.SUITE
+@cli_options.STORE
+@cli_options.RUNS
+@cli_options.ONLY
+@cli_options.WITH
+@cli_options.work
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
-@_SET
-@_PLUGIN
-@_JSON
+@cli_options.SET
+@cli_options.PLUGIN
+@cli_options.JSON
 def run(
     suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
     device: str | None, workers: int | None, limit: int | None, executor: str | None,
@@ -151,19 +111,19 @@ def run(
         report = run_suite(loaded, setting)
     terminal.finish(report)
     if as_json:
-        _print(run_as_json(report))
+        cli_options.answer(run_as_json(report))
     sys.exit(1 if report.failed else 0)
 
 
 @main.command()
-@_SUITE
-@_STORE
-@_ONLY
-@_WITH
-@_DEVICE
-@_SET
-@_PLUGIN
-@_JSON
+@cli_options.SUITE
+@cli_options.STORE
+@cli_options.ONLY
+@cli_options.WITH
+@cli_options.DEVICE
+@cli_options.SET
+@cli_options.PLUGIN
+@cli_options.JSON
 def plan(
     suite: Path, store_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
     device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
@@ -177,7 +137,7 @@ def plan(
     summary = answers.planned(suite, store_dir, device, plugins, *words)
     ways = trained(Store(store_dir), summary.scenario.partition("(")[0])
     if as_json:
-        _print({**plan_as_json(summary), "ways": ways})
+        cli_options.answer({**plan_as_json(summary), "ways": ways})
     else:
         show_plan(summary)
         show_cohorts(summary)
@@ -185,32 +145,32 @@ def plan(
 
 
 @main.command("list")
-@_PLUGIN
-@_JSON
+@cli_options.PLUGIN
+@cli_options.JSON
 def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the scenarios, recipes and methods that are installed, and plugins that are broken."""
     from .builtin.reporters.tables import show_list
 
     rows = answers.listed(plugins)
-    _print(rows) if as_json else show_list(rows)
+    cli_options.answer(rows) if as_json else show_list(rows)
 
 
 @main.command()
 @click.argument("name", shell_complete=answers.names)
-@_PLUGIN
-@_JSON
+@cli_options.PLUGIN
+@cli_options.JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Describe a scenario, recipe or method: what it does, its fields, where it comes from."""
     from .builtin.reporters.tables import show_description
 
     entry = answers.described(name, plugins)
-    _print(entry) if as_json else show_description(entry)
+    cli_options.answer(entry) if as_json else show_description(entry)
 
 
 @main.command()
 @click.argument("method", shell_complete=answers.names)
-@_PLUGIN
-@_JSON
+@cli_options.PLUGIN
+@cli_options.JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Check that a method keeps the contract; the tests of `fpbench.testing`, in words."""
     from .api.errors import PluginError
@@ -221,7 +181,7 @@ def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     if method not in registry.methods:
         raise PluginError(registry.missing("method", method, registry.methods))
     outcomes = run_checks(registry.methods[method].cls)
-    _print(outcomes) if as_json else show_checks(method, outcomes)
+    cli_options.answer(outcomes) if as_json else show_checks(method, outcomes)
     sys.exit(0 if all(o["passed"] for o in outcomes) else 1)
 
 

@@ -11,7 +11,7 @@ from string import Template
 
 import click
 
-from . import __all__, launch
+from . import __all__, answers
 
 _INTO = click.option(
     "--into", type=click.Path(path_type=Path, file_okay=False), default=".", show_default="here",
@@ -88,6 +88,4 @@ def _written(what: str, name: str, into: Path) -> Path:
 
 
 def _taken() -> set[str]:
-    known = launch.registry(())
-    plugins = entry_points(group="fpbench").names
-    return {*plugins, *known.methods, *known.recipes, *known.scenarios}
+    return {*entry_points(group="fpbench").names, *(row["name"] for row in answers.listed(()))}

@@ -7,29 +7,23 @@ from pathlib import Path
 
 import click
 
-_PATH = click.Path(path_type=Path)
-_PLUGIN = click.option(
-    "-p", "plugins", multiple=True, type=_PATH, metavar="FILE.py",
-    help="Load a plugin from a file. Repeatable.",
-)  # fmt: skip
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+from . import cli_options, launch, process
+from .cli_options import FILE, PATH
 
 
 @click.command()
-@click.argument("case", type=_PATH)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
+@click.argument("case", type=PATH)
+@click.option("--out", type=FILE, required=True,
               help="Where the fingerprint goes.")  # fmt: skip
 @click.option("--false-positive-rate", default=0.05, show_default=True, metavar="SHARE",
               help="Of independent models, how many may be taken for copies.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="METHOD", help="The method, if CASE has several.")
-@click.option("--store", "store_dir", type=click.Path(path_type=Path, file_okay=False),
-              default="store", envvar="FPBENCH_STORE", show_default=True,
-              help="Where finished models are kept.")  # fmt: skip
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 ...  [default: cuda if any]")
+@cli_options.STORE
+@cli_options.DEVICE
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Set a key of the case, such as api=label. Repeatable.")  # fmt: skip
-@_PLUGIN
-@_JSON
+@cli_options.PLUGIN
+@cli_options.JSON
 def fingerprint(
     case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...], store_dir: Path,
     device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
@@ -39,7 +33,7 @@ def fingerprint(
     The zoo is built from it, as in a run, and what the method does not learn from calibrates the
     threshold. docs/verify.md walks through it.
     """
-    from . import launch
+    click.get_current_context().with_resource(process.stoppable())
     from .builtin.reporters.terminal import Terminal
     from .engine.run import Setting
     from .engine.store import Store
@@ -58,7 +52,7 @@ def fingerprint(
     with terminal:
         meta = make(suite, setting, registry, out, false_positive_rate)
     if as_json:
-        click.echo(json.dumps(meta))
+        cli_options.answer(meta)
         return
     known, line = meta["calibration"], meta["calibration"]["threshold"]
     caught = known["caught"]
@@ -77,21 +71,21 @@ def fingerprint(
 
 
 @click.command()
-@click.argument("fingerprint_file", metavar="FINGERPRINT", type=_PATH)
+@click.argument("fingerprint_file", metavar="FINGERPRINT", type=PATH)
 @click.argument("suspect")
 @click.option("--arch", metavar="NAME", help="The suspect's architecture: the scenario's, "
               "torchvision:NAME, or FILE.py:CALLABLE. Not for ONNX.")  # fmt: skip
-@click.option("--adapter", type=_PATH, metavar="FILE.yaml", help="How the API is spoken to.")
+@click.option("--adapter", type=PATH, metavar="FILE.yaml", help="How the API is spoken to.")
 @click.option("--labels-only", is_flag=True, help="Refuse a fingerprint that needs more.")
 @click.option("--rate", default=0.0, metavar="N", help="Requests per second.  [default: no limit]")
 @click.option("--budget", type=click.IntRange(min=1), metavar="N",
               help="Inputs sent to the API at most.  [default: twice the queries]")  # fmt: skip
-@click.option("--answers", type=_PATH, metavar="FILE",
+@click.option("--answers", type=PATH, metavar="FILE",
               help="Where an API's answers are kept.  [default: beside the verdict]")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="verdict.json",
+@click.option("--out", type=FILE, default="verdict.json",
               show_default=True, help="Where the verdict goes.")  # fmt: skip
-@_PLUGIN
-@_JSON
+@cli_options.PLUGIN
+@cli_options.JSON
 def verify(
     fingerprint_file: Path, suspect: str, arch: str | None, adapter: Path | None,
     labels_only: bool, rate: float, budget: int | None, answers: Path | None, out: Path,
@@ -101,7 +95,6 @@ def verify(
 
     Exit code 0 means judged, either way.
     """
-    from . import launch
     from .engine.files import write
     from .owner.saved import load_saved
     from .owner.suspects import Request, opened
@@ -116,7 +109,7 @@ def verify(
     verdict["fingerprint"]["file"] = str(fingerprint_file)
     write(out, json.dumps(verdict, indent=1).encode())
     if as_json:
-        click.echo(json.dumps(verdict))
+        cli_options.answer(verdict)
         return
     click.echo(verdict["sentence"])
     for note in verdict["notes"]:

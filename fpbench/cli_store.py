@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,24 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import launch
+from . import cli_options, launch
 
 if TYPE_CHECKING:
     from .engine.inventory import Item
     from .engine.prune import Needed
     from .engine.store import Store
 
-_STORE = click.option(
-    "--store", "store_dir", type=click.Path(path_type=Path, file_okay=False), default="store",
-    envvar="FPBENCH_STORE", show_default=True, help="Where finished models and trials are kept.",
-)  # fmt: skip
-_PLUGIN = click.option(
-    "-p", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py",
-    help="Load a plugin from a file. Repeatable.",
-)  # fmt: skip
-_SUITES = click.argument("suites", nargs=-1, type=click.Path(path_type=Path), metavar="[SUITE]...")
-_ARCHIVE = click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_SUITES = click.argument("suites", nargs=-1, type=cli_options.PATH, metavar="[SUITE]...")
+_ARCHIVE = click.argument("archive", type=cli_options.FILE)
 
 
 @click.group()
@@ -37,8 +27,8 @@ def store() -> None:
 
 
 @store.command("list")
-@_STORE
-@_JSON
+@cli_options.STORE
+@cli_options.JSON
 def list_(store_dir: Path, as_json: bool) -> None:
     """Say what a store holds: models by scenario and kind, trials, what was set aside."""
     from .engine.inventory import listed
@@ -46,7 +36,7 @@ def list_(store_dir: Path, as_json: bool) -> None:
 
     found = listed(Store(store_dir))
     if as_json:
-        click.echo(json.dumps(found))
+        cli_options.answer(found)
         return
     rows = [(g["scenario"], g["kind"], g["count"], g["bytes"]) for g in found["models"]]
     for name in ("trials", "set_aside", "temporary"):
@@ -58,8 +48,8 @@ def list_(store_dir: Path, as_json: bool) -> None:
 
 
 @store.command()
-@_STORE
-@_JSON
+@cli_options.STORE
+@cli_options.JSON
 def verify(store_dir: Path, as_json: bool) -> None:
     """Read every byte of a store; set aside what is damaged, and exit 1 if anything was.
 
@@ -74,7 +64,7 @@ def verify(store_dir: Path, as_json: bool) -> None:
     with _bar("verified", _count(found)) as step:
         verdict = verify(found, step)
     if as_json:
-        click.echo(json.dumps(asdict(verdict)))
+        cli_options.answer(asdict(verdict))
     else:
         for path, aside in verdict.damaged.items():
             if aside is None:  # the others were told when they were set aside
@@ -87,14 +77,14 @@ def verify(store_dir: Path, as_json: bool) -> None:
 
 
 @store.command()
-@click.option("--keep", "first", type=click.Path(path_type=Path), multiple=True, metavar="SUITE...",
+@click.option("--keep", "first", type=cli_options.PATH, multiple=True, metavar="SUITE...",
               help="Keep what these suites name.")  # fmt: skip
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
-@_STORE
-@_PLUGIN
+@click.argument("more", nargs=-1, type=cli_options.PATH, metavar="")
+@cli_options.STORE
+@cli_options.PLUGIN
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_JSON
+@cli_options.JSON
 def prune(
     first: tuple[Path, ...], more: tuple[Path, ...], store_dir: Path, plugins: tuple[Path, ...],
     dry_run: bool, yes: bool, as_json: bool,
@@ -120,7 +110,7 @@ def prune(
         click.echo(f"to remove: {size:,} bytes in {len(doomed)}")
     if dry_run:
         if as_json:
-            click.echo(json.dumps({"found": len(doomed), "bytes": size, "removed": 0}))
+            cli_options.answer({"found": len(doomed), "bytes": size, "removed": 0})
         return
     if doomed and not yes:
         click.confirm("remove them?", abort=True, err=True)
@@ -128,7 +118,7 @@ def prune(
     if as_json:
         told = {"found": len(doomed), "bytes": removed.bytes, "removed": len(removed.gone),
                 "in_use": len(removed.kept)}  # fmt: skip
-        click.echo(json.dumps(told))
+        cli_options.answer(told)
     else:
         used = f"; {len(removed.kept)} stay, for a run uses them" if removed.kept else ""
         click.echo(f"removed {removed.bytes:,} bytes in {len(removed.gone)}{used}")
@@ -137,9 +127,9 @@ def prune(
 @store.command()
 @_ARCHIVE
 @_SUITES
-@_STORE
-@_PLUGIN
-@_JSON
+@cli_options.STORE
+@cli_options.PLUGIN
+@cli_options.JSON
 def export(
     archive: Path, suites: tuple[Path, ...], store_dir: Path, plugins: tuple[Path, ...],
     as_json: bool,
@@ -168,8 +158,8 @@ def export(
 
 @store.command("import")
 @_ARCHIVE
-@_STORE
-@_JSON
+@cli_options.STORE
+@cli_options.JSON
 def import_(archive: Path, store_dir: Path, as_json: bool) -> None:
     """Put an exported zoo into a store. All of it is verified first; what the store has stays.
 
@@ -199,7 +189,7 @@ def _told(moved: Any, as_json: bool, done: str) -> None:
     from dataclasses import asdict
 
     if as_json:
-        click.echo(json.dumps(asdict(moved)))
+        cli_options.answer(asdict(moved))
         return
     for path in moved.left_out:
         click.echo(f"left out, for it is damaged or of a later fpbench: {path}")

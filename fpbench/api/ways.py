@@ -4,7 +4,7 @@
 "looped_last" the same with channels last in memory. Which is fastest depends on the network, the
 batch and the device: on CPUs a stack of small networks wins several times over, and large
 convolutions lose by it. So each is timed once, and what was found is remembered: for this process,
-and beyond it where somebody `remembers`.
+and beyond it inside `remembered`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def faster(
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 seconds = {way: _seconds(trial, device) for way, trial in trials.items()}
             way = _shortest(seconds)
-            _measured[name] = {"what": what, "device": named, "way": way, "seconds": seconds}
+            finite = {way: took for way, took in seconds.items() if took < float("inf")}
+            _measured[name] = {"what": what, "device": named, "way": way, "seconds": finite}
         facts = _measured[name]
         if memory:
             memory.save_way(name, facts)

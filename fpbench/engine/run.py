@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -51,12 +52,25 @@ class Setting:
 def run(suite: Suite, setting: Setting) -> Report:
     """Run a suite to its end; results are on disk before anybody is told."""
     plan = Plan.of(suite)
+    with started(plan, setting):
+        return _run(plan, setting)
+
+
+@contextmanager
+def started(plan: Plan, setting: Setting) -> Iterator[None]:
+    """The frame of all work on a plan: told, room on the disk, models in use, arithmetic.
+
+    At its end the executor is closed.
+    """
     models = [recipe.digest for generation in plan.generations() for recipe in generation]
     # Adam's moments of a dead unit decay into denormals, which slow CPUs down many times over.
     torch.set_flush_denormal(True)
     try:
         with setting.store.using(models):
-            return _run(plan, setting)
+            summary = plan.summary(setting.store, setting.device)
+            tell(setting.hook.fpbench_planned, plan=summary)
+            setting.store.require(summary.bytes)
+            yield
     finally:
         setting.executor.close()
         torch.set_flush_denormal(False)
@@ -64,11 +78,7 @@ def run(suite: Suite, setting: Setting) -> Report:
 
 def _run(plan: Plan, setting: Setting) -> Report:
     suite, store, hook = plan.suite, setting.store, setting.hook
-    started, began = datetime.now(UTC), time.perf_counter()
-    summary = plan.summary(store, setting.device)
-    tell(hook.fpbench_planned, plan=summary)
-    store.require(summary.bytes)
-
+    began_at, began = datetime.now(UTC), time.perf_counter()
     failures = build_zoo(plan, setting)
 
     results: list[Result] = []
@@ -82,7 +92,7 @@ def _run(plan: Plan, setting: Setting) -> Report:
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
     data = record(
-        plan, results, failures, store=store, folder=setting.folder, started=started,
+        plan, results, failures, store=store, folder=setting.folder, started=began_at,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)

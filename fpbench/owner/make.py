@@ -21,7 +21,7 @@ from ..engine.facts import device_name, versions
 from ..engine.files import sha256
 from ..engine.plan import Plan
 from ..engine.registry import Registry
-from ..engine.run import Setting, build_zoo, tell
+from ..engine.run import Setting, build_zoo, started
 from ..engine.store import Store
 from ..engine.suite import Suite
 from .saved import save
@@ -37,27 +37,15 @@ def make(
     SuiteError when there is not one method that applies, or too few negatives for the rate wanted;
     TrialError when the method, or the target, fails.
     """
-    suite = replace(suite, repeats=1)
-    trial = _trial(suite)
+    plan = Plan.of(replace(suite, repeats=1))
+    trial = _trial(plan)
     require(sum(not positive for positive in _known(trial).values()), false_positive_rate)
-    plan = Plan.of(suite)
-    summary = plan.summary(setting.store, setting.device)
-    tell(setting.hook.fpbench_planned, plan=summary)
-    setting.store.require(summary.bytes)
-    torch.set_flush_denormal(True)  # as in a run
-    models = [recipe.digest for generation in plan.generations() for recipe in generation]
-    try:
-        with setting.store.using(models):
-            failures = build_zoo(plan, setting)
-            if (lost := failures.get(suite.target.digest)) is not None:
-                raise TrialError(
-                    f"expected a target, it could not be made: {lost.splitlines()[-1]}"
-                )
-            trial = without(trial, set(failures))
-            result, fingerprint = _tried(trial, setting)
-    finally:
-        setting.executor.close()
-        torch.set_flush_denormal(False)
+    with started(plan, setting):
+        failures = build_zoo(plan, setting)
+        if (lost := failures.get(suite.target.digest)) is not None:
+            raise TrialError(f"expected a target, it could not be made: {lost.splitlines()[-1]}")
+        trial = without(trial, set(failures))
+        result, fingerprint = _tried(trial, setting)
     meta = {
         "case": suite.name,
         "scenario": {
@@ -88,15 +76,15 @@ def make(
     return meta
 
 
-def _trial(suite: Suite) -> Trial:
-    """The first trial of a suite's one method."""
+def _trial(plan: Plan) -> Trial:
+    """The trial of a suite's one method."""
+    suite = plan.suite
     labels = [variant.label for variant in suite.methods]
     if len(labels) != 1:
         raise SuiteError(
             f"expected one method, got {', '.join(labels)}; choose one by --only METHOD",
             suite.source.where(("methods",)),
         )
-    plan = Plan.of(suite)
     if plan.refusals:
         raise SuiteError(plan.refusals[labels[0]], suite.methods[0].place)
     return plan.trials[0]

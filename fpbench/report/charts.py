@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..builtin.reporters.figures import COLOURS
-from ..builtin.reporters.losses import Point, losses
+from ..builtin.reporters.losses import losses
+
+if TYPE_CHECKING:
+    from ..api.progress import Point
 
 Chart = dict[str, Any]
 Methods = Sequence[Mapping[str, Any]]

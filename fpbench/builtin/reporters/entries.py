@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpbench import metrics
 from fpbench.api.text import last_line
 
 from .figures import COLOURS
-from .losses import Point, losses
+from .losses import losses
+
+if TYPE_CHECKING:
+    from fpbench.api.progress import Point
 
 Key = tuple[str, str, str]
 """An entry's kind, method and repeat."""

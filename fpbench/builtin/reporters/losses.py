@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Point = tuple[int, float, float]
-"""Step, seconds since construction began, loss."""
+    from fpbench.api.progress import Point
 
 
 def losses(data: Mapping[str, Any]) -> dict[str, list[Point]]:
