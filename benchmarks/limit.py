@@ -11,14 +11,13 @@ number of kernels a step calls, which is printed beside ("kernels", per step).
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
 from fpbench_metav import MetaV
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from training import BATCH, CASES, Bench, data, ours
+from training import CASES, Bench, data, ours, timed
 
 from fpbench import Access, Scenario
 from fpbench import Case as Given
@@ -73,7 +72,7 @@ def works(device: torch.device) -> dict[str, tuple[Work, int]]:
         def work(case=case, bench=bench, pool=pool, recipes=recipes) -> None:  # type: ignore[no-untyped-def]
             ours(case, bench, pool, recipes)
 
-        found[f"train: {case}"] = work, -(-case.inputs // BATCH)
+        found[f"train: {case}"] = work, case.steps
     for scenario, arch, side in (
         (Warfarin(), "s", 35), (Digits(), "resnet", 10), (Fashion(), "xl", 10),
         (Skin(size=32, dataset="ham10000-28"), "small_resnet", 10),
@@ -81,14 +80,6 @@ def works(device: torch.device) -> dict[str, tuple[Work, int]]:
         name = f"metav: {scenario} {arch}, {2 * side} models"
         found[name] = construction(scenario, arch, side, device), STEPS
     return found
-
-
-def timed(work: Work, device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def kernels(work: Work) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,28 +37,35 @@ LR, BATCH = 1e-3, 64
 
 @dataclass(frozen=True)
 class Case:
-    """A cohort: so many members of an architecture, so many inputs each."""
+    """A cohort: so many members of an architecture, so many inputs each, as often as a zoo trains
+    such networks, or often enough for what is set up once to disappear."""
 
     scenario: Scenario
     arch: str
     members: int
     inputs: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        """Of one member."""
+        return self.epochs * -(-self.inputs // BATCH)
 
     def __str__(self) -> str:
         return f"{self.scenario} {self.arch}, {self.members} member{'s' * (self.members > 1)}"
 
 
 CASES = (
-    Case(Warfarin(), "m", 20, 640),
-    Case(Digits(), "mlp", 12, 640),
-    Case(Digits(), "cnn", 12, 640),
-    Case(Digits(), "resnet", 12, 640),
-    Case(Skin(size=32), "small_resnet", 8, 256),
-    Case(Skin(size=32), "resnet18", 4, 64),
-    Case(Skin(), "resnet18", 1, 32),
-    Case(Fashion(), "s", 8, 640),
-    Case(Fashion(), "xl", 4, 256),
-    Case(Fashion(precision="bfloat16"), "xl", 4, 256),
+    Case(Warfarin(), "m", 20, 640, 10),
+    Case(Digits(), "mlp", 12, 640, 10),
+    Case(Digits(), "cnn", 12, 640, 4),
+    Case(Digits(), "resnet", 12, 640, 4),
+    Case(Skin(size=32), "small_resnet", 8, 256, 4),
+    Case(Skin(size=32), "resnet18", 4, 64, 4),
+    Case(Skin(), "resnet18", 1, 32, 2),
+    Case(Fashion(), "s", 8, 640, 2),
+    Case(Fashion(), "xl", 4, 256, 2),
+    Case(Fashion(precision="bfloat16"), "xl", 4, 256, 2),
 )
 
 
@@ -78,7 +85,7 @@ class Bench:
         return self.scenario.architectures[model]().to(self.device)
 
     def parent(self, recipe: Recipe) -> nn.Module:
-        raise NotImplementedError
+        raise LookupError(f"{recipe} is trained from nothing")
 
     def failed(self, recipe: Recipe, reason: str) -> None:
         self.failures.append(reason)
@@ -94,8 +101,9 @@ def data(case: Case, device: torch.device) -> Pool:
     return Pool(x.to(device), truth.to(device))
 
 
-def batches(pool: Pool, rng: torch.Generator) -> Sequence[Tensor]:
-    return torch.randperm(len(pool.inputs), generator=rng).split(BATCH)
+def batches(case: Case, pool: Pool, rng: torch.Generator) -> Iterator[Tensor]:
+    for _ in range(case.epochs):
+        yield from torch.randperm(len(pool.inputs), generator=rng).split(BATCH)
 
 
 def plain(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
@@ -108,7 +116,7 @@ def plain(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> No
 
 def learn(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    for batch in batches(pool, rng):
+    for batch in batches(case, pool, rng):
         optimizer.zero_grad()
         case.scenario.loss(model(pool.inputs[batch]), pool.truth[batch]).backward()
         optimizer.step()
@@ -121,7 +129,7 @@ def play(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None
     rival = case.scenario.discriminators[case.arch]().to(device).train()
     for_model = torch.optim.Adam(model.parameters(), lr=LR, betas=(0.5, 0.999))
     for_rival = torch.optim.Adam(rival.parameters(), lr=LR, betas=(0.5, 0.999))
-    for batch in batches(pool, rng):
+    for batch in batches(case, pool, rng):
         made = model(case.scenario.latents(len(batch), rng).to(device))
         for_rival.zero_grad()
         wrong = F.softplus(-rival(pool.truth[batch])) + F.softplus(rival(made.detach()))
@@ -134,10 +142,10 @@ def play(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None
 
 def ours(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
     models = [bench.new(recipe, case.arch) for recipe in recipes]
-    fit(bench, recipes, models, pool, epochs=1, lr=LR, batch_size=BATCH)
+    fit(bench, recipes, models, pool, epochs=case.epochs, lr=LR, batch_size=BATCH)
 
 
-def timed(work: Callable[[], None], device: torch.device) -> float:
+def timed(work: Callable[[], object], device: torch.device) -> float:
     began = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -166,7 +174,7 @@ def measure(case: Case, device: torch.device) -> str:
             best[way] = min(best.get(way, 1e9), timed(lambda way=way: held(way), device))
         chosen = timed(lambda: ours(case, bench, pool, recipes), device)
         best["chosen"] = min(best.get("chosen", 1e9), chosen)
-    steps = case.members * len(batches(pool, torch.Generator()))
+    steps = case.members * case.steps
     cells = [
         f"{1e3 * best[column] / steps:11.2f}" if column in best else f"{'-':>11}"
         for column in ("plain", "stacked", "looped", "looped_last", "chosen")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from .ways import TRIAL, Way, faster
+from .ways import Way, enough, faster
 
 MEASURED = 64
 """Inputs on which the two ways of answering are timed: some networks are large."""
@@ -117,11 +117,11 @@ def _in_memory(stacked: Tensor, last: bool) -> Tensor:
 
 
 def ways_of(model: nn.Module, members: int) -> tuple[Way, ...]:
-    """The ways that differ for members of this architecture."""
+    """The ways that differ for members of this architecture, the plainest first."""
     looped: tuple[Way, ...] = ("looped",)
     if any(p.ndim == 4 for p in model.parameters()):
         looped = ("looped", "looped_last")
-    return looped if members == 1 else ("stacked", *looped)
+    return looped if members == 1 else (*looped, "stacked")
 
 
 class Stacks:
@@ -151,7 +151,7 @@ def _way(key: tuple[object, ...], stack: Stack, x: Tensor) -> Way:
     """How a stack answers x fastest, and, where x has a gradient, finds it."""
     differentiated = torch.is_grad_enabled() and x.requires_grad
     some = x.detach()[:MEASURED].requires_grad_(differentiated)
-    size = min(stack.size, TRIAL)
+    size = enough(stack.size, some.numel())
 
     def trial(way: Way) -> tuple[Callable[[], object], int]:
         part = stack.first(size, way)

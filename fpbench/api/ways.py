@@ -19,16 +19,19 @@ import torch
 
 Way = Literal["stacked", "looped", "looped_last"]
 
-TRIAL = 4
-"""Members of a timed stack: enough to tell, and little memory when networks are large."""
+MANY, FEW = 16, 4
+ELEMENTS = 2**22
+"""Members of a timed stack: many, for a stack of few is slower than one of many; few where the
+many would read more numbers than this at once, for large networks take much memory."""
 
 MARGIN = 0.9
-"""Another way is taken below this share of the time of the one before it: near a tie the choice
-must not depend on who else uses the machine."""
+"""Another way is taken below this share of the time of the plainer one: near a tie the choice must
+not depend on who else uses the machine, and nothing is to be slower than it is without a choice."""
 
-REPEATS = 3
-LONG = 1.0
-"""Seconds of a first step after which a second is evidence enough."""
+MOST = 100
+SECONDS = 0.1
+"""For how long a way's steps are timed, if one is not longer: the shortest of many is not disturbed
+by others on the machine."""
 
 
 class Memory(Protocol):
@@ -64,6 +67,11 @@ def remembered(memory: Memory) -> Iterator[None]:
         yield
     finally:
         _memories.pop()
+
+
+def enough(members: int, elements: int) -> int:
+    """How many of some members to time in a stack, each of which reads so many numbers."""
+    return min(members, MANY if MANY * elements <= ELEMENTS else FEW)
 
 
 def forget() -> None:
@@ -118,7 +126,7 @@ def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torc
     libraries and sets things up."""
     try:
         step, members = trial()
-        repeats = REPEATS if _timed(step, device) < LONG else 1
+        repeats = max(1, min(MOST, round(SECONDS / max(1e-6, _timed(step, device)))))
         took = min(_timed(step, device) for _ in range(repeats))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
@@ -127,8 +135,10 @@ def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torc
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
+    # A thread's own seconds: those in which others had its core are nothing of the way's.
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    began = clock()
     step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return clock() - began

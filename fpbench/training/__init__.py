@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.func import vmap
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Generation, Pool
 from ..api.ways import Way
 from .adversarial import Adversarial
-from .cohort import Cohort, Learner, Loss, last_layer, train, widened
+from .cohort import Cohort, Learner, Loss, last_layer, train
 
 __all__ = ["fit", "last_layer"]
 
@@ -71,7 +70,7 @@ class Supervised(Learner):
         inputs, truth = self.cohort.pool
         with self.cohort.autocast():
             out = self.stack(inputs[batch], shared=False)
-        losses = vmap(self.cohort.loss)(widened(out), truth[batch])
+        losses = self.losses(out, truth[batch])
         self.descend(losses.sum())
         self.mask()
         return losses.detach()

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..api.scenario import Generation
-from ..api.stack import Stack
 from ..api.ways import Way
+from .alone import together
 from .cohort import Cohort, Learner, widened
 
 BETA = 0.5
@@ -41,7 +41,7 @@ class Adversarial(Learner):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 rivals.append(new().to(cohort.lab.device).train())
-        self.rival = Stack(rivals, way)
+        self.rival = together(rivals, way)
         judging = [p.requires_grad_() for p in self.rival.params.values()]
         self.descend, self.judge = self.adam(self.learned, BETA), self.adam(judging, BETA)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
-from ..api.stack import Stack, signature, ways_of
-from ..api.ways import TRIAL, Way, faster
+from ..api.stack import signature, ways_of
+from ..api.ways import Way, enough, faster
+from .alone import together
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,13 +82,13 @@ class Cohort:
 
 
 class Learner(ABC):
-    """The members of a cohort while they learn: a stack of their weights, its optimiser."""
+    """The members of a cohort while they learn: their weights, and what moves them."""
 
     def __init__(self, cohort: Cohort, way: Way) -> None:
         self.cohort = cohort
         for model in cohort.models:
             model.train(cohort.layers == "all")
-        self.stack = Stack(cohort.models, way)
+        self.stack = together(cohort.models, way)
         head = last_layer(cohort.models[0])
         prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
         self.learned = [
@@ -95,27 +98,33 @@ class Learner(ABC):
         ]
         self.kept: dict[str, Tensor] = {}
         if masks := cohort.masks:
-            self.kept = {n: torch.stack([m[n] for m in masks]).to(cohort.lab.device)
-                         for n in masks[0]}  # fmt: skip
+            for n in masks[0]:
+                mask = torch.stack([m[n] for m in masks]).to(cohort.lab.device)
+                self.kept[n] = mask.view_as(self.stack.params[n])
 
     def adam(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
         """An optimiser as a function of a loss: one step of Adam, annealed if the cohort is."""
         cohort = self.cohort
         optimizer = torch.optim.Adam(params, lr=cohort.lr, betas=(beta, 0.999), fused=True)
         steps = cohort.epochs * cohort.batches
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: (1 + math.cos(math.pi * step / steps)) / 2 if cohort.cosine else 1.0,
-        )
+        done = itertools.count(1)
 
         def descend(loss: Tensor) -> None:
             optimizer.zero_grad()
             # The gradients of these alone: a loss may reach other networks' weights too.
             loss.backward(inputs=list(params))
             optimizer.step()
-            schedule.step()
+            if cohort.cosine:
+                annealed = (1 + math.cos(math.pi * next(done) / steps)) / 2
+                optimizer.param_groups[0]["lr"] = cohort.lr * annealed
 
         return descend
+
+    def losses(self, out: Tensor, truth: Tensor) -> Tensor:
+        """Each member's loss (members,), of outputs and truth (members, n, ...)."""
+        if len(self.cohort) == 1:
+            return self.cohort.loss(widened(out)[0], truth[0])[None]
+        return vmap(self.cohort.loss)(widened(out), truth)
 
     def mask(self) -> None:
         """Put back to zero what has been pruned."""
@@ -151,8 +160,8 @@ def _way(cohort: Cohort, learner: type[Learner]) -> Way:
         student, batch = learner(part, way), part.order(part.rngs())[0]
         return lambda: student.step(batch), members
 
-    size = min(len(cohort), TRIAL)
     batch = min(cohort.batch_size, len(cohort.pool.inputs))
+    size = enough(len(cohort), batch * cohort.pool.inputs[0].numel())
     scenario = cohort.lab.scenario
     key = (
         learner.__qualname__, signature(cohort.models[0]), tuple(cohort.pool.inputs.shape[1:]),
