@@ -22,11 +22,22 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_of(path: Path) -> str | None:
-    """A file's content's name, read in parts; None if there is nothing to read."""
+_read: dict[tuple[Path, int, int, int], str] = {}
+"""By path, inode, size and time of last change: the sha256 of files that this process has read."""
+
+
+def sha256_of(path: Path, *, again: bool = True) -> str | None:
+    """A file's content's name, read in parts; None if there is nothing to read.
+
+    again: False if a file need not be read that this process has read, and nobody changed since.
+    """
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+            key = path, stat.st_ino, stat.st_size, stat.st_ctime_ns
+            if again or key not in _read:
+                _read[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            return _read[key]
     except PermissionError:
         raise
     except OSError:

@@ -29,7 +29,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
-from .files import read, sealed, sha256, write
+from .files import read, sealed, sha256, sha256_of, write
 from .whole import MODEL, fault, lineage_as_json, made_of, trial_of, way_of
 
 if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
@@ -122,14 +122,15 @@ class Store:
     def load(self, recipe: Recipe, scenario: Scenario, device: torch.device) -> nn.Module:
         """A fresh copy of a model: eval mode, parameters frozen.
 
-        Raises ResourceError if it is not as it was made.
+        On a CPU weights are pages of the file, copied where they are written to; it is hashed once
+        per process. Raises ResourceError if it is not as it was made.
         """
         import torch
-        from safetensors.torch import load
+        from safetensors.torch import load_file
 
         folder = self.folder(recipe, scenario)
-        made, raw = self.made(recipe, scenario), read(folder / "weights.safetensors")
-        if made is None or raw is None or made["weights_sha256"] != sha256(raw):
+        made, weights = self.made(recipe, scenario), folder / "weights.safetensors"
+        if made is None or made["weights_sha256"] != sha256_of(weights, again=False):
             raise ResourceError(
                 f"{recipe} changed in the store while it was being used ({folder}); the same "
                 "command makes it again"
@@ -137,7 +138,7 @@ class Store:
         with torch.device("meta"):
             model = scenario.architecture(recipe.arch)()
         try:
-            state = load(raw)
+            state = load_file(weights, device=str(device))
         except SafetensorError:
             state = {}
         if _shapes(state) != _shapes(model.state_dict()):
@@ -155,12 +156,8 @@ class Store:
         from safetensors.torch import save
 
         weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-        made = {
-            "schema": MODEL,
-            "digest": recipe.digest,
-            "weights_sha256": sha256(weights),
-            **facts,
-        }
+        made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
+                **facts}  # fmt: skip
         with self.new(self.folder(recipe, scenario)) as temporary:
             write(temporary / "weights.safetensors", weights)
             write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
@@ -222,7 +219,7 @@ class Store:
         return self._whole(self._way(name), way_of, "a measurement of what runs fastest")
 
     def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Keep a measurement: what is built later runs, and rounds, as what was built before."""
+        """Keep a measurement: what is built later rounds as what was built before."""
         with self.lock(SMALL):
             write(self._way(name), sealed(facts))
 
@@ -247,4 +244,4 @@ class Store:
 
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
+    return {name: t.shape for name, t in state.items()}
