@@ -12,10 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.shell_completion import BashComplete
 from conftest import HERE, UNTRAINED, Desk
 
-from fpbench.cli import main
 from fpbench.engine import remember
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
@@ -30,10 +28,21 @@ finally:
 """
 
 
-def fpbench(*words: object, **variables: str) -> tuple[str, set[str]]:
+COMPLETE = """\
+import sys
+from click.shell_completion import BashComplete
+from fpbench.cli import main
+*done, last = sys.argv[1:]
+found = BashComplete(main, {}, "fpbench", "").get_completions(done, last)
+print(*(item.value for item in found))
+print(*(m for m in sys.modules if "." not in m), file=sys.stderr)
+"""
+
+
+def fpbench(*words: object, code: str = TELL, **variables: str) -> tuple[str, set[str]]:
     """What a new process prints, and which modules it loads."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", TELL, *map(str, words)],
+        [sys.executable, "-P", "-c", code, *map(str, words)],
         capture_output=True, text=True, check=True, env={**os.environ, **variables},
     )  # fmt: skip
     return done.stdout, set(done.stderr.splitlines()[-1].split())
@@ -63,11 +72,14 @@ def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: D
     assert json.loads(other)["positives"] == {"nudged": 3}
 
 
-def test_a_shell_completes_names() -> None:
-    def completed(command: str, beginning: str) -> list[str]:
-        found = BashComplete(main, {}, "fpbench", "").get_completions([command], beginning)
-        return [item.value for item in found]
+def test_a_shell_completes_what_was_listed_without_torch() -> None:
+    def completed(*words: str) -> list[str]:
+        out, loaded = fpbench(*words, code=COMPLETE, FPBENCH_WORDS="known")
+        assert not loaded & HEAVY
+        return out.split()
 
+    assert completed("describe", "met") == ["metafinger", "metav"]  # what plugins are called
+    fpbench("list", FPBENCH_WORDS="known")
     assert completed("describe", "di") == ["digits", "distill"]
     assert completed("check", "ran") == ["random"]
     assert completed("check", "di") == []
