@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from conftest import HERE, UNTRAINED, Desk
+from finished_runs import finished_run
 
 from fpbench.engine import remember
 
@@ -83,6 +84,17 @@ def test_a_shell_completes_what_was_listed_without_torch() -> None:
     assert completed("describe", "di") == ["digits", "distill"]
     assert completed("check", "ran") == ["random"]
     assert completed("check", "di") == []
+
+
+def test_new_report_and_leaderboard_do_not_wait_for_torch(tmp_path: Path) -> None:
+    fpbench("list")
+    folder = finished_run(tmp_path / "runs", repeats=1)
+    for words in (
+        ("new", "method", "mine", "--into", tmp_path), ("report", folder),
+        ("leaderboard", folder, "-o", tmp_path / "board.html"),
+    ):  # fmt: skip
+        _, loaded = fpbench(*words)
+        assert not loaded & (HEAVY - {"numpy"}), words
 
 
 LISTENER = """\

@@ -32,16 +32,16 @@ def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[s
 def outside(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
     """A note on a matching rate that no known model comes near."""
     known = [*negatives, *positives]
-    if rate > max(known):
+    low, high = min(known), max(known)
+    if rate > high:
         return [
-            f"no known model, copies among them, is rated as high (at most {max(known):.3f}): it is "
-            "nearer to the target than they are, or is rated so for another reason"
+            f"no known model, copies among them, is rated as high (at most {high:.3f}): it is nearer "
+            "to the target than they are, or is rated so for another reason"
         ]
-    if rate < min(known):
+    if rate < low:
         return [
-            f"no known model, independent ones among them, is rated as low (at least "
-            f"{min(known):.3f}): look whether it gets the inputs it expects and counts the classes "
-            "in the same order"
+            f"no known model, independent ones among them, is rated as low (at least {low:.3f}): "
+            "look whether it gets the inputs it expects, and counts the classes in the same order"
         ]
     return []
 
@@ -72,6 +72,5 @@ def unlike(
         else ("known copies", "how many are caught")
     )
     return [
-        f"it is unlike the {len(alike)} {who}, of which alone {what} can tell: "
-        f"{'; '.join(differs)}"
+        f"it is unlike the {len(alike)} {who}, of which alone {what} can tell: {'; '.join(differs)}"
     ]
