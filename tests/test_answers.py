@@ -175,6 +175,16 @@ def test_an_answer_holds_until_something_changes(
     assert [ask(), ask()] == [2, 2]
 
 
+def test_an_answer_outlives_what_a_run_writes_beside_the_code(code: Path, ask: Ask) -> None:
+    assert ask() == 1
+    (code.parent / "board.html").touch()
+    (code.parent / "runs").mkdir()
+    assert ask() == 1
+    (code.parent / "package").mkdir()
+    (code.parent / "package" / "__init__.py").touch()
+    assert ask() == 2
+
+
 def test_an_answer_found_while_code_changed_is_not_kept(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

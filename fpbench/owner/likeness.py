@@ -31,17 +31,17 @@ def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[s
 
 def outside(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
     """A note on a matching rate that no known model comes near."""
-    known = [*negatives, *positives]
-    low, high = min(known), max(known)
+    low, high = min(*negatives, *positives), max(*negatives, *positives)
     if rate > high:
         return [
-            f"no known model, copies among them, is rated as high (at most {high:.3f}): it is nearer "
-            "to the target than they are, or is rated so for another reason"
+            f"no known model, copies among them, is rated as high (at most {high:.3f}): it is "
+            "nearer to the target than they are, or is rated so for another reason"
         ]
     if rate < low:
         return [
             f"no known model, independent ones among them, is rated as low (at least {low:.3f}): "
-            "look whether it gets the inputs it expects, and counts the classes in the same order"
+            "it is further from the target than they are, or gets other inputs than it expects, or "
+            "counts the classes in another order"
         ]
     return []
 
@@ -53,9 +53,10 @@ def unlike(
     """A note on a suspect that is not like the models that the verdict's figures are of.
 
     models: of each known one whether it is `positive`, its `arch` and its `utility`.
-    copy:   the verdict. False positives are figures of independent models, misses of copies.
+    copy:   the verdict. Taken for a copy, a suspect has to be unlike independent models in its
+            answers to the queries alone; otherwise it may be like any known model.
     """
-    alike = [model for model in models if model["positive"] is not copy]
+    alike = [model for model in models if not (copy and model["positive"])]
     differs = []
     # The architecture of a file of one's own may be any of theirs, under another name.
     if arch and ".py:" not in arch and arch not in (archs := {str(m["arch"]) for m in alike}):
@@ -64,13 +65,10 @@ def unlike(
         theirs = [m["utility"][name] for m in alike if name in (m["utility"] or {})]
         if theirs and not min(theirs) <= value <= max(theirs):
             differs.append(f"{name} {value:.3f}, theirs {min(theirs):.3f} to {max(theirs):.3f}")
-    if not differs:
+    if not alike or not differs:
         return []
-    who, what = (
-        ("independent models", "the p-value and the false positives")
-        if copy
-        else ("known copies", "how many are caught")
-    )
+    who = "independent" if copy else "known"
     return [
-        f"it is unlike the {len(alike)} {who}, of which alone {what} can tell: {'; '.join(differs)}"
+        f"these figures are of models like the {len(alike)} {who} ones, and it is not like them: "
+        f"{'; '.join(differs)}"
     ]
