@@ -49,13 +49,30 @@ def fpbench(*words: object, code: str = TELL, **variables: str) -> tuple[str, se
     return done.stdout, set(done.stderr.splitlines()[-1].split())
 
 
-def test_what_is_installed_is_told_without_torch_once_it_was_listed(tmp_path: Path) -> None:
-    first, loaded = fpbench("list", FPBENCH_CACHE=str(tmp_path))
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where answers are kept after `fpbench list`, and what it said."""
+    cache = tmp_path_factory.mktemp("listed")
+    said, loaded = fpbench("list", FPBENCH_CACHE=str(cache))
     assert "torch" in loaded
-    for words, beginning in {("list",): first, ("describe", "metav"): "metav  method"}.items():
-        said, loaded = fpbench(*words, FPBENCH_CACHE=str(tmp_path))
-        assert said.startswith(beginning)
-        assert not loaded & HEAVY
+    return cache, said
+
+
+def test_what_is_installed_is_told_without_torch_once_it_was_listed(
+    listed: tuple[Path, str], tmp_path: Path
+) -> None:
+    cache, said = listed
+    folder = finished_run(tmp_path / "runs", repeats=1)
+    for words, beginning in {
+        ("list",): said,
+        ("describe", "metav"): "metav  method",
+        ("new", "method", "mine", "--into", tmp_path): f"{tmp_path}/mine has a method",
+        ("report", folder): str(folder),  # it needs none of that, nor torch
+        ("leaderboard", folder, "-o", tmp_path / "board.html"): f"{tmp_path}/board.html",
+    }.items():
+        found, loaded = fpbench(*words, FPBENCH_CACHE=str(cache))
+        assert found.startswith(beginning)
+        assert not loaded & (HEAVY - {"numpy"}), words
 
 
 def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: Desk) -> None:
@@ -73,28 +90,18 @@ def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: D
     assert json.loads(other)["positives"] == {"nudged": 3}
 
 
-def test_a_shell_completes_what_was_listed_without_torch(tmp_path: Path) -> None:
-    def completed(*words: str) -> list[str]:
-        out, loaded = fpbench(*words, code=COMPLETE, FPBENCH_CACHE=str(tmp_path))
+def test_a_shell_completes_what_was_listed_without_torch(
+    listed: tuple[Path, str], tmp_path: Path
+) -> None:
+    def completed(*words: str, cache: Path = listed[0]) -> list[str]:
+        out, loaded = fpbench(*words, code=COMPLETE, FPBENCH_CACHE=str(cache))
         assert not loaded & HEAVY
         return out.split()
 
-    assert completed("describe", "met") == ["metafinger", "metav"]  # what plugins are called
-    fpbench("list", FPBENCH_CACHE=str(tmp_path))
     assert completed("describe", "di") == ["digits", "distill"]
     assert completed("check", "ran") == ["random"]
     assert completed("check", "di") == []
-
-
-def test_new_report_and_leaderboard_do_not_wait_for_torch(tmp_path: Path) -> None:
-    fpbench("list")
-    folder = finished_run(tmp_path / "runs", repeats=1)
-    for words in (
-        ("new", "method", "mine", "--into", tmp_path), ("report", folder),
-        ("leaderboard", folder, "-o", tmp_path / "board.html"),
-    ):  # fmt: skip
-        _, loaded = fpbench(*words)
-        assert not loaded & (HEAVY - {"numpy"}), words
+    assert completed("describe", "met", cache=tmp_path) == ["metafinger", "metav"]  # plugins' names
 
 
 LISTENER = """\

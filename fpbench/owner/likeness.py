@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from .layout import RefusedError
 
 def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[str, float] | None:
     """How good a model is at the task, on the test pool; None where that cannot be told: the data
-    is not on this machine, or the model does not answer it.
+    is not on this machine, or the model does not answer it with finite numbers.
 
     at_once: ask all of the pool in one call.
     """
@@ -24,9 +25,10 @@ def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[s
         inputs, truth = scenario.data("test")
         with torch.no_grad():
             found = [model(x) for x in ([inputs] if at_once else parts(inputs))]
-        return dict(scenario.utility(torch.cat(found), truth))
+        measures = dict(scenario.utility(torch.cat(found), truth))
     except (ResourceError, RefusedError):
         return None
+    return measures if all(map(math.isfinite, measures.values())) else None
 
 
 def outside(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
