@@ -7,7 +7,6 @@ than the quickstart would take hours: its suite is planned with the same setting
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 import shutil
@@ -19,8 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from documents import PAGES, ROOT, blocks, clone, lines
 from finished_runs import finished_run
-from office import CASE, Office
-from office import opened as office_of_the_session
+from office import CASE, opened
 from test_owner_apis import Api, numbers, serving
 from torch import Tensor
 
@@ -75,18 +73,18 @@ def as_plan(words: list[str]) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
-
-
 @pytest.fixture
-def place(tmp_path: Path, store: Path, blank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, blank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader of a document is, with what it presumes."""
     clone(tmp_path)
     shutil.copy(blank, tmp_path / "mlflow.db")
+    office = opened()
+    for name in ("mine", "copy", "other"):
+        shutil.copy(office.folder / f"{name}.safetensors", tmp_path)
+    (tmp_path / "mine.yaml").write_text(CASE)
+    (tmp_path / "api.yaml").write_text("labels: 'predictions[*].class'\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FPBENCH_STORE", str(store))
+    monkeypatch.setenv("FPBENCH_STORE", str(office.folder / "store"))
     return tmp_path
 
 
@@ -110,16 +108,6 @@ def given(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.exit_code == 0, f"fpbench {shlex.join(words)}\n{result.output}"
 
 
-def owned(place: Path) -> Office:
-    """Put an owner's models, case and adapter there."""
-    office = office_of_the_session()
-    for name in ("mine", "copy", "other"):
-        shutil.copy(office.folder / f"{name}.safetensors", place)
-    (place / "mine.yaml").write_text(CASE)
-    (place / "api.yaml").write_text("labels: 'predictions[*].class'\n")
-    return office
-
-
 def classes(out: Tensor) -> dict[str, list[dict[str, int]]]:
     return {"predictions": [{"class": k} for k in out.argmax(-1).tolist()]}
 
@@ -130,14 +118,10 @@ def test_the_commands_of_a_document_work(
 ) -> None:
     commands, code = shown(page), dict(blocks(page)).get("python", "")
     runs = [finished_run(place / "runs", name, repeats=1) for name in ("a", "b")]
-    with contextlib.ExitStack() as stack:
-        address = ""
-        if any("mine.fp" in line for line in commands):
-            office = owned(place)
-            address = stack.enter_context(serving(Api(office.copy, classes, numbers))).url
+    with serving(Api(opened().copy, classes, numbers)) as api:
         for line in commands:
             words = shlex.split(filled(line, runs), comments=True)[1:]
-            given([re.sub(r"^http://.*", address, word) for word in words], place, monkeypatch)
+            given([re.sub(r"^http://.*", api.url, word) for word in words], place, monkeypatch)
             if words == ["new", "method", "midway"]:
                 Path("midway/fpbench_midway.py").write_text(code)  # the tutorial's
 
