@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import launch
+from .engine.remember import remembered
 
 if TYPE_CHECKING:
     from .api.result import PlanSummary
@@ -17,39 +19,48 @@ Files = tuple[Path, ...]
 
 def listed(plugins: Files) -> list[dict[str, Any]]:
     """Everything that is installed, a row each."""
-    from .engine.remember import remembered
-
-    def find() -> tuple[Any, bool]:
-        from .engine.describe import listed
-
-        found = launch.registry(plugins)
-        return listed(found), not found.broken
-
-    rows: list[dict[str, Any]] = remembered(["list", _places(plugins)], find)
+    rows: list[dict[str, Any]] = remembered(_question(plugins), lambda: _offers(plugins))["rows"]
     return rows
 
 
-def names(_: Any, parameter: Any, beginning: str) -> list[str]:
-    """What a shell completes the argument `name`, or `method`, of a command to."""
-    return [
-        row["name"]
-        for row in listed(())
-        if row["name"].startswith(beginning) and parameter.name in ("name", row["what"])
-    ]
+def known() -> list[dict[str, Any]]:
+    """What `listed` says, if it needs not be found first; else nothing."""
+
+    def find() -> tuple[Any, bool]:
+        raise LookupError
+
+    try:
+        rows: list[dict[str, Any]] = remembered(_question(()), find)["rows"]
+    except LookupError:
+        return []
+    return rows
 
 
 def described(name: str, plugins: Files) -> dict[str, Any]:
     """One thing that is installed. Raises PluginError for an unknown name."""
-    from .engine.remember import remembered
+    entries = remembered(_question(plugins), lambda: _offers(plugins))["entries"]
+    if name in entries:
+        entry: dict[str, Any] = entries[name]
+        return entry
+    from .engine.describe import described
 
-    def find() -> tuple[Any, bool]:
-        from .engine.describe import described
+    return described(launch.registry(plugins), name)
 
-        found = launch.registry(plugins)
-        return described(found, name), not found.broken
 
-    entry: dict[str, Any] = remembered(["describe", name, _places(plugins)], find)
-    return entry
+def _question(plugins: Files) -> Any:
+    return ["what is installed?", _places(plugins)]
+
+
+def _offers(plugins: Files) -> tuple[Any, bool]:
+    """The rows of all, and each in full by its name but those that cannot be described."""
+    from .engine.describe import described, listed
+
+    found = launch.registry(plugins)
+    rows, entries = listed(found), {}
+    for row in rows:
+        with suppress(Exception):
+            entries[row["name"]] = described(found, row["name"])
+    return {"rows": rows, "entries": entries}, not found.broken
 
 
 def planned(
@@ -60,7 +71,6 @@ def planned(
     words: what `launch.load` takes besides.
     """
     from .engine.outline import Costs, Model, Outline
-    from .engine.remember import remembered
     from .engine.source import Source
     from .engine.store import Store
 

@@ -156,7 +156,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", shell_complete=answers.names)
+@click.argument("name", shell_complete=cli_complete.names)
 @cli_options.PLUGIN
 @cli_options.JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
@@ -168,7 +168,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("method", shell_complete=answers.names)
+@click.argument("method", shell_complete=cli_complete.names)
 @cli_options.PLUGIN
 @cli_options.JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:

@@ -36,16 +36,23 @@ def suites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return [CompletionItem(name) for name in sorted(found)]
 
 
-def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The methods of the suite on the line, and what plugins are called, which is their method's
-    name more often than not: asking them would take seconds."""
-    ours = {"builtin", "figures", "mlflow"}
-    names = set(entry_points(group="fpbench").names) - ours
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What is installed, or its methods alone, and those of the suite on the line.
+
+    As long as nobody asked what plugins offer, which takes seconds, it is what they are called:
+    their method's name more often than not.
+    """
+    from . import answers
+
+    rows = answers.known()
+    found = {row["name"] for row in rows if param.name == "name" or row["what"] == "method"}
+    if not rows:
+        found = set(entry_points(group="fpbench").names) - {"builtin", "figures", "mlflow"}
     # A line that ends in an option without its value is left unread: its words are in `args`.
-    suite = ctx.params.get("suite") or next(iter(ctx.args), None)
-    if suite and ctx.command.name in ("run", "plan"):
-        names |= set(_listed(Path(suite)))
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    suite = ctx.params.get("suite") or ctx.params.get("case") or next(iter(ctx.args), None)
+    if suite and ctx.command.name in ("run", "plan", "fingerprint"):
+        found |= set(_listed(Path(suite)))
+    return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
 
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -32,11 +32,11 @@ SET = click.option(
     help="Set a key of the suite, such as methods.metav.n_queries=50. Repeatable.",
 )  # fmt: skip
 ONLY = click.option(
-    "--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    "--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.names,
     help="Run this method of the suite, or any other that is installed. Repeatable.",
 )  # fmt: skip
 WITH = click.option(
-    "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.methods,
+    "--with", "more", multiple=True, metavar="METHOD", shell_complete=cli_complete.names,
     callback=lambda _, __, methods: launch.additions(methods) if methods else (),
     help="Run this method too, with its defaults. Repeatable.",
 )  # fmt: skip

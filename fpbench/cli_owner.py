@@ -7,17 +7,18 @@ from pathlib import Path
 
 import click
 
-from . import cli_options, launch, process
+from . import cli_complete, cli_options, launch, process
 from .cli_options import FILE, PATH
 
 
 @click.command()
-@click.argument("case", type=PATH)
+@click.argument("case", type=PATH, shell_complete=cli_complete.suites)
 @click.option("--out", type=FILE, required=True,
               help="Where the fingerprint goes.")  # fmt: skip
 @click.option("--false-positive-rate", default=0.05, show_default=True, metavar="SHARE",
               help="Of independent models, how many may be taken for copies.")  # fmt: skip
-@click.option("--only", multiple=True, metavar="METHOD", help="The method, if CASE has several.")
+@click.option("--only", multiple=True, metavar="METHOD", shell_complete=cli_complete.names,
+              help="The method, if CASE has several.")  # fmt: skip
 @cli_options.STORE
 @cli_options.DEVICE
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",

@@ -101,6 +101,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FPBENCH_CACHE"] = str(tmp_path_factory.mktemp("answers"))
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database: MLflow takes seconds to make one."""
+    from fpbench.builtin.reporters import upload
+
+    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
+    with upload.connect(f"sqlite:///{file}", None, upload.Watch()):
+        return file
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """An empty store and the tiny suite."""

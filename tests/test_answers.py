@@ -12,10 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.shell_completion import BashComplete
 from conftest import HERE, UNTRAINED, Desk
+from finished_runs import finished_run
 
-from fpbench.cli import main
 from fpbench.engine import remember
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
@@ -30,22 +29,50 @@ finally:
 """
 
 
-def fpbench(*words: object, **variables: str) -> tuple[str, set[str]]:
+COMPLETE = """\
+import sys
+from click.shell_completion import BashComplete
+from fpbench.cli import main
+*done, last = sys.argv[1:]
+found = BashComplete(main, {}, "fpbench", "").get_completions(done, last)
+print(*(item.value for item in found))
+print(*(m for m in sys.modules if "." not in m), file=sys.stderr)
+"""
+
+
+def fpbench(*words: object, code: str = TELL, **variables: str) -> tuple[str, set[str]]:
     """What a new process prints, and which modules it loads."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", TELL, *map(str, words)],
+        [sys.executable, "-P", "-c", code, *map(str, words)],
         capture_output=True, text=True, check=True, env={**os.environ, **variables},
     )  # fmt: skip
     return done.stdout, set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("words", [("list",), ("describe", "digits", "--json")], ids=" ".join)
-def test_what_is_installed_is_said_again_without_torch(words: tuple[str, ...]) -> None:
-    first, loaded = fpbench(*words)
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where answers are kept after `fpbench list`, and what it said."""
+    cache = tmp_path_factory.mktemp("listed")
+    said, loaded = fpbench("list", FPBENCH_CACHE=str(cache))
     assert "torch" in loaded
-    again, loaded = fpbench(*words)
-    assert again == first
-    assert not loaded & HEAVY
+    return cache, said
+
+
+def test_what_is_installed_is_told_without_torch_once_it_was_listed(
+    listed: tuple[Path, str], tmp_path: Path
+) -> None:
+    cache, said = listed
+    folder = finished_run(tmp_path / "runs", repeats=1)
+    for words, beginning in {
+        ("list",): said,
+        ("describe", "metav"): "metav  method",
+        ("new", "method", "mine", "--into", tmp_path): f"{tmp_path}/mine has a method",
+        ("report", folder): str(folder),  # it needs none of that, nor torch
+        ("leaderboard", folder, "-o", tmp_path / "board.html"): f"{tmp_path}/board.html",
+    }.items():
+        found, loaded = fpbench(*words, FPBENCH_CACHE=str(cache))
+        assert found.startswith(beginning)
+        assert not loaded & (HEAVY - {"numpy"}), words
 
 
 def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: Desk) -> None:
@@ -63,14 +90,18 @@ def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: D
     assert json.loads(other)["positives"] == {"nudged": 3}
 
 
-def test_a_shell_completes_names() -> None:
-    def completed(command: str, beginning: str) -> list[str]:
-        found = BashComplete(main, {}, "fpbench", "").get_completions([command], beginning)
-        return [item.value for item in found]
+def test_a_shell_completes_what_was_listed_without_torch(
+    listed: tuple[Path, str], tmp_path: Path
+) -> None:
+    def completed(*words: str, cache: Path = listed[0]) -> list[str]:
+        out, loaded = fpbench(*words, code=COMPLETE, FPBENCH_CACHE=str(cache))
+        assert not loaded & HEAVY
+        return out.split()
 
     assert completed("describe", "di") == ["digits", "distill"]
     assert completed("check", "ran") == ["random"]
     assert completed("check", "di") == []
+    assert completed("describe", "met", cache=tmp_path) == ["metafinger", "metav"]  # plugins' names
 
 
 LISTENER = """\
@@ -149,6 +180,16 @@ def test_an_answer_holds_until_something_changes(
     assert [ask(), ask()] == [1, 1]
     change(code)
     assert [ask(), ask()] == [2, 2]
+
+
+def test_an_answer_outlives_what_a_run_writes_beside_the_code(code: Path, ask: Ask) -> None:
+    assert ask() == 1
+    (code.parent / "board.html").touch()
+    (code.parent / "runs").mkdir()
+    assert ask() == 1
+    (code.parent / "package").mkdir()
+    (code.parent / "package" / "__init__.py").touch()
+    assert ask() == 2
 
 
 def test_an_answer_found_while_code_changed_is_not_kept(

@@ -20,6 +20,7 @@ from torch import nn
 from fpbench import FieldError
 from fpbench.builtin.recipes.given import Given
 from fpbench.metrics import p_value
+from fpbench.owner.likeness import unlike
 from fpbench.owner.threshold import clopper_pearson, threshold
 
 
@@ -47,6 +48,27 @@ def test_a_verdict_holds_what_repeats_it(office: Office) -> None:
     labels = [entry["answer"] for entry in verdict["answers"]]
     assert len(labels) == 200
     assert len({entry["query"] for entry in verdict["answers"]}) == 200
+
+
+def test_what_no_known_model_is_like_is_noted(office: Office) -> None:
+    raw = DIGITS.architecture("mlp")()  # it knows nothing
+    save_file(raw.state_dict(), office.folder / "raw.safetensors")
+    verdict = office.verify(office.folder / "raw.safetensors")
+    low, unlike = verdict["notes"]
+    assert "no known model, independent ones among them, is rated as low" in low
+    accuracy = verdict["suspect"]["utility"]["accuracy"]
+    assert f"like the 28 known ones, and it is not like them: accuracy {accuracy:.3f}" in unlike
+    (high,) = office.verify(office.folder / "mine.safetensors")["notes"]
+    assert "no known model, copies among them, is rated as high" in high
+
+
+def test_a_model_better_than_all_independent_ones_is_a_copy_with_a_note() -> None:
+    known = [{"positive": k > 2, "arch": "mlp", "utility": {"accuracy": k / 10}} for k in range(6)]
+    (said,) = unlike(known, "cnn", {"accuracy": 0.4}, copy=True)
+    assert "like the 3 independent ones" in said
+    assert said.endswith("architecture cnn, theirs mlp; accuracy 0.400, theirs 0.000 to 0.200")
+    assert unlike(known, "mlp", {"accuracy": 0.4}, copy=False) == []
+    assert unlike(known, "net.py:make", None, copy=True) == []
 
 
 def test_a_damaged_fingerprint_is_refused(office: Office) -> None:

@@ -32,14 +32,6 @@ from fpbench.screen import Screen
 CURVES = ["curve/robustness", "curve/uniqueness", "curve/rho"]
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: MLflow takes seconds to make one."""
-    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
-    with upload.connect(f"sqlite:///{file}", None, upload.Watch()):
-        return file
-
-
 @pytest.fixture
 def runs(tmp_path: Path, blank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -3,7 +3,7 @@
 Plugins import torch, which takes seconds, and what `list`, `describe` and `plan` say of them is a
 few plain values. An answer is kept with the paths of every module that was loaded to find it, and
 of every folder that modules were looked for in. It is worth something while those look as they did:
-the same bytes in every Python file, the same names in every folder.
+the same bytes in every Python file, the same names of modules and packages in every folder.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ GRAIN = 2 * 10**9
 
 KEPT = 200
 """Answers, the newest; a suite that was edited is another question."""
+
+IMPORTED = (".py", ".pyc", ".so", ".pyd", ".pth", ".egg", ".egg-link", "-info")
+"""How the names of modules, and of what is installed, end."""
 
 VARIABLES = ("FPBENCH_", "PYTHON", "CUDA_", "HIP_", "OMP_", "MKL_", "TORCH_")
 
@@ -112,11 +115,23 @@ def _look(path: str) -> Any:
             with open(path, "rb") as file:
                 return sha256(file.read())
         if os.path.isdir(path):
-            return sorted(name for name in os.listdir(path) if name != "__pycache__")
+            return _importable(path)
         about = os.stat(path)
     except OSError:
         return None
     return [about.st_size, about.st_mtime_ns]
+
+
+def _importable(folder: str) -> list[str]:
+    """The names in a folder that an import may find, or that say what is installed. Whoever works
+    in a clone has the clone's own folder among these: what a run writes there says nothing."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name.endswith(IMPORTED)
+            or (entry.is_dir() and os.path.exists(f"{entry.path}/__init__.py"))
+        )
 
 
 def _changed(path: str | Path) -> int:

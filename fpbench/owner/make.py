@@ -61,7 +61,10 @@ def make(
         "access": str(trial.access),
         "quantised": trial.quantised,
         "target": _target(trial, setting.store),
-        "calibration": calibrated(trial, result, false_positive_rate),
+        "calibration": {
+            **calibrated(trial, result, false_positive_rate),
+            "models": _facts(trial, setting.store),
+        },
         "suite": {
             "sha256": sha256(suite.source.text.encode()),
             "text": suite.source.text,
@@ -132,6 +135,19 @@ def calibrated(trial: Trial, result: Result, false_positive_rate: float) -> dict
             "interval": clopper_pearson(caught, len(positives)),
         },
     }  # fmt: skip
+
+
+def _facts(trial: Trial, store: Store) -> list[dict[str, Any]]:
+    """What tells whether a suspect is like the known models: their architecture and utility."""
+    recipes = {recipe.digest: recipe for recipe in (*trial.suspects, *trial.calibration)}
+    return [
+        {
+            "positive": positive,
+            "arch": recipes[digest].arch,
+            "utility": (store.made(recipes[digest], trial.scenario) or {}).get("utility"),
+        }
+        for digest, positive in _known(trial).items()
+    ]
 
 
 def _target(trial: Trial, store: Store) -> Mapping[str, Any]:

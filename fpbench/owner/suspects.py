@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ..api.errors import FieldError, SuiteError
 from ..api.oracle import Access, oracle_of
+from ..api.scenario import Scenario
 from ..engine.files import sha256
 from .adapter import Adapter, check_images
 from .asked import as_logits
 from .cell import inside
 from .layout import RefusedError, header
+from .likeness import utility_of
 from .remote import Answers, Manners, Remote, checked_url
 from .saved import Saved
 from .weights import fill, kind_of, layout_of, most_bytes, read
@@ -42,6 +44,7 @@ class Request:
 class Opened:
     """A suspect that answers, and remembers what it was asked.
 
+    model: what answers.
     about: what the verdict says of it.
     notes: sentences that a reader of the verdict must know.
     asked: one query's sha256 and its answer each, in their order.
@@ -49,13 +52,20 @@ class Opened:
 
     def __init__(self, model: nn.Module, saved: Saved, about: dict[str, Any]) -> None:
         scenario = saved.scenario
-        self.about, self.notes = about, list[str]()
+        self.model, self.about, self.notes = model, about, list[str]()
         self.asked: list[tuple[str, Any]] = []
         self._ask = oracle_of(
             model, saved.access, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
             quantised=saved.quantised,
         )  # fmt: skip
+
+    def utility(self, scenario: Scenario) -> dict[str, float] | None:
+        """How good it is at the task; None where it cannot be told, or would be asked of an API."""
+        if isinstance(self.model, Remote):
+            return None
+        # A process for each call: one call.
+        return utility_of(self.model, scenario, at_once=isinstance(self.model, Graph))
 
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)

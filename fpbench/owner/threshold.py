@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 from ..api.errors import SuiteError
 
@@ -51,7 +51,7 @@ def require(n: int, false_positive_rate: float) -> None:
         raise SuiteError(
             f"expected at least {least:.3f}, which is all that {n} independent models can show, "
             f"got {false_positive_rate}; give the case {wanted} negatives that the method does not "
-            "learn from, or ask for less",
+            f"learn from, or say --false-positive-rate {ceil(1000 * least) / 1000}",
             "--false-positive-rate",
         )
 

@@ -13,6 +13,7 @@ from ..engine.attempt import checked_rate
 from ..engine.facts import versions
 from ..metrics import binomial_p_values, p_value
 from .layout import RefusedError
+from .likeness import outside, unlike
 from .saved import Saved
 from .suspects import Opened
 
@@ -37,9 +38,11 @@ def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
             f"expected at most {method.n_queries} queries, got {oracle.queries} from {method.name}"
         )
     p = p_value(rate, saved.negatives)
+    copy, utility = rate > saved.threshold.rate, suspect.utility(saved.scenario)
+    known = saved.meta["calibration"]
     verdict: dict[str, Any] = {
         "schema": SCHEMA,
-        "verdict": CONSISTENT if rate > saved.threshold.rate else NOT_SHOWN,
+        "verdict": CONSISTENT if copy else NOT_SHOWN,
         "matching_rate": rate,
         "threshold": saved.threshold.rate,
         "p_value": p,
@@ -47,11 +50,11 @@ def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
         "false_positive_rate": saved.threshold.false_positive_rate,
         "false_positive_interval": list(saved.threshold.interval),
         "negatives": len(saved.negatives),
-        "caught": saved.meta["calibration"]["caught"],
+        "caught": known["caught"],
         "queries": oracle.queries,
         "access": str(saved.access),
         "quantised": saved.quantised,
-        "suspect": {"name": name, **suspect.about},
+        "suspect": {"name": name, **suspect.about, "utility": utility},
         "fingerprint": {
             "sha256": saved.sha256,
             "case": saved.meta["case"],
@@ -59,11 +62,15 @@ def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
             "scenario": saved.meta["scenario"],
             "method": {**saved.meta["method"], "fields": plain(method)},
         },
-        "notes": [*_notes(saved), *suspect.notes],
+        "notes": [
+            *outside(rate, saved.negatives, known["positives"]),
+            *unlike(known.get("models", []), suspect.about.get("arch"), utility, copy=copy),
+            *_notes(saved), *suspect.notes,
+        ],
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.asked],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-    }
+    }  # fmt: skip
     if method.counts_agreement:
         found = binomial_p_values([rate], oracle.queries, saved.negatives)
         verdict["p_value_binomial"] = found[0]

@@ -74,9 +74,14 @@ def show(found: Sequence[Difference], metric: str) -> None:
     from ..screen import Screen
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("first", "second", f"{metric.replace('_', ' ')}, first - second", "95 %", "p"):
-        table.add_column(name, justify="left" if name in ("first", "second") else "right")
+    for name in ("first", "second", "first - second", "95 %", "p"):
+        left = name in ("first", "second")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
     for d in found:
         table.add_row(escape(d.first), escape(d.second), f"{d.value:+.3f}",
                       f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.3f}")  # fmt: skip
-    Screen(highlight=False).print(table)
+    screen = Screen(highlight=False)
+    if not screen.is_terminal:
+        screen.width = 120  # two runs' names side by side
+    screen.print(f"{metric.replace('_', ' ')}, on the suspects that both judged")
+    screen.print(table)
