@@ -45,6 +45,7 @@ if "conftest" not in sys.modules:  # in the server, hence in every run and in ev
     LOOPED.__enter__()
     torch.set_num_threads(1)
     # Workers are forked from it too, rather than from a server that each run would have to start.
+    multiprocessing.forkserver.ensure_running = lambda: None
     multiprocessing.forkserver.ForkServer.ensure_running = lambda _: None  # type: ignore[method-assign]
 
 
