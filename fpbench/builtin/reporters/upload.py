@@ -112,6 +112,8 @@ class Sender:
             if run is None:
                 parent = ids["method", entry.method, ""] if entry.kind == "repeat" else None
                 run = self.watch.call(self._create, experiment, entry, parent)
+            elif run.info.status == "RUNNING":  # killed before it had its first status
+                self._call("set_terminated", run.info.run_id, status="KILLED", end_time=entry.end)
             ids[entry.key] = run.info.run_id
             # The status is sent last: a run that has one of these is complete.
             if run.info.status not in DONE:
