@@ -101,9 +101,10 @@ def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
 @cli_options.JSON
 def sync(run_folder: Path, as_json: bool) -> None:
     """Send a run's results to MLflow; what is there already is not doubled."""
-    from .builtin.reporters.tracking import send
+    from .builtin.reporters.tracking import complete, send
 
     sent = send(run_folder)
+    complete(run_folder.resolve().parents[1])
     if as_json:
         cli_options.answer(sent)
     else:

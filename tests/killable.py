@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -35,15 +36,25 @@ LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attemp
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["killable"])
 
+WORKS = {"inline": ("--executor", "inline"), "local": ("--workers", "2")}
+
+if "conftest" not in sys.modules:  # in the server, hence in every run and in every worker
+    # One after another: which way is faster is measured, and the last bits differ between them, as
+    # they do between numbers of threads.
+    LOOPED = using("looped")  # kept, for what is collected is left
+    LOOPED.__enter__()
+    torch.set_num_threads(1)
+    # Workers are forked from it too, rather than from a server that each run would have to start.
+    multiprocessing.forkserver.ensure_running = lambda: None
+    multiprocessing.forkserver.ForkServer.ensure_running = lambda _: None  # type: ignore[method-assign]
+
 
 def _main(words: list[str], said: str) -> None:
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    # One after another: which way is faster is measured, and the last bits differ between them.
-    with using("looped"):
-        cli.main(words)
+    cli.main(words)
 
 
 @cache
@@ -58,15 +69,16 @@ def warm() -> None:
 
 @dataclass(frozen=True)
 class Killable:
-    """A folder with a suite, its store and its runs."""
+    """A folder with a suite, its store and its runs; who does the work."""
 
     folder: Path
+    executor: str = "inline"
 
     def command(self, *words: str, plugins: tuple[Path, ...] = ()) -> list[str]:
         """What a run is begun with."""
         command = [
             "run", str(self.folder / "suite.yaml"), "--store", str(self.folder / "store"),
-            "--runs", str(self.folder / "runs"), "--executor", "inline", *words,
+            "--runs", str(self.folder / "runs"), *WORKS[self.executor], *words,
         ]  # fmt: skip
         for plugin in (Path(__file__).with_name("toys.py"), *plugins):
             command += ["-p", str(plugin)]

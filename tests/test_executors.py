@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -143,28 +144,47 @@ def test_what_a_worker_explains_is_told_as_if_it_were_here(desk):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 def test_no_worker_outlives_its_run(tmp_path, how):
     log = tmp_path / "pids"
-    desk = untrained(tmp_path, *(f"label: {i}, kind: hangs, log: {log}" for i in range(2)))
+    kinds = ("hangs", "clings")
+    desk = untrained(tmp_path, *(f"label: {kind}, kind: {kind}, log: {log}" for kind in kinds))
     command = [
         sys.executable, "-m", "fpbench.cli", "run", desk.folder / "suite.yaml", "--no-tracking",
         "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--workers", "2",
         "-p", HERE / "toys.py", "-p", TROUBLE,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as run:
         try:
             until(lambda: len(pids(log)) == 4)
         except BaseException:
             run.kill()
             raise
         children = psutil.Process(run.pid).children(recursive=True)
-        run.send_signal(how)
+        began = time.monotonic()
+        if how == signal.SIGINT:
+            os.killpg(run.pid, how)  # as a terminal does
+        else:
+            run.send_signal(how)
         run.wait(PATIENCE)
-        until(lambda: not any(alive(child.pid) for child in children))
         until(lambda: not any(map(alive, pids(log))))
+        assert time.monotonic() - began < 5
+        until(lambda: not any(alive(child.pid) for child in children))
         if how == signal.SIGINT:
             assert run.returncode == 130
             said = run.stderr.read().decode()
             assert "stopped; the same command goes on from here" in said
             assert "Traceback" not in said
+
+
+def test_what_workers_are_forked_from_ends_silently_while_it_loads_torch():
+    load = "import fpbench.builtin.executors.preload, time; print(flush=True); time.sleep(1000)"
+    with subprocess.Popen(
+        [sys.executable, "-c", load], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as server:
+        server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+        assert server.communicate(timeout=PATIENCE) == (b"", b"")
+        assert server.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize(

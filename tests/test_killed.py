@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY
-from killable import Killable, warm
+from killable import WORKS, Killable, warm
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
@@ -36,10 +36,15 @@ def fpbench_{when}({what}):
 """
 
 
-def desk(folder: Path) -> Killable:
+def desk(folder: Path, executor: str = "inline") -> Killable:
     folder.mkdir(exist_ok=True)
     (folder / "suite.yaml").write_text(SUITE)
-    return Killable(folder)
+    return Killable(folder, executor)
+
+
+@pytest.fixture(params=WORKS)
+def executor(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +78,21 @@ def kill_and_go_on(
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
-    tmp_path: Path, whole: tuple[dict[str, Any], float]
+    tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str
 ) -> None:
     found, seconds = whole
-    killable = desk(tmp_path)
+    killable = desk(tmp_path, executor)
     dice = random.Random(0)  # noqa: S311
     assert kill_and_go_on(killable, 3, dice, seconds, "--no-tracking") >= 1
     assert killable.found() == found
 
 
 @pytest.mark.kills
-def test_twenty_kills(tmp_path: Path, whole: tuple[dict[str, Any], float]) -> None:
+def test_twenty_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str) -> None:
     found, seconds = whole
     dice, hits, lives = random.Random(1), 0, 0  # noqa: S311
     while hits < 20:
-        killable = desk(tmp_path / str(lives))
+        killable = desk(tmp_path / str(lives), executor)
         hits += kill_and_go_on(killable, 4, dice, seconds, "--no-tracking")
         lives += 1
         assert killable.found() == found
@@ -96,9 +101,9 @@ def test_twenty_kills(tmp_path: Path, whole: tuple[dict[str, Any], float]) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_soon_and_says_how_to_go_on(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, executor: str
 ) -> None:
-    killable, mark = desk(tmp_path), tmp_path / "begun"
+    killable, mark = desk(tmp_path, executor), tmp_path / "begun"
     plugin = tmp_path / "waits.py"
     plugin.write_text(
         WAITS.format(when="built", what="built", mark=str(mark), seconds=60, swallows="ValueError")

@@ -41,15 +41,26 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return reports
 
 
+WORKS = {"inline": (), "local": ("--workers", 1)}
+"""Who does the work; one worker, so that everybody comes after everybody else's trouble."""
+
+
+@pytest.fixture(scope="module", params=WORKS)
+def works(request: pytest.FixtureRequest) -> tuple[object, ...]:
+    return WORKS[request.param]
+
+
 # ── methods ───────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="module")
-def failed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, dict[str, Any]]:
+def failed(
+    tmp_path_factory: pytest.TempPathFactory, works: tuple[object, ...]
+) -> tuple[Desk, dict[str, Any]]:
     """A run of every way to fail, and grid after them."""
     desk = Desk(tmp_path_factory.mktemp("failed"))
     desk.write(troubled(*misbehaving.REASONS))
-    return desk, desk.run(plugins=(PLUGIN,), exit_code=1)
+    return desk, desk.run(*works, plugins=(PLUGIN,), exit_code=1)
 
 
 def folder(desk: Desk, data: dict[str, Any]) -> Path:
@@ -119,15 +130,17 @@ def state() -> list[Any]:
     ]  # fmt: skip
 
 
-def test_what_a_method_does_to_the_process_reaches_nobody_else(tmp_path: Path) -> None:
+def test_what_a_method_does_to_the_process_reaches_nobody_else(
+    tmp_path: Path, works: tuple[object, ...]
+) -> None:
     desk = Desk(tmp_path)
     desk.write(suite("grid", "metav, n_queries: 5, steps: 5").replace("label", "probs", 1))
-    alone = desk.run("--store", tmp_path / "another", plugins=(PLUGIN,))["trials"]
+    alone = desk.run(*works, "--store", tmp_path / "another", plugins=(PLUGIN,))["trials"]
 
     text = troubled(*misbehaving.GLOBAL, "itself").replace("label", "probs", 1)
     desk.write(text + "  - {method: spoiler}\n  - {method: metav, n_queries: 5, steps: 5}\n")
     before = state()
-    data = desk.run(plugins=(PLUGIN,))
+    data = desk.run(*works, plugins=(PLUGIN,))
     assert state() == before
     rates = {t["method"]: t["matching_rates"] for t in data["trials"]}
     assert [rates[t["method"]] for t in alone] == [t["matching_rates"] for t in alone]
@@ -135,12 +148,12 @@ def test_what_a_method_does_to_the_process_reaches_nobody_else(tmp_path: Path) -
     assert len({json.dumps(rates[m]) for m in rates if m.startswith("bad(")}) == 1
 
 
-def test_json_is_alone_on_stdout_whatever_plugins_print(desk: Desk) -> None:
-    desk.write(troubled("prints", "warns"))
+@pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=WORKS)
+def test_json_is_alone_on_stdout_whatever_plugins_print(desk: Desk, more: tuple[str, ...]) -> None:
     loud = desk.folder / "loud.py"
     loud.write_text("import os\nprint('hello')\nos.write(1, b'hello from below\\n')\n")
     command = ["run", str(desk.write(troubled("prints", "warns"))), "--json", "--no-tracking"]
-    command += ["--store", str(desk.folder / "store"), "--runs", str(desk.folder / "runs")]
+    command += ["--store", str(desk.folder / "store"), "--runs", str(desk.folder / "runs"), *more]
     for plugin in (HERE / "toys.py", PLUGIN, loud):
         command += ["-p", str(plugin)]
     done = subprocess.run(
@@ -193,15 +206,17 @@ def test_a_recipe_that_misbehaves_fails_alone(desk: Desk) -> None:
     assert trial["error"] is None
 
 
-def test_what_a_recipe_does_to_the_process_reaches_nobody_else(desk: Desk) -> None:
+def test_what_a_recipe_does_to_the_process_reaches_nobody_else(
+    desk: Desk, works: tuple[object, ...]
+) -> None:
     text = UNTRAINED.replace("recipe: drawn, copies: 4", "recipe: train, model: slim, copies: 4")
     desk.write(text)
-    alone = {m["name"]: m["weights_sha256"] for m in desk.run()["models"]}
+    alone = {m["name"]: m["weights_sha256"] for m in desk.run(*works)["models"]}
 
     entry = f"    - {{recipe: clumsy, each: {{trouble: [{', '.join(misbehaving.GLOBAL)}]}}}}\n"
     desk.write(text.replace("  negatives:\n", "  negatives:\n" + entry))
     before = state()
-    data = desk.run("--store", desk.folder / "another", plugins=(PLUGIN,))
+    data = desk.run(*works, "--store", desk.folder / "another", plugins=(PLUGIN,))
     assert state() == before
     assert alone.items() <= {m["name"]: m["weights_sha256"] for m in data["models"]}.items()
 

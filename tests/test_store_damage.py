@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Desk
 from finished_runs import finished_run
-from stores import DAMAGES, SMALL, ask, copied, models, prune, rates, told
+from stores import DAMAGES, SMALL, ask, copied, flip, models, prune, rates, told
 
 from fpbench.builtin.reporters import server
 from fpbench.cli import main
@@ -63,6 +63,15 @@ def test_a_run_sets_damage_aside_tells_and_ends_with_equal_results(
     assert f"was damaged in the store" in caplog.text  # noqa: F541
     if kind in ("weights", "recipe"):
         assert file.read_bytes() == whole
+    assert told(desk, "verify")["damaged"] == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_set_it_aside_as_well(desk, results, kind):
+    file = one(desk, kind)
+    file.write_bytes(flip(file.read_bytes()))
+    assert rates(desk.run("--workers", 2)) == rates(results)
+    assert len([*(desk.folder / "store").rglob("*.damaged-*")]) == 1
     assert told(desk, "verify")["damaged"] == {}
 
 

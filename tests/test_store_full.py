@@ -131,14 +131,15 @@ def tmpfs(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_real_disk_that_is_full_is_gone_on_with_when_it_has_room_again(tmpfs):
+@pytest.mark.parametrize("works", [(), ("--workers", 2)], ids=["inline", "local"])
+def test_a_real_disk_that_is_full_is_gone_on_with_when_it_has_room_again(tmpfs, works):
     desk = Desk(tmpfs)
     desk.write(SMALL.replace("copies: 2", "copies: 6"))
-    full = desk("run")
+    full = desk("run", *works)
     assert full.exit_code == 3, full.output
     assert told(desk, "verify")["damaged"] == {}
     subprocess.run(["mount", "-o", "remount,size=50m", str(tmpfs)], check=True)
-    again = desk.run()
+    again = desk.run(*works)
     assert told(desk, "verify")["damaged"] == {}
     assert rates(again) == rates(desk.run("--store", desk.folder / "another"))
 

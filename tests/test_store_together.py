@@ -30,8 +30,7 @@ from fpbench.cli import main
 figures.draw = lambda *_: []  # drawing takes longer than all the rest
 print("ready", flush=True)
 for line in sys.stdin:
-    words, os.environ["TOYS_MADE"] = json.loads(line)
-    result = CliRunner().invoke(main, words)
+    result = CliRunner().invoke(main, json.loads(line))
     print(json.dumps([result.exit_code, result.stdout, result.stderr]), flush=True)
 """
 
@@ -39,16 +38,17 @@ for line in sys.stdin:
 class Worker:
     """A process that runs one command after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER], cwd=HERE, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "TOYS_SLEEP": "0.05"},  # so that they do meet
+            # So that they do meet. What is there at first is what workers have for ever.
+            env={**os.environ, "TOYS_SLEEP": "0.05", "TOYS_MADE": str(log)},
         )  # fmt: skip
 
-    def tell(self, words: list[object], made: Path) -> None:
+    def tell(self, words: list[object]) -> None:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps([[*map(str, words)], str(made)]) + "\n")
+        self.process.stdin.write(json.dumps([*map(str, words)]) + "\n")
         self.process.stdin.flush()
 
     @property
@@ -64,8 +64,14 @@ class Worker:
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[list[Worker]]:
-    both = [Worker(), Worker()]
+def log(tmp_path_factory) -> Path:
+    """What was made from nothing, each time it was."""
+    return tmp_path_factory.mktemp("log") / "made.txt"
+
+
+@pytest.fixture(scope="module")
+def workers(log) -> Iterator[list[Worker]]:
+    both = [Worker(log), Worker(log)]
     for worker in both:
         assert worker.process.stdout
         assert worker.process.stdout.readline() == "ready\n"
@@ -98,40 +104,41 @@ def leftovers(desk: Desk) -> list[Path]:
     return [*store.rglob(".tmp-*"), *store.rglob("*.damaged-*"), *(store / "running").iterdir()]
 
 
-def test_two_runs_make_every_model_once(workers, alone, tmp_path):
+def test_two_runs_make_every_model_once(workers, log, alone, tmp_path):
+    """One does the work itself, the other has workers."""
     for k in range(ROUNDS):
+        log.write_text("")
         desk = Desk(tmp_path / str(k))
         desk.folder.mkdir()
         desk.write(SMALL)
-        for worker in workers:
-            worker.tell(run_of(desk), desk.folder / "made.txt")
+        for worker, words in zip(workers, ([], ["--workers", 2]), strict=True):
+            worker.tell([*run_of(desk), *words])
         for worker in workers:
             check(desk, worker.answer(), alone)
-        made = Counter((desk.folder / "made.txt").read_text().splitlines())
+        made = Counter(log.read_text().splitlines())
         assert made == {"drawn(wide)#0": 1, "drawn#1": 1, "drawn#2": 1}
         assert len(models(desk)) == 5
         assert told(desk, "verify")["damaged"] == {}
         assert leftovers(desk) == []
 
 
-def test_a_run_is_not_disturbed_by_prunes_that_keep_another_suite(workers, alone, tmp_path):
+def test_a_run_is_not_disturbed_by_prunes_that_keep_another_suite(workers, log, alone, tmp_path):
     desk = Desk(tmp_path)
     desk.write(SMALL)
     (tmp_path / "other.yaml").write_text(SMALL.replace("zoo:", "zoo:\n  seed: 7"))
     prune = ["store", "prune", "--keep", tmp_path / "other.yaml", "--store", tmp_path / "store",
              "--yes", "--json", "-p", HERE / "toys.py"]  # fmt: skip
-    runner, pruner = workers
+    pruner, runner = workers
     for _ in range(ROUNDS):
-        log = tmp_path / "made.txt"
         log.write_text("")
-        runner.tell(run_of(desk), log)
+        runner.tell([*run_of(desk), "--workers", 2])
         while not runner.done:
-            pruner.tell(prune, log)
+            pruner.tell(prune)
             pruner.answer()
         check(desk, runner.answer(), alone)
         made = Counter(log.read_text().splitlines())
         assert made == {"drawn(wide)#0": 1, "drawn#1": 1, "drawn#2": 1}
-        pruner.tell(prune, log)
+        pruner.tell(prune)
         pruner.answer()
         assert models(desk) == []
         assert leftovers(desk) == []

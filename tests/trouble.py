@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -52,11 +53,12 @@ class Trouble(Fingerprinter):
             os._exit(7)
         if self.kind == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.kind == "hangs":
+        if self.kind in ("hangs", "clings"):
             child = subprocess.Popen(["sleep", "1000"])
             with Path(self.log).open("a") as file:
                 file.write(f"{os.getpid()}\n{child.pid}\n")
-            time.sleep(1000)
+            # The second lets no other thread of Python's run.
+            (time if self.kind == "hangs" else ctypes.PyDLL(None)).sleep(1000)
         if self.kind == "waits once" and not Path(self.log).exists():
             import ray
 

@@ -52,12 +52,22 @@ class Local(Pool["Process"]):
         # Importing torch takes seconds, so one process does it for all workers, which fork from
         # it: it has no other threads, and has not touched a GPU. Elsewhere forking is not safe.
         self._context: Any = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        self._context.set_forkserver_preload(["torch._dynamo"])
+        self._context.set_forkserver_preload([f"{__package__}.preload", "torch._dynamo"])
 
     def room(self) -> int:
         return self._devices
 
     def start(self) -> Process:
+        if self._context.get_start_method() == "forkserver":
+            from multiprocessing import forkserver, resource_tracker
+
+            resource_tracker.ensure_running()  # it would lift what follows
+            # Ctrl-C waits there until `preload` has said what it does.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         return Process(self._context, self._free, self._threads, self._setup)
 
     def wait(self, workers: Sequence[Process], seconds: float | None) -> list[Process]:
@@ -126,7 +136,8 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.dup2(2, 1)  # stdout is the run's: it may be JSON
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    sys.stdout = sys.stderr  # which keeps nothing back that would be lost if this is killed
+    _end_with_the_run()
 
     def ready() -> None:
         import torch
@@ -150,8 +161,22 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
 
 
 def _end_with_the_run() -> None:
-    """Wait until the run's process has ended, however that came; end with it."""
+    """When the run's process has ended, however that came, the worker's group is killed."""
     run = mp.parent_process()
     assert run is not None, "a worker was not started by a run"
+    if sys.platform == "linux":
+        import fcntl
+
+        # By the kernel, which also ends a call that never lets another thread run.
+        fcntl.fcntl(run.sentinel, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(run.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(run.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(run.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+        if run.is_alive():
+            return
+    threading.Thread(target=_end_after, args=(run,), daemon=True).start()
+
+
+def _end_after(run: Any) -> None:
     run.join()
     os.killpg(0, signal.SIGKILL)

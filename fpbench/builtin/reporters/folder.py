@@ -122,6 +122,13 @@ class Tracker:
             return self.uri
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
+    def mark(self, folder: Path) -> Path:
+        """A file in a run's folder while the run is being sent here: locked by whoever does.
+
+        One that nobody holds was left by an upload that did not come to its end.
+        """
+        return folder / f".mlflow-{hashlib.sha256(self.shown.encode()).hexdigest()[:12]}.lock"
+
     def scrub(self, text: str) -> str:
         """A text without the password, on one line and not endless."""
         return " ".join(text.replace(self.uri, self.shown).split())[:300]

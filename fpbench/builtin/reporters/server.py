@@ -22,7 +22,7 @@ from fpbench import ResourceError, SuiteError
 from fpbench.screen import Screen
 
 from .folder import Tracker, finished, read
-from .tracking import send
+from .tracking import complete, send
 from .upload import DEFAULTS
 
 START = 180.0
@@ -46,6 +46,7 @@ def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
         _refuse_taken(port)
     with console.status("finding the run in MLflow ..."):
         sent = _sent(folder, tracker)
+        complete(runs)
     if tracker.is_web:
         _show(console, sent, tracker.shown)
         return

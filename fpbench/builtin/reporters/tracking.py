@@ -9,21 +9,28 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from fpbench import FpbenchError, ResourceError, SuiteError, hookimpl
 
 from . import links
 from .entries import entries
 from .folder import Tracker, read
-from .upload import Sender, StoppedError, Watch, connect
+from .upload import AT_ONCE, Sender, StoppedError, Watch, connect
 
 if TYPE_CHECKING:
     from fpbench import Report
 
-PATIENCE = 3.0
-"""Seconds that a run loses to a server that is slow, beyond what its answers take anyway."""
+PATIENCE = 4.0
+"""Seconds in a server after which a run begins no further call to it."""
+
+LEAVE = 4.8
+"""Seconds in a server after which a run waits for no answer any more. In between, what was begun
+gets its status."""
 
 HANDSHAKE = 3.0
 """Seconds within which a server must give a first sign of life."""
@@ -37,36 +44,55 @@ log = logging.getLogger("fpbench")
 @hookimpl(trylast=True)
 def fpbench_reported(report: Report) -> None:
     """Send the results to MLflow. They are on disk: whatever goes wrong costs one line."""
-    # A new database of our own takes its time to set up, once.
-    local = Tracker.of(report.folder.resolve().parents[1]).is_local
-    watch = Watch(math.inf if local else PATIENCE)
-    outcome = _outcome(report.folder, watch)
+    outcome = _outcome(report.folder)
     if outcome is not None:
         log.warning(LEFT, outcome, report.folder)
 
 
-def send(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+def send(folder: Path, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
     """Send a finished run to MLflow; what is there already is not doubled.
 
     Returns what mlflow.json then says: where the results are. Raises SuiteError when `folder`
-    is not a finished run's, ResourceError when the tracker cannot be reached or refuses.
+    is not a finished run's, ResourceError when the tracker cannot be reached or refuses, or
+    when another process has been sending this run for `wait` seconds.
     """
-    data = read(folder)
-    runs = folder.resolve().parents[1]
-    tracker, watch = Tracker.of(runs), watch or Watch()
+    data, tracker, watch = read(folder), Tracker.of(folder.resolve().parents[1]), watch or Watch()
     if tracker.is_web:
         watch.call(handshake, tracker)
+    mark = tracker.mark(folder)
+    try:
+        with FileLock(mark, timeout=wait):
+            sent = _send(folder, data, tracker, watch)
+            mark.unlink()
+    except Timeout:
+        raise ResourceError(
+            f"expected nobody else to be sending {folder} to MLflow, found another process at it"
+        ) from None
+    return sent
+
+
+def complete(runs: Path, watch: Watch | None = None) -> None:
+    """Send what uploads from here left out when they were killed or given up; what cannot be
+    sent now is left for the next time."""
+    mark = Tracker.of(runs).mark(Path())
+    with suppress(ResourceError, StoppedError):
+        for found in sorted(runs.glob(f"*/*/{mark.name}")):
+            with suppress(SuiteError):  # damaged since
+                send(found.parent, watch, wait=0)
+
+
+def _send(folder: Path, data: dict[str, Any], tracker: Tracker, watch: Watch) -> dict[str, Any]:
     try:
         todo = entries(data, folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SuiteError(
             f"expected whole results in {folder / 'results.json'}, found them damaged: {error!r}"
         ) from None
-    lock = runs / ".mlflow.lock" if tracker.is_local else None
+    lock = folder.resolve().parents[1] / ".mlflow.lock" if tracker.is_local else None
     name = f"fpbench/{data['suite']['name']}"
     try:
         with connect(tracker.uri, lock, watch) as client:
-            sender = Sender(client, watch)
+            sender = Sender(client, watch, at_once=1 if tracker.is_local else AT_ONCE)
             experiment = sender.experiment(name, tracker.artifacts)
             ids = sender.send(experiment, data["run"]["id"], todo)
     except StoppedError:
@@ -119,17 +145,20 @@ def handshake(tracker: Tracker) -> None:
         raise ResourceError(f"expected an MLflow server at {tracker.shown}, got {found}")
 
 
-def _outcome(folder: Path, watch: Watch) -> str | None:
+def _outcome(folder: Path) -> str | None:
     """Send a run for as long as its tracker keeps up; what went wrong, if something did.
 
     A thread that is left behind is a daemon and stops at its next call.
     """
-    outcome: list[str | None] = []
+    runs, watch, outcome = folder.resolve().parents[1], Watch(), list[str | None]()
+    # A new database of our own takes its time to set up, once.
+    patience, leave = (math.inf, math.inf) if Tracker.of(runs).is_local else (PATIENCE, LEAVE)
 
     def body() -> None:
         try:
             send(folder, watch)
             outcome.append(None)
+            complete(runs, watch)
         except StoppedError:
             pass
         except FpbenchError as error:
@@ -140,13 +169,14 @@ def _outcome(folder: Path, watch: Watch) -> str | None:
     thread = threading.Thread(target=body, name="fpbench-mlflow", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)
-            if watch.too_slow and thread.is_alive():
-                return f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
+        while thread.is_alive() and watch.elapsed < leave:
+            thread.join(0.05)
+            watch.stopped = watch.stopped or watch.elapsed > patience
     except KeyboardInterrupt:
         log.warning(LEFT, "stopped", folder)
-        raise
-    finally:
         watch.stopped = True
-    return outcome[0] if outcome else "stopped"
+        thread.join(LEAVE - PATIENCE)
+        raise
+    watch.stopped = True
+    took = f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
+    return outcome[0] if outcome else took

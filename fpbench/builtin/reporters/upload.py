@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,8 @@ DEFAULTS = {
 
 NOISY = ("mlflow", "alembic", "urllib3.connectionpool")
 
-
-PER_CALL = 0.1
-"""Seconds that an answer takes anyway, of a healthy server on a machine that is not overloaded."""
+AT_ONCE = 8
+"""Entries that are sent to a server side by side: most of an answer's time is the way there."""
 
 DONE = ("FINISHED", "FAILED")
 """What a run's status is when all of it is there. Before that it is KILLED: whatever becomes of
@@ -43,45 +42,47 @@ class StoppedError(Exception):
 
 
 class Watch:
-    """Counts the calls to a tracker and the seconds they take.
+    """Counts the calls to a tracker and the seconds in which at least one was under way.
 
-    patience: seconds that may be lost to it in all, beyond PER_CALL for each of its answers.
-    stopped:  nobody waits any more; no further call gets through.
+    stopped: nobody waits any more; no further call gets through.
     """
 
-    def __init__(self, patience: float = math.inf) -> None:
-        self.patience, self.stopped = patience, False
-        self.calls, self.seconds = 0, 0.0
-        self._began: float | None = None
-
-    @property
-    def too_slow(self) -> bool:
-        """True once the patience is used up."""
-        return self.elapsed > self.patience + PER_CALL * self.calls
+    def __init__(self) -> None:
+        self.calls, self.stopped = 0, False
+        self._lock = Lock()
+        self._under_way, self._seconds, self._since = 0, 0.0, 0.0
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the tracker."""
+        """Call the tracker; from any thread."""
         if self.stopped:
             raise StoppedError
-        self._began = monotonic()
+        with self._lock:
+            if not self._under_way:
+                self._since = monotonic()
+            self._under_way += 1
         try:
             return function(*args, **kwargs)
         finally:
-            self.calls, self.seconds = self.calls + 1, self.elapsed
-            self._began = None
+            with self._lock:
+                self.calls, self._under_way = self.calls + 1, self._under_way - 1
+                if not self._under_way:
+                    self._seconds += monotonic() - self._since
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent in the tracker, the call that is under way included."""
-        began = self._began
-        return self.seconds + (monotonic() - began if began is not None else 0)
+        """Seconds spent in the tracker, the calls that are under way included."""
+        with self._lock:
+            return self._seconds + (monotonic() - self._since if self._under_way else 0)
 
 
 class Sender:
-    """Sends the entries of one suite run to one experiment."""
+    """Sends the entries of one suite run to one experiment.
 
-    def __init__(self, client: Any, watch: Watch) -> None:
-        self.client, self.watch = client, watch
+    at_once: how many of them side by side.
+    """
+
+    def __init__(self, client: Any, watch: Watch, at_once: int = 1) -> None:
+        self.client, self.watch, self.at_once = client, watch, at_once
 
     def experiment(self, name: str, artifacts: str | None) -> str:
         """The id of the experiment of that name; made if there is none."""
@@ -105,18 +106,47 @@ class Sender:
             for run in self._runs(experiment, f"tags.`fpbench.suite_run` = '{suite_run}'")
         }
         ids: dict[Key, str] = {}
-        for entry in entries:
+
+        def send(entry: Entry) -> None:
             run = known.get(entry.key)
             if run is None:
                 parent = ids["method", entry.method, ""] if entry.kind == "repeat" else None
-                run = self._create(experiment, entry, parent)
-                # As the first thing: this process may be killed at any moment from here on.
-                self._end(run.info.run_id, "KILLED", entry)
+                run = self.watch.call(self._create, experiment, entry, parent)
+            elif run.info.status == "RUNNING":  # killed before it had its first status
+                self._call("set_terminated", run.info.run_id, status="KILLED", end_time=entry.end)
             ids[entry.key] = run.info.run_id
             # The status is sent last: a run that has one of these is complete.
             if run.info.status not in DONE:
                 self._fill(run.info.run_id, entry)
-        return ids
+
+        entries = list(entries)
+        # Repeats lie below their methods, and are what is missed least if time runs out.
+        self._together(send, [entry for entry in entries if entry.kind != "repeat"])
+        self._together(send, [entry for entry in entries if entry.kind == "repeat"])
+        return {entry.key: ids[entry.key] for entry in entries}
+
+    def _together(self, send: Callable[[Entry], None], entries: Sequence[Entry]) -> None:
+        """Do several at once; what the first one that fails raises is raised, when all have ended.
+
+        In daemons: a tracker that does not answer must not keep the process from its end.
+        """
+        todo, errors = iter(entries), list[BaseException]()
+
+        def work() -> None:
+            try:
+                for entry in todo:
+                    send(entry)
+            except BaseException as error:
+                errors.append(error)
+                self.watch.stopped = True
+
+        crew = [Thread(target=work, daemon=True) for _ in range(min(self.at_once, len(entries)))]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        if errors:
+            raise errors[0]
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self.watch.call(getattr(self.client, name), *args, **kwargs)
@@ -144,9 +174,12 @@ class Sender:
             # an interrupted upload left behind.
             tables = [{"path": name, "type": "table"} for name in entry.tables]
             tags["mlflow.loggedArtifacts"] = json.dumps(tables)
-        return self._call(
-            "create_run", experiment, start_time=entry.start, tags=tags, run_name=entry.name
+        run = self.client.create_run(
+            experiment, start_time=entry.start, tags=tags, run_name=entry.name
         )
+        # In the same breath: this process may be killed, or told to stop, at any moment.
+        self.client.set_terminated(run.info.run_id, status="KILLED", end_time=entry.end)
+        return run
 
     def _fill(self, run_id: str, entry: Entry) -> None:
         """Everything here can be sent twice: MLflow ignores points, parameters and inputs that
@@ -181,10 +214,7 @@ class Sender:
         for path, to in entry.files:
             log = "log_artifacts" if path.is_dir() else "log_artifact"
             self._call(log, run_id, str(path), to)
-        self._end(run_id, entry.status, entry)
-
-    def _end(self, run_id: str, status: str, entry: Entry) -> None:
-        self._call("set_terminated", run_id, status=status, end_time=entry.end)
+        self._call("set_terminated", run_id, status=entry.status, end_time=entry.end)
 
 
 @contextmanager
