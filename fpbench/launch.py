@@ -9,6 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import process
+
 if TYPE_CHECKING:
     from .engine.registry import Registry
     from .engine.suite import Suite
@@ -106,6 +108,7 @@ def ready(plugins: tuple[Path, ...]) -> None:
 
     from .engine.registry import Registry
 
+    process.log_to_stderr()
     torch.set_flush_denormal(True)  # as `run` does
     Registry.load(plugins, found=())
 
