@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +35,6 @@ from fpbench.engine import attempt, build, run
 LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attempt, build, run)
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["killable"])
 
 WORKS = {"inline": ("--executor", "inline"), "local": ("--workers", "2")}
 
@@ -57,14 +57,19 @@ def _main(words: list[str], said: str) -> None:
     cli.main(words)
 
 
-@cache
-def warm() -> None:
-    """Have the server load this module; returns when it has."""
+@contextmanager
+def serving() -> Iterator[None]:
+    """A server that has loaded this module; one that other tests started has not."""
+    stop = multiprocessing.forkserver._forkserver._stop  # type: ignore[attr-defined]
+    stop()
+    SERVER.set_forkserver_preload(["killable"])
     # The one thing that it takes over: it ignores sys.path, and modules that it does not find.
     with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
         process = SERVER.Process(target=int)
         process.start()
         process.join()
+    yield
+    stop()
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,7 @@ class Killable:
         return command
 
     def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
-        """Begin a run; the process."""
-        warm()
+        """Begin a run; the process. Inside `serving`."""
         command, said = self.command(*words, plugins=plugins), str(self.folder / "said.txt")
         process = SERVER.Process(target=_main, args=(command, said))
         process.start()

@@ -9,18 +9,20 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY
-from killable import WORKS, Killable, warm
+from killable import WORKS, Killable, serving
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
 
 WAITS = """\
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import fpbench
@@ -47,10 +49,15 @@ def executor(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with serving():
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float]:
     """What an uninterrupted run finds, and the seconds it takes."""
-    warm()
     killable = desk(tmp_path_factory.mktemp("whole"))
     began = time.monotonic()
     assert killable.finish(killable.start("--no-tracking"))[0] == 0, killable.said

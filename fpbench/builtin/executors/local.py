@@ -136,7 +136,8 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.dup2(2, 1)  # stdout is the run's: it may be JSON
-    sys.stdout = sys.stderr  # which keeps nothing back that would be lost if this is killed
+    # Line by line: nothing is kept back that a kill would lose, nor torn by another worker's lines.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     _end_with_the_run()
 
     def ready() -> None:
