@@ -23,16 +23,18 @@ def folder(tmp_path: Path) -> Path:
 def test_draws_every_method_that_has_results(folder: Path) -> None:
     data = json.loads((folder / "results.json").read_text())
     files = draw(data, folder)
-    assert sorted(f.name for f in files) == [
-        "curves.png", "curves.svg", "full-uniqueness.png", "full-uniqueness.svg", "overlay.png",
-        "overlay.svg",
-    ]  # fmt: skip
+    assert {f.name for f in files} == {
+        f"{name}.{ending}"
+        for name in ("curves", "full-uniqueness", "overlay")
+        for ending in ("pdf", "png", "svg")
+    }
     for name in ("curves", "overlay"):
         svg = (folder / "figures" / f"{name}.svg").read_text()
         assert "akh: ARUC 0." in svg
         assert "random (again): ARUC 0." in svg
         assert "metav" not in svg  # it declined
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_same_results_give_the_same_bytes(folder: Path) -> None:

@@ -52,12 +52,13 @@ class Setting:
 def run(suite: Suite, setting: Setting) -> Report:
     """Run a suite to its end; results are on disk before anybody is told."""
     plan = Plan.of(suite)
-    with started(plan, setting):
-        return _run(plan, setting)
+    began = datetime.now(UTC), time.perf_counter()
+    with framed(plan, setting):
+        return _run(plan, setting, *began)
 
 
 @contextmanager
-def started(plan: Plan, setting: Setting) -> Iterator[None]:
+def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     """The frame of all work on a plan: told, room on the disk, models in use, arithmetic.
 
     At its end the executor is closed.
@@ -76,9 +77,8 @@ def started(plan: Plan, setting: Setting) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _run(plan: Plan, setting: Setting) -> Report:
+def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Report:
     suite, store, hook = plan.suite, setting.store, setting.hook
-    began_at, began = datetime.now(UTC), time.perf_counter()
     failures = build_zoo(plan, setting)
 
     results: list[Result] = []
@@ -92,7 +92,7 @@ def _run(plan: Plan, setting: Setting) -> Report:
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
     data = record(
-        plan, results, failures, store=store, folder=setting.folder, started=began_at,
+        plan, results, failures, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)

@@ -21,7 +21,7 @@ from ..engine.facts import device_name, versions
 from ..engine.files import sha256
 from ..engine.plan import Plan
 from ..engine.registry import Registry
-from ..engine.run import Setting, build_zoo, started
+from ..engine.run import Setting, build_zoo, framed
 from ..engine.store import Store
 from ..engine.suite import Suite
 from .saved import save
@@ -40,7 +40,7 @@ def make(
     plan = Plan.of(replace(suite, repeats=1))
     trial = _trial(plan)
     require(sum(not positive for positive in _known(trial).values()), false_positive_rate)
-    with started(plan, setting):
+    with framed(plan, setting):
         failures = build_zoo(plan, setting)
         if (lost := failures.get(suite.target.digest)) is not None:
             raise TrialError(f"expected a target, it could not be made: {lost.splitlines()[-1]}")

@@ -49,7 +49,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
     told = losses(data)
     drawn = []
     # Text stays text, and the same results give the same bytes.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench"}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench", "pdf.fonttype": 42}):
         figures = {
             "curves": _curves(methods),
             "overlay": _overlay(methods, title),
@@ -62,9 +62,9 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
         if (samples := folder / "samples.npz").is_file():
             figures["samples"] = draw_samples(samples)
         for name, figure in figures.items():
-            for ending, about in (("svg", {"Date": None}), ("png", {})):
+            for ending, dated in (("svg", "Date"), ("pdf", "CreationDate"), ("png", None)):
                 file = folder / "figures" / f"{name}.{ending}"
-                figure.savefig(file, dpi=130, metadata=about)
+                figure.savefig(file, dpi=130, metadata={dated: None} if dated else None)
                 drawn.append(file)
     return drawn
 
