@@ -48,6 +48,8 @@ def cluster(
     Raises SuiteError for needs that are none, ResourceError where Ray or its cluster is missing.
     """
     need = Need.of(text, gpus=float(devices[0] != "cpu"))
+    # Below `uv run` Ray would have every worker install the project anew: it is there already.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError:
