@@ -22,6 +22,7 @@ from fpbench import Case, Scenario, deepfool, descend, reply
 from fpbench.api.fingerprinter import Ensemble
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.warfarin import Warfarin
+from fpbench.engine.tuning import tune
 
 ROUNDS = 3
 STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10
@@ -189,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(parser.parse_args().device)
-    torch.set_flush_denormal(True)
+    tune()
     print(f"{device}, {torch.get_num_threads()} threads; seconds, the best of {ROUNDS}")
     print(f"{'':44}{'ours':>9}{'theirs':>9}{'ratio':>8}   found by ours; by theirs")
     digits = Digits()

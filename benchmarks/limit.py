@@ -28,6 +28,7 @@ from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
+from fpbench.engine.tuning import tune
 
 ROUNDS = 3
 SIZE = 2048
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="works whose name has this in it")
     given = parser.parse_args()
     device = torch.device(given.device)
-    torch.set_flush_denormal(True)
+    tune()
     a, b = torch.randn(2, SIZE, SIZE, device=device)
     print(f"{device}, {torch.get_num_threads()} threads")
     print(f"{'':52}{'GFLOP':>9}{'GFLOP/s':>9}{'limit':>9}{'share':>8}{'kernels':>9}")

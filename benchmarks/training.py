@@ -4,17 +4,21 @@
 
 "plain" is what one would write for a single model: the module itself, Adam, a permutation cut into
 batches, one member after another. The other columns are `fpbench.training.fit` held to one way;
-"chosen" is the one it takes by itself. All train the same members for as many steps on data that
-is on the device, in turns within one run, so that ratios hold on a busy machine too; seconds do
-not.
+"chosen" is the one it takes by itself, and "workers" the same in a process per thread, each with
+its share of the members and one thread, as `fpbench run --workers` has it. All train the same
+members for as many steps on data that is on the device, in turns within one run, so that ratios
+hold on a busy machine too; seconds do not.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +28,17 @@ from fpbench import Classification, Pool, Recipe, Scenario
 from fpbench.api import ways
 from fpbench.api.stack import ways_of
 from fpbench.api.ways import Way
+from fpbench.builtin.executors.local import Local
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
+from fpbench.engine.tuning import tune
 from fpbench.training import fit
 
 ROUNDS = 3
+COLUMNS = ("plain", "stacked", "looped", "looped_last", "chosen", "workers")
 LR, BATCH = 1e-3, 64
 
 
@@ -101,38 +108,43 @@ def data(case: Case, device: torch.device) -> Pool:
     return Pool(x.to(device), truth.to(device))
 
 
-def batches(case: Case, pool: Pool, rng: torch.Generator) -> Iterator[Tensor]:
+def batches(case: Case, pool: Pool, rng: torch.Generator) -> Iterator[Sequence[Tensor]]:
     for _ in range(case.epochs):
-        yield from torch.randperm(len(pool.inputs), generator=rng).split(BATCH)
+        for batch in torch.randperm(len(pool.inputs), generator=rng).split(BATCH):
+            yield pool.inputs[batch], pool.truth[batch]
 
 
 def plain(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
     """As one would train each model alone."""
     game = isinstance(case.scenario, Fashion)
     for recipe in recipes:
-        model = bench.new(recipe, case.arch).train()
-        (play if game else learn)(case, model, pool, bench.rng(recipe))
+        model, rng = bench.new(recipe, case.arch).train(), bench.rng(recipe)
+        (play if game else learn)(case, model, batches(case, pool, rng), rng)
 
 
-def learn(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None:
+def learn(
+    case: Case, model: nn.Module, batches: Iterator[Sequence[Tensor]], rng: torch.Generator
+) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    for batch in batches(case, pool, rng):
+    for inputs, truth in batches:
         optimizer.zero_grad()
-        case.scenario.loss(model(pool.inputs[batch]), pool.truth[batch]).backward()
+        case.scenario.loss(model(inputs), truth).backward()
         optimizer.step()
 
 
-def play(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None:
+def play(
+    case: Case, model: nn.Module, batches: Iterator[Sequence[Tensor]], rng: torch.Generator
+) -> None:
     """A GAN's game, as in DCGAN's public implementations."""
     assert isinstance(case.scenario, Fashion)
-    device = pool.truth.device
+    device = next(model.parameters()).device
     rival = case.scenario.discriminators[case.arch]().to(device).train()
     for_model = torch.optim.Adam(model.parameters(), lr=LR, betas=(0.5, 0.999))
     for_rival = torch.optim.Adam(rival.parameters(), lr=LR, betas=(0.5, 0.999))
-    for batch in batches(case, pool, rng):
-        made = model(case.scenario.latents(len(batch), rng).to(device))
+    for _, images in batches:
+        made = model(case.scenario.latents(len(images), rng).to(device))
         for_rival.zero_grad()
-        wrong = F.softplus(-rival(pool.truth[batch])) + F.softplus(rival(made.detach()))
+        wrong = F.softplus(-rival(images)) + F.softplus(rival(made.detach()))
         wrong.mean().backward()
         for_rival.step()
         for_model.zero_grad()
@@ -140,9 +152,25 @@ def play(case: Case, model: nn.Module, pool: Pool, rng: torch.Generator) -> None
         for_model.step()
 
 
+def members(case: Case) -> list[Recipe]:
+    scenario = str(case.scenario)
+    return [Train(scenario=scenario, model=case.arch, seed=i) for i in range(case.members)]
+
+
 def ours(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> None:
     models = [bench.new(recipe, case.arch) for recipe in recipes]
     fit(bench, recipes, models, pool, epochs=case.epochs, lr=LR, batch_size=BATCH)
+
+
+def share(part: tuple[int, slice], *, device: str) -> None:
+    """A worker's part of a case's members."""
+    case = CASES[part[0]]
+    ours(case, *_prepared(case, device), members(case)[part[1]])
+
+
+@cache
+def _prepared(case: Case, device: str) -> tuple[Bench, Pool]:
+    return Bench(case.scenario, torch.device(device)), data(case, torch.device(device))
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -153,33 +181,45 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def measure(case: Case, device: torch.device) -> str:
-    bench, pool = Bench(case.scenario, device), data(case, device)
-    recipes = [
-        Train(scenario=str(case.scenario), model=case.arch, seed=i) for i in range(case.members)
-    ]
+def measure(case: Case, device: torch.device, workers: Local | None) -> str:
+    bench, pool, recipes = Bench(case.scenario, device), data(case, device), members(case)
     columns: tuple[Way, ...] = ways_of(case.scenario.architectures[case.arch](), case.members)
 
     def held(way: Way) -> None:
         with ways.using(way):
             ours(case, bench, pool, recipes)
 
-    ours(case, bench, pool, recipes)  # the choice is made and remembered
+    def shared(pool: Local) -> None:
+        count = min(pool.room(), case.members)
+        cuts = [case.members * i // count for i in range(count + 1)]
+        parts = [(CASES.index(case), slice(*cut)) for cut in itertools.pairwise(cuts)]
+        for outcome in pool.map(share, parts):
+            assert outcome is None, outcome
+
+    works: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain(case, bench, pool, recipes),
+        **{way: partial(held, way) for way in columns},
+        "chosen": lambda: ours(case, bench, pool, recipes),
+    }
+    if workers is not None and case.members > 1:
+        works["workers"] = lambda: shared(workers)
+        works["workers"]()
+    works["chosen"]()  # choices are made and remembered
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
-        best["plain"] = min(
-            best.get("plain", 1e9), timed(lambda: plain(case, bench, pool, recipes), device)
-        )
-        for way in columns:
-            best[way] = min(best.get(way, 1e9), timed(lambda way=way: held(way), device))
-        chosen = timed(lambda: ours(case, bench, pool, recipes), device)
-        best["chosen"] = min(best.get("chosen", 1e9), chosen)
-    steps = case.members * case.steps
+        for name, work in works.items():
+            best[name] = min(best.get(name, math.inf), timed(work, device))
     cells = [
-        f"{1e3 * best[column] / steps:11.2f}" if column in best else f"{'-':>11}"
-        for column in ("plain", "stacked", "looped", "looped_last", "chosen")
+        f"{1e3 * best[column] / case.members / case.steps:11.2f}"
+        if column in best
+        else f"{'-':>11}"
+        for column in COLUMNS
     ]
-    return f"{case!s:44}{''.join(cells)}{best['plain'] / best['chosen']:14.1f}"
+    ratios = [
+        f"{best['plain'] / best[column]:11.1f}" if column in best else f"{'-':>11}"
+        for column in ("chosen", "workers")
+    ]
+    return f"{case!s:40}{''.join(cells)}{''.join(ratios)}"
 
 
 def main() -> None:
@@ -188,14 +228,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     given = parser.parse_args()
     device = torch.device(given.device)
-    torch.set_flush_denormal(True)
-    print(f"{device}, {torch.get_num_threads()} threads; milliseconds per step and member, batches "
-          f"of {BATCH}")  # fmt: skip
-    print(f"{'':44}{'plain':>11}{'stacked':>11}{'looped':>11}{'looped_last':>11}{'chosen':>11}"
-          f"{'plain/chosen':>14}")  # fmt: skip
-    for case in CASES:
-        if given.only in str(case):
-            print(measure(case, device), flush=True)
+    tune()
+    threads = torch.get_num_threads()
+    workers = Local(["cpu"] * threads, tune) if device.type == "cpu" and threads > 1 else None
+    print(f"{device}, {threads} threads; milliseconds per step and member, batches of {BATCH}; and "
+          "plain's time by the chosen way's and the workers'")  # fmt: skip
+    print(f"{'':40}{''.join(f'{column:>11}' for column in (*COLUMNS, 'plain/ch.', 'plain/wo.'))}")
+    try:
+        for case in CASES:
+            if given.only in str(case):
+                print(measure(case, device, workers), flush=True)
+    finally:
+        if workers is not None:
+            workers.close()
 
 
 if __name__ == "__main__":

@@ -104,12 +104,11 @@ def executor(
 @cache
 def ready(plugins: tuple[Path, ...]) -> None:
     """Make another process of a run like the run's own: loose plugins, arithmetic."""
-    import torch
-
     from .engine.registry import Registry
+    from .engine.tuning import tune
 
     process.log_to_stderr()
-    torch.set_flush_denormal(True)  # as `run` does
+    tune()  # as `run` does
     Registry.load(plugins, found=())
 
 

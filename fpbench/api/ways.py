@@ -10,6 +10,7 @@ and beyond it inside `remembered`.
 from __future__ import annotations
 
 import hashlib
+import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +31,8 @@ not depend on who else uses the machine, and nothing is to be slower than it is 
 
 MOST = 100
 SECONDS = 0.1
-"""For how long a way's steps are timed, if one is not longer: the shortest of many is not disturbed
-by others on the machine."""
+"""For how long a way's steps are timed, if one is not longer. Their median counts, for the shortest
+of many would favour the way with short steps, of which there are more."""
 
 
 class Memory(Protocol):
@@ -122,12 +123,12 @@ def _shortest(seconds: Mapping[Way, float]) -> Way:
 
 
 def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torch.device) -> float:
-    """The fastest of some steps, per member; the first one does not count, for it also loads
+    """The median of some steps, per member; the first one does not count, for it also loads
     libraries and sets things up."""
     try:
         step, members = trial()
         repeats = max(1, min(MOST, round(SECONDS / max(1e-6, _timed(step, device)))))
-        took = min(_timed(step, device) for _ in range(repeats))
+        took = statistics.median(_timed(step, device) for _ in range(repeats))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")

@@ -29,6 +29,7 @@ from .samples import keep_samples
 from .shortage import shortage
 from .store import Store
 from .suite import Suite
+from .tuning import tune
 
 log = logging.getLogger("fpbench")
 
@@ -64,8 +65,7 @@ def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     At its end the executor is closed.
     """
     models = [recipe.digest for generation in plan.generations() for recipe in generation]
-    # Adam's moments of a dead unit decay into denormals, which slow CPUs down many times over.
-    torch.set_flush_denormal(True)
+    tune()
     try:
         with setting.store.using(models):
             summary = plan.summary(setting.store, setting.device)

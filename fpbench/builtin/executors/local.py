@@ -134,7 +134,7 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
     """What a worker does: get ready, then one job after another until the pipe is closed."""
     # A group of its own: Ctrl-C is for the run to hear, and what plugins start ends with it.
     os.setsid()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(2, 1)  # stdout is the run's: it may be JSON
     # Line by line: nothing is kept back that a kill would lose, nor torn by another worker's lines.
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
@@ -153,7 +153,12 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
             job, item = pipe.recv()
         except EOFError:
             sys.exit()  # there are no more
-        return job(item, device=device)
+        # It may have something to put away, as nobody has between jobs.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return job(item, device=device)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     with suppress(KeyboardInterrupt, BrokenPipeError):
         pipe.send(tried(ready))
