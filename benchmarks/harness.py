@@ -5,6 +5,7 @@
     python benchmarks/harness.py planning [--models 1000 10000 100000]
     python benchmarks/harness.py store [--entries 1000 10000 100000]
     python benchmarks/harness.py share RESULTS.json            # of a run from an empty store
+    python benchmarks/harness.py workers SUITE [--count 2]     # twice from an empty store
 
 Each measurement is a process of its own. CPU seconds, user and system, hold on a busy machine too;
 wall seconds do not.
@@ -178,6 +179,15 @@ def share(results: Path) -> None:
           f"{100 * (1 - (made + tried) / whole):.1f} % for anything else")  # fmt: skip
 
 
+def workers(suite: Path, count: int) -> None:
+    """A suite from an empty store: by one process on all cores, and by one per core."""
+    for more in ((), ("--workers", str(count))):
+        with tempfile.TemporaryDirectory() as folder:
+            where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
+            spent = cost("-m", "fpbench.cli", "run", suite, *where, *more)
+        print(f"{' '.join(more) or 'inline':12}{spent.wall:8.0f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     words = parser.add_subparsers(dest="word", required=True)
@@ -190,6 +200,9 @@ def main() -> None:
     shelf = words.add_parser("store")
     shelf.add_argument("--entries", type=int, nargs="+", default=[1000, 10_000, 100_000])
     words.add_parser("share").add_argument("results", type=Path)
+    beside = words.add_parser("workers")
+    beside.add_argument("suite", type=Path)
+    beside.add_argument("--count", type=int, default=os.cpu_count())
     given = parser.parse_args()
     if given.word == "cached":
         cached(given.suite, given.store)
@@ -199,6 +212,8 @@ def main() -> None:
         store(given.entries)
     elif given.word == "share":
         share(given.results)
+    elif given.word == "workers":
+        workers(given.suite, given.count)
     else:
         commands()
 

@@ -24,12 +24,13 @@ reaches 0 as well.
 """
 
 CPU_ONLY = """
-Skin at 224 and at 32 with torchvision's networks, and Fashion with all 60,000 images, were not run:
-they want a GPU, or days. `fpbench run suites/skin.yaml`, `suites/skin-32.yaml` and
-`suites/fashion.yaml` are ready; their small forms have every kind of suspect and other, smaller
-networks or fewer images, so that they speak of the method and not of the paper's numbers. How long
-`fashion-cpu` trains was settled after a first run on the same zoo seed and splits: its figure is
-not one of models held out ([fashion.md](fashion.md)).
+Skin at 224 and at 32 with torchvision's networks was not run: it wants a GPU, or days.
+`fpbench run suites/skin.yaml` and `suites/skin-32.yaml` are ready; `skin-cpu` has every kind of suspect
+and other, smaller networks, so that it speaks of the method and not of the paper's numbers. Fashion and
+Warfarin ran at the paper's sizes, on two cores. What keeps Fashion below 0.98 is one pruned model in one
+repeat and one independent in another; the other three repeats come within 0.001 of the ceiling, 0.990
+([fashion.md](fashion.md)). How long `fashion-cpu` trains was settled after a first run on the same
+zoo seed and splits: its figure is not one of models held out.
 
 """
 
@@ -78,7 +79,9 @@ CLAIMS = (
           "warfarin", "metav-paper", "aruc"),
     Claim("Figure 5a", "MetaV with four added settings, likewise", "over 0.98", 0.98,
           "warfarin", "metav", "aruc"),
-    Claim("Figure 5b", "MetaV, ARUC, Fashion", "over 0.98", 0.98, "fashion-cpu", "metav", "aruc"),
+    Claim("Figure 5b", "MetaV as the paper sets it, ARUC, Fashion", "over 0.98", 0.98,
+          "fashion", "metav", "aruc"),
+    Claim("Figure 5b", "likewise, in small", "over 0.98", 0.98, "fashion-cpu", "metav", "aruc"),
 )  # fmt: skip
 
 SWEEPS = (

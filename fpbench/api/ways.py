@@ -30,7 +30,7 @@ MARGIN = 0.9
 not depend on who else uses the machine, and nothing is to be slower than it is without a choice."""
 
 MOST = 100
-SECONDS = 0.1
+SECONDS = 0.05
 """For how long a way's steps are timed, if one is not longer. Their median counts, for the shortest
 of many would favour the way with short steps, of which there are more."""
 
