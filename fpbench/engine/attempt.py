@@ -196,7 +196,10 @@ def asked_order(digests: Iterable[str], seed: int) -> list[str]:
 
 def _seed(seed: int) -> None:
     """Seed every global generator that a method may draw from."""
-    torch.manual_seed(seed)
+    # torch.manual_seed looks for every kind of device that there is, once per model.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
