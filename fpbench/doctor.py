@@ -141,7 +141,7 @@ def _data() -> Iterator[Finding]:
                 yield Finding("data", "ok", f"{name}: {file} is {found}")
             else:
                 looked = ", ".join(map(str, places))
-                yield Finding("data", "missing", f"{name}: no {file}; looked for {looked}")
+                yield Finding("data", "missing", f"{name}: {file} not found; looked for {looked}")
         if not files:
             yield Finding("data", "ok", f"{name}: needs no file")
 

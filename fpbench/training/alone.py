@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ class Alone:
             self._module.to(memory_format=torch.channels_last)
         self.params: dict[str, Tensor] = dict(self._module.named_parameters())
 
-    def __call__(self, x: Tensor, *, shared: bool) -> Tensor:
-        """The output (1, n, *output_shape); x as a Stack takes it."""
-        own = x if shared else x[0]
+    def __call__(self, x: Tensor, *, shared: Literal[False]) -> Tensor:
+        """The output (1, n, *output_shape); x (1, n, *input_shape), as a Stack takes it."""
+        own = x[0]
         if self._last and own.ndim == 4:
             own = own.contiguous(memory_format=torch.channels_last)
         out: Tensor = self._module(own)
