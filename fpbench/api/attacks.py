@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .stack import ELEMENTS
+
 BETAS = (0.9, 0.999)
 """Adam's decay rates: its paper's."""
 
@@ -34,34 +36,42 @@ def deepfool(
     low, high = input_range
     with torch.no_grad():
         logits = model(start)
-    first = logits.argmax(1)
     # The label itself stands first; the others are the classes to walk to.
     ranked = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
     total = torch.zeros_like(start)
     x = start.clone()
+    todo = torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        with torch.no_grad():
-            todo = (model(x).argmax(1) == first).nonzero().squeeze(1)
-        if not len(todo):
+        here = x[todo].requires_grad_()
+        z = model(here)
+        on = z.argmax(1) == ranked[todo, 0]
+        if not on.any():
             break
-        here = x[todo].clone().requires_grad_()
-        z = model(here).gather(1, ranked[todo])
-        slopes = torch.stack(
-            [torch.autograd.grad(z[:, k].sum(), here, retain_graph=True)[0].flatten(1)
-             for k in range(z.shape[1])], dim=1,
-        )  # (n, classes, inputs)  # fmt: skip
-        f = (z[:, 1:] - z[:, :1]).abs().detach()
+        z = z.gather(1, ranked[todo])
+        slopes = _slopes(z, here)[on]
+        todo, z, at = todo[on], z.detach()[on], here.detach()[on].flatten(1)[:, None]
+        f = (z[:, 1:] - z[:, :1]).abs()
         w = slopes[:, 1:] - slopes[:, :1]
         if along_border:
-            at = here.detach().flatten(1)[:, None]
             w = w.masked_fill(((at <= low) & (w < 0)) | ((at >= high) & (w > 0)), 0)
         norm = w.norm(dim=2).clamp_min(1e-12)
         nearest = (f / norm).argmin(1)
         row = torch.arange(len(todo), device=x.device)
         length = (f[row, nearest] + 1e-4) / norm[row, nearest] ** 2
-        total[todo] += (length[:, None] * w[row, nearest]).view_as(here)
+        total[todo] += (length[:, None] * w[row, nearest]).view(-1, *x.shape[1:])
         x[todo] = (start[todo] + (1 + overshoot) * total[todo]).clamp(low, high)
     return x
+
+
+def _slopes(z: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each column of z (n, k) in x (n, ...): (n, k, inputs), as many columns in one
+    backward pass as memory holds."""
+    columns = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, len(z), -1)
+    slopes = [
+        torch.autograd.grad(z, x, some, retain_graph=True, is_grads_batched=True)[0].flatten(2)
+        for some in columns.split(max(1, ELEMENTS // x.numel()))
+    ]
+    return torch.cat(slopes).transpose(0, 1)
 
 
 def pgd(
