@@ -24,13 +24,14 @@ reaches 0 as well.
 """
 
 CPU_ONLY = """
-Skin at 224 and at 32 with torchvision's networks was not run: it wants a GPU, or days. `fpbench
-run suites/skin.yaml` and `suites/skin-32.yaml` are ready; `skin-cpu` has every kind of suspect
-and other, smaller networks, so that it speaks of the method and not of the paper's numbers.
-Fashion and Warfarin ran at the paper's sizes, on two cores. What keeps Fashion below 0.98 is one
-pruned model in one repeat and one independent in another; the other three repeats come within
-0.001 of the ceiling, 0.990 ([fashion.md](fashion.md)). How long `fashion-cpu` trains was settled
-after a first run on the same zoo seed and splits: its figure is not one of models held out.
+Skin at 224 and at 32 with torchvision's networks was not run: it wants a GPU, or a day or more.
+`fpbench run suites/skin.yaml` and `suites/skin-32.yaml` are ready; `skin-cpu` has every kind of
+suspect and other, smaller networks, so that it speaks of the method and not of the paper's
+numbers. Fashion and Warfarin ran at the paper's sizes, on two cores. What keeps Fashion below
+0.98 is one pruned model in one repeat and one independent in another; the other three repeats
+come within 0.001 of the ceiling, 0.990 ([fashion.md](fashion.md)). How long `fashion-cpu` trains
+was settled after a first run on the same zoo seed and splits: its figure is not one of models
+held out.
 
 """
 
