@@ -17,13 +17,12 @@ import torch
 from fpbench_metav import MetaV
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from training import CASES, Bench, data, ours, timed
+from training import CASES, Bench, data, members, ours, timed
 
 from fpbench import Access, Scenario
 from fpbench import Case as Given
 from fpbench.api import ways
 from fpbench.api.fingerprinter import Ensemble
-from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
@@ -66,9 +65,7 @@ def works(device: torch.device) -> dict[str, tuple[Work, int]]:
     found: dict[str, tuple[Work, int]] = {}
     for case in CASES:
         bench, pool = Bench(case.scenario, device), data(case, device)
-        recipes = [
-            Train(scenario=str(case.scenario), model=case.arch, seed=i) for i in range(case.members)
-        ]
+        recipes = members(case)
 
         def work(case=case, bench=bench, pool=pool, recipes=recipes) -> None:  # type: ignore[no-untyped-def]
             ours(case, bench, pool, recipes)

@@ -165,11 +165,11 @@ def ours(case: Case, bench: Bench, pool: Pool, recipes: Sequence[Recipe]) -> Non
 def share(part: tuple[int, slice], *, device: str) -> None:
     """A worker's part of a case's members."""
     case = CASES[part[0]]
-    ours(case, *_prepared(case, device), members(case)[part[1]])
+    ours(case, *prepared(case, device), members(case)[part[1]])
 
 
 @cache
-def _prepared(case: Case, device: str) -> tuple[Bench, Pool]:
+def prepared(case: Case, device: str) -> tuple[Bench, Pool]:
     return Bench(case.scenario, torch.device(device)), data(case, torch.device(device))
 
 
@@ -182,7 +182,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(case: Case, device: torch.device, workers: Local | None) -> str:
-    bench, pool, recipes = Bench(case.scenario, device), data(case, device), members(case)
+    (bench, pool), recipes = prepared(case, str(device)), members(case)
     columns: tuple[Way, ...] = ways_of(case.scenario.architectures[case.arch](), case.members)
 
     def held(way: Way) -> None:
@@ -219,7 +219,7 @@ def measure(case: Case, device: torch.device, workers: Local | None) -> str:
         f"{best['plain'] / best[column]:11.1f}" if column in best else f"{'-':>11}"
         for column in ("chosen", "workers")
     ]
-    return f"{case!s:40}{''.join(cells)}{''.join(ratios)}"
+    return f"{case!s:44}{''.join(cells)}{''.join(ratios)}"
 
 
 def main() -> None:
@@ -233,7 +233,7 @@ def main() -> None:
     workers = Local(["cpu"] * threads, tune) if device.type == "cpu" and threads > 1 else None
     print(f"{device}, {threads} threads; milliseconds per step and member, batches of {BATCH}; and "
           "plain's time by the chosen way's and the workers'")  # fmt: skip
-    print(f"{'':40}{''.join(f'{column:>11}' for column in (*COLUMNS, 'plain/ch.', 'plain/wo.'))}")
+    print(f"{'':44}{''.join(f'{column:>11}' for column in (*COLUMNS, 'plain/ch.', 'plain/wo.'))}")
     try:
         for case in CASES:
             if given.only in str(case):

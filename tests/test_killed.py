@@ -22,7 +22,6 @@ SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
 
 WAITS = """\
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fpbench
