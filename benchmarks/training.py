@@ -38,7 +38,7 @@ from fpbench.engine.tuning import tune
 from fpbench.training import fit
 
 ROUNDS = 3
-COLUMNS = ("plain", "stacked", "looped", "looped_last", "chosen", "workers")
+COLUMNS = ("plain", "stacked", "fused", "looped", "looped_last", "chosen", "workers")
 LR, BATCH = 1e-3, 64
 
 

@@ -117,7 +117,7 @@ def test_generators_do_not_learn_the_samples_that_stand_beside_their_codes():
 
 
 @pytest.mark.parametrize("layers", ["all", "last"])
-@pytest.mark.parametrize("way", ["looped", "looped_last"])
+@pytest.mark.parametrize("way", ["fused", "looped", "looped_last"])
 def test_generators_learn_the_same_in_every_way(layers, way):
     for one, other in zip(
         trained(3, "stacked", layers=layers), trained(3, way, layers=layers), strict=True

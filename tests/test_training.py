@@ -23,7 +23,7 @@ EPOCHS, LR, BATCH = 2, 0.01, 16
 # Double precision: Adam turns the rounding of a small gradient into a step of its own.
 CLOSE = {"atol": 1e-7, "rtol": 0.0}
 
-every_way = pytest.mark.parametrize("way", ["stacked", "looped", "looped_last"])
+every_way = pytest.mark.parametrize("way", ["fused", "stacked", "looped", "looped_last"])
 
 
 def pictures(n: int = 50) -> Pool:
@@ -275,7 +275,7 @@ def pretend(monkeypatch, **seconds):
 
 @pytest.mark.parametrize(("looped", "largest"), [(0.5, 1), (1.05, 1), (2.0, 3)])
 def test_the_faster_way_is_taken_and_a_tie_is_looped(monkeypatch, looped, largest):
-    pretend(monkeypatch, stacked=1.0, looped=looped)
+    pretend(monkeypatch, fused=2.0, stacked=1.0, looped=looped)
     sizes = []
     before_each_pass(monkeypatch, sizes.append)
     fit(members(3), models(mlp, 3))
@@ -283,22 +283,22 @@ def test_the_faster_way_is_taken_and_a_tie_is_looped(monkeypatch, looped, larges
 
 
 def test_a_choice_is_made_once(monkeypatch):
-    timed = pretend(monkeypatch, stacked=1.0, looped=2.0, looped_last=2.0)
+    timed = pretend(monkeypatch, fused=0.5, stacked=1.0, looped=2.0, looped_last=2.0)
     fit(members(3), models(mlp, 3))
     fit(members(3), models(mlp, 3), lr=0.1)
-    assert timed == ["looped", "stacked"]
+    assert timed == ["looped", "stacked", "fused"]
     fit(members(3), models(cnn, 3))
-    assert timed[2:] == ["looped", "looped_last", "stacked"]
+    assert timed[3:] == ["looped", "looped_last", "stacked", "fused"]
 
 
 def test_one_member_that_reads_no_images_has_no_choice(monkeypatch):
-    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    timed = pretend(monkeypatch, fused=0.5, stacked=1.0, looped=2.0)
     fit(members(1), models(mlp, 1))
     assert not timed
 
 
 def test_a_choice_outlives_the_process_in_the_store(monkeypatch, tmp_path):
-    timed = pretend(monkeypatch, stacked=1.0, looped=2.0)
+    timed = pretend(monkeypatch, fused=0.5, stacked=1.0, looped=2.0)
     with ways.remembered(Store(tmp_path)):
         fit(members(3), models(mlp, 3))
     ways.forget()
@@ -307,10 +307,10 @@ def test_a_choice_outlives_the_process_in_the_store(monkeypatch, tmp_path):
         fit(members(3), models(mlp, 3))
     assert not timed
     (kept,) = (tmp_path / "ways").iterdir()
-    kept.write_text(kept.read_text().replace("stacked", "looped_"))
+    kept.write_text(kept.read_text().replace("fused", "loop_"))
     with ways.remembered(Store(tmp_path)):
         fit(members(3), models(mlp, 3))
-    assert timed == ["looped", "stacked"]
+    assert timed == ["looped", "stacked", "fused"]
 
 
 def test_measuring_leaves_no_trace():
@@ -341,7 +341,7 @@ def test_a_stack_that_does_not_fit_is_not_taken():
 def test_all_ways_of_answering_agree_and_so_do_their_gradients():
     networks = [m.eval() for m in (*models(resnet, 2), *models(mlp, 3), *models(resnet, 1))]
     found = {}
-    for way in ("stacked", "looped", "looped_last"):
+    for way in ("fused", "stacked", "looped", "looped_last"):
         x = pictures(5).inputs.requires_grad_()
         with ways.using(way):
             out = Stacks(networks)(x)
@@ -349,7 +349,7 @@ def test_all_ways_of_answering_agree_and_so_do_their_gradients():
         found[way] = out.detach(), slope
     alone = torch.stack([m(pictures(5).inputs) for m in networks]).detach()
     torch.testing.assert_close(found["looped"][0], alone)
-    for way in ("stacked", "looped_last"):
+    for way in ("fused", "stacked", "looped_last"):
         for one, other in zip(found[way], found["looped"], strict=True):
             torch.testing.assert_close(one, other)
 

@@ -1,15 +1,16 @@
-"""Models of one architecture as one: their weights stacked, `vmap` or a loop over them."""
+"""Models of one architecture as one: their weights stacked, and run one of several ways."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from .fused import Fused, fused
 from .ways import Way, enough, faster
 
 MEASURED = 64
@@ -55,7 +56,7 @@ class Stack:
     def take(self, way: Way) -> None:
         """Run this way from now on. `params` are new tensors afterwards."""
         self.way: Way = way
-        last = way == "looped_last"
+        last = way in ("looped_last", "fused")
         self.params = {name: _in_memory(p, last) for name, p in self.params.items()}
 
     def __call__(self, x: Tensor, *, shared: bool) -> Tensor:
@@ -63,6 +64,8 @@ class Stack:
 
         x: (n, *input_shape) for all members if `shared`, else (members, n, *input_shape).
         """
+        if self.way == "fused":
+            return self._fused(self.params, self.buffers, x, shared=shared)
         if self.way == "stacked":
             over_all = (0, 0, None if shared else 0)
             run = vmap(self._one, in_dims=over_all, randomness="different")
@@ -82,6 +85,17 @@ class Stack:
             )
             for i in range(self.size)
         ])  # fmt: skip
+
+    @cached_property
+    def ways(self) -> tuple[Way, ...]:
+        """Those that differ for these members, the plainest first."""
+        return ways_of(self.skeleton, self.size)
+
+    @cached_property
+    def _fused(self) -> Fused:
+        found = fused(self.skeleton)
+        assert found is not None, "no such way: see `ways`"
+        return found
 
     def _one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         out: Tensor = functional_call(self.skeleton, (params, buffers), (x,))
@@ -121,7 +135,9 @@ def ways_of(model: nn.Module, members: int) -> tuple[Way, ...]:
     looped: tuple[Way, ...] = ("looped",)
     if any(p.ndim == 4 for p in model.parameters()):
         looped = ("looped", "looped_last")
-    return looped if members == 1 else (*looped, "stacked")
+    if members == 1:
+        return looped
+    return (*looped, "stacked", "fused") if fused(model) else (*looped, "stacked")
 
 
 class Stacks:
@@ -165,7 +181,7 @@ def _way(key: tuple[object, ...], stack: Stack, x: Tensor) -> Way:
 
     return faster(
         ("answer", key, tuple(some.shape), differentiated, size, str(x.device)),
-        {way: partial(trial, way) for way in ways_of(stack.skeleton, size)},
+        {way: partial(trial, way) for way in stack.ways},
         x.device,
         f"answer: {size} x {key[0]}, {len(some)} inputs of {tuple(some.shape[1:])}"
         f"{', with gradients' if differentiated else ''}",

@@ -1,10 +1,10 @@
 """The ways to run members of one architecture, and which of them is the fastest one here.
 
-"stacked" is one vmapped pass over all members' weights, "looped" one member after another, and
-"looped_last" the same with channels last in memory. Which is fastest depends on the network, the
-batch and the device: on CPUs a stack of small networks wins several times over, and large
-convolutions lose by it. So each is timed once, and what was found is remembered: for this process,
-and beyond it inside `remembered`.
+"fused" is one network that has all members' channels (see `fused`), "stacked" one vmapped pass over
+all members' weights, "looped" one member after another, and "looped_last" the same with channels
+last in memory. Which is fastest depends on the network, the batch and the device: on CPUs small
+networks gain several times by being one, and large convolutions lose. So each is timed once, and
+what was found is remembered: for this process, and beyond it inside `remembered`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 
-Way = Literal["stacked", "looped", "looped_last"]
+Way = Literal["fused", "stacked", "looped", "looped_last"]
+
+TOGETHER = ("fused", "stacked")
+"""All members in one pass."""
 
 MANY, FEW = 16, 4
 ELEMENTS = 2**22
@@ -98,7 +101,7 @@ def faster(
     if len(trials) == 1:
         return next(iter(trials))
     named = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    name = hashlib.sha256(repr((key, named)).encode()).hexdigest()
+    name = hashlib.sha256(repr((key, tuple(trials), named)).encode()).hexdigest()
     memory = _memories[-1] if _memories else None
     facts = memory.way(name) if memory else None
     if facts is None:

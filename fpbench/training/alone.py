@@ -41,4 +41,4 @@ class Alone:
 
 def together(models: Sequence[nn.Module], way: Way) -> Stack | Alone:
     """Models to be trained at once: a stack, or one alone."""
-    return Stack(models) if len(models) > 1 else Alone(models[0], way)
+    return Stack(models, way) if len(models) > 1 else Alone(models[0], way)

@@ -16,7 +16,7 @@ from torch.func import vmap
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
 from ..api.stack import signature, ways_of
-from ..api.ways import Way, enough, faster
+from ..api.ways import TOGETHER, Way, enough, faster
 from .alone import together
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -146,8 +146,8 @@ class Learner(ABC):
 def train(cohort: Cohort, learner: type[Learner]) -> None:
     """Train a cohort's models in place, the fastest way."""
     way = _way(cohort, learner)
-    if way == "stacked":
-        _stacked(cohort, learner)
+    if way in TOGETHER:
+        _together(cohort, learner, way)
     else:
         for i in range(len(cohort)):
             _epochs(cohort.part(i, i + 1), learner, way)
@@ -155,7 +155,7 @@ def train(cohort: Cohort, learner: type[Learner]) -> None:
 
 def _way(cohort: Cohort, learner: type[Learner]) -> Way:
     def trial(way: Way) -> tuple[Callable[[], object], int]:
-        members = size if way == "stacked" else 1
+        members = size if way in TOGETHER else 1
         part = cohort.part(0, members)
         student, batch = learner(part, way), part.order(part.rngs())[0]
         return lambda: student.step(batch), members
@@ -175,17 +175,17 @@ def _way(cohort: Cohort, learner: type[Learner]) -> Way:
     )  # fmt: skip
 
 
-def _stacked(cohort: Cohort, learner: type[Learner]) -> None:
+def _together(cohort: Cohort, learner: type[Learner], way: Way) -> None:
     try:
-        _epochs(cohort, learner, "stacked")
+        _epochs(cohort, learner, way)
     except torch.OutOfMemoryError:
         # Nothing was written back yet, and every generator starts anew: halves are the same.
         if len(cohort) == 1:
             raise
         torch.cuda.empty_cache()
         half = len(cohort) // 2
-        _stacked(cohort.part(0, half), learner)
-        _stacked(cohort.part(half, len(cohort)), learner)
+        _together(cohort.part(0, half), learner, way)
+        _together(cohort.part(half, len(cohort)), learner, way)
 
 
 def _epochs(cohort: Cohort, learner: type[Learner], way: Way) -> None:

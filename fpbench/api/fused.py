@@ -1,0 +1,115 @@
+"""Same-architecture networks as one network: of a convolution, a group for each of them.
+
+Wang et al., *Horizontally Fused Training Array: An Effective Hardware Utilization Squeezer for
+Training Novel Deep Learning Models*, MLSys 2021. What a network computes is read from its graph,
+once. One is fused if all of it is listed in `fused_layers`, where it is known how to keep members
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from .fused_layers import FUNCTIONS, LAYERS, Run, Values, fits, flattens
+
+Step = Callable[[Run, Mapping[fx.Node, Values]], Values]
+
+
+class Fused:
+    """Runs a network's graph on the weights of many."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self._input, *nodes, last = graph.graph.nodes
+        self._output = cast(fx.Node, last.args[0])
+        needed = {self._output}
+        self._steps: list[tuple[fx.Node, Step, list[fx.Node]]] = []
+        for node in reversed(nodes):
+            done = [source for source in node.all_input_nodes if source not in needed]
+            needed.update(done)
+            self._steps.insert(0, (node, _step(graph, node), done))
+
+    def __call__(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, *,
+        shared: bool,
+    ) -> Tensor:  # fmt: skip
+        """Every member's output (members, n, *output_shape).
+
+        params, buffers: name -> (members, *shape); running statistics are brought up to date.
+        x: (n, *input_shape) for all members if `shared`, else (members, n, *input_shape).
+        """
+        run = Run(len(next(iter(params.values()))), params, buffers)
+        known = {self._input: Values("shared" if shared else "members", x)}
+        for node, step, done in self._steps:
+            known[node] = step(run, known)
+            for source in done:
+                del known[source]
+        return run.apart(known[self._output])
+
+
+def fused(model: nn.Module) -> Fused | None:
+    """What runs many networks like this one as one, in the mode (training or not) it is in now;
+    None if some of it is not known to keep members apart."""
+    if any(_altered(module) for module in model.modules()):
+        return None
+    try:
+        graph = fx.symbolic_trace(model)
+    except Exception:  # whatever its code does with something that is not a tensor yet
+        return None
+    first, *nodes, last = graph.graph.nodes
+    one = first.op == "placeholder" and isinstance(last.args[0], fx.Node)
+    if not (one and all(_known(graph, node) for node in nodes)):
+        return None
+    _pool_first(graph)
+    return Fused(graph)
+
+
+def _altered(module: nn.Module) -> bool:
+    """Does something else than its type says."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks
+    return any(hooks) or "forward" in vars(module)
+
+
+def _known(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return len(node.args) == 1 and not node.kwargs and fits(_layer(graph, node))
+    if node.op not in ("call_function", "call_method") or node.target not in FUNCTIONS:
+        return False
+    return flattens(node) if node.target in (torch.flatten, "flatten") else True
+
+
+def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module:
+    return graph.get_submodule(str(node.target))
+
+
+def _step(graph: fx.GraphModule, node: fx.Node) -> Step:
+    if node.op == "call_module":
+        layer, name, source = _layer(graph, node), f"{node.target}.", cast(fx.Node, node.args[0])
+        rule = LAYERS[type(layer)]
+        return lambda run, known: rule(run, name, layer, known[source])
+    named = isinstance(node.target, str)
+    f = getattr(Tensor, str(node.target)) if named else node.target
+    function = FUNCTIONS[node.target]
+    return lambda run, known: function(
+        run, f, *fx.map_arg(node.args, known.__getitem__),
+        **fx.map_arg(node.kwargs, known.__getitem__),
+    )  # fmt: skip
+
+
+def _pool_first(graph: fx.GraphModule) -> None:
+    """Where a maximum is taken of what ReLU left, take it before: the same, of fewer numbers."""
+
+    def found(node: object, kind: type[nn.Module]) -> bool:
+        module = isinstance(node, fx.Node) and node.op == "call_module"
+        return module and type(_layer(graph, cast(fx.Node, node))) is kind
+
+    for pool in graph.graph.nodes:
+        if found(pool, nn.MaxPool2d) and found(pool.args[0], nn.ReLU):
+            relu = pool.args[0]
+            if len(relu.users) == 1:
+                pool.replace_all_uses_with(relu)
+                pool.args, relu.args = relu.args, (pool,)
+                pool.append(relu)

@@ -1,0 +1,192 @@
+"""Networks that run as one answer as each of them alone, and what cannot be kept apart stays so."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from fpbench.api.fused import fused
+from fpbench.api.stack import Stack, ways_of
+from fpbench.builtin.scenarios import digits, fashion, skin_networks
+
+MEMBERS, N = 3, 5
+
+
+class Written(nn.Module):
+    """A network of one forward function and some layers."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.written = forward
+
+    def forward(self, x):
+        return self.written(self, x)
+
+
+def conv(n_in=3, n_out=6, **given) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, padding=1, **given)
+
+
+def gated(net, x):
+    """One number of each image and member scales all its channels."""
+    x = net.conv(x)
+    return net.head((x * net.gate(x)).flatten(1))
+
+
+def mixed_layouts(net, x):
+    """Added are what convolutions made and what they were given."""
+    return net.head((x + net.conv(x)).relu().flatten(1))
+
+
+NETWORKS = {
+    "mlp": (digits.mlp, (1, 8, 8)),
+    "cnn": (digits.cnn, (1, 8, 8)),
+    "resnet": (digits.resnet, (1, 8, 8)),
+    "small_resnet": (skin_networks.small_resnet, (3, 16, 16)),
+    "dcgan_generator": (fashion.dcgan_generator, (100,)),
+    "dcgan_discriminator": (fashion.dcgan_discriminator, (1, 28, 28)),
+    "linear_generator": (lambda: fashion.linear_generator(1), (100,)),
+    "resnet18": (lambda: torchvision.models.resnet18(num_classes=7), (3, 32, 32)),
+    "mobilenet_v3": (lambda: torchvision.models.mobilenet_v3_small(num_classes=7), (3, 32, 32)),
+    "depthwise": (lambda: nn.Sequential(conv(6, 6, groups=6), nn.Flatten()), (6, 4, 4)),
+    "normalised rows": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), (4,),
+    ),
+    "linear on images": (lambda: nn.Sequential(conv(), nn.Linear(4, 2)), (3, 4, 4)),
+    "gated": (
+        lambda: Written(gated, conv=conv(), gate=nn.Conv2d(6, 1, 1), head=nn.Linear(96, 2)),
+        (3, 4, 4),
+    ),
+    "mixed layouts": (
+        lambda: Written(mixed_layouts, conv=conv(3, 3), head=nn.Linear(48, 2)), (3, 4, 4),
+    ),
+}  # fmt: skip
+
+
+def made(new, members=MEMBERS) -> list[nn.Module]:
+    torch.manual_seed(5)
+    models = [new().double() for _ in range(members)]
+    for model in models:
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):  # otherwise all members' are one
+                nn.init.uniform_(layer.running_mean)
+                nn.init.uniform_(layer.running_var, 0.5, 2.0)
+    return models
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_members_answer_as_they_do_alone(name, training, shared):
+    new, shape = NETWORKS[name]
+    models = [model.train(training) for model in made(new)]
+    x = torch.randn(N, *shape) if shared else torch.randn(MEMBERS, N, *shape)
+    x = x.double().requires_grad_()
+    together = Stack(models, "fused")
+    params = [p.requires_grad_() for p in together.params.values()]
+
+    out = together(x, shared=shared)
+    alone = torch.stack([m(x if shared else x[i]) for i, m in enumerate(models)])
+    torch.testing.assert_close(out, alone)
+
+    weights = torch.rand_like(out)
+    slope, *slopes = torch.autograd.grad((out * weights).sum(), [x, *params])
+    each = [p for model in models for p in model.parameters()]
+    expected, *theirs = torch.autograd.grad((alone * weights).sum(), [x, *each])
+    torch.testing.assert_close(slope, expected)
+    for i, name in enumerate(together.params):
+        of_each = theirs[i :: len(params)]
+        torch.testing.assert_close(
+            slopes[i], torch.stack(of_each), msg=lambda s, n=name: f"{n}: {s}"
+        )
+    for name, buffer in together.buffers.items():
+        torch.testing.assert_close(buffer, torch.stack([m.get_buffer(name) for m in models]))
+
+
+class Sharper(nn.Conv2d):
+    """A layer that is not what it is called."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked() -> nn.Module:
+    model = nn.Sequential(conv(), nn.Flatten())
+    model[0].register_forward_hook(lambda _layer, _x, out: 2 * out)
+    return model
+
+
+def patched() -> nn.Module:
+    layer = nn.Linear(4, 2)
+    layer.forward = lambda x: F.linear(x, layer.weight)
+    return nn.Sequential(layer)
+
+
+class Scaled(nn.Module):
+    """Uses a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+APART = {
+    "over all channels": lambda: Written(lambda net, x: net.conv(x).softmax(1), conv=conv()),
+    "joined channels": lambda: Written(lambda net, x: torch.cat([net.conv(x), x], 1), conv=conv()),
+    "whole batches": lambda: Written(lambda net, x: torch.flatten(net.conv(x)), conv=conv()),
+    "decided by values": lambda: Written(
+        lambda net, x: net.conv(x) if x.sum() > 0 else x, conv=conv()
+    ),
+    "two outputs": lambda: Written(lambda net, x: (x, net.conv(x)), conv=conv()),
+    "another type of layer": lambda: nn.Sequential(Sharper(3, 6, 3)),
+    "other padding": lambda: nn.Sequential(conv(padding_mode="reflect")),
+    "a layer without a rule": lambda: nn.Sequential(nn.GroupNorm(1, 3)),
+    "indices": lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
+    "cumulative statistics": lambda: nn.Sequential(nn.BatchNorm2d(3, momentum=None)),
+    "its own parameter": Scaled,
+    "a hook": hooked,
+    "a patched layer": patched,
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_may_mix_members_is_not_fused(name):
+    model = APART[name]()
+    assert fused(model) is None
+    assert "fused" not in ways_of(model, MEMBERS)
+
+
+def test_one_alone_is_not_fused():
+    assert "fused" not in ways_of(digits.mlp(), 1)
+    assert "fused" in ways_of(digits.mlp(), 2)
+
+
+def test_each_member_drops_numbers_of_its_own():
+    model = nn.Sequential(nn.Dropout(), nn.Flatten())
+    twins = [nn.Sequential(model, nn.Linear(64, 64)).train() for _ in range(2)]
+    with torch.no_grad():
+        for twin in twins:
+            nn.init.eye_(twin[1].weight)
+            nn.init.zeros_(twin[1].bias)
+    one, other = Stack(twins, "fused")(torch.ones(1, 64), shared=True)
+    assert not torch.equal(one, other)
+
+
+def test_what_it_is_asked_with_is_left_as_it_was():
+    models = made(lambda: nn.Sequential(conv(), nn.ReLU(inplace=True), nn.Flatten()))
+    x = torch.randn(N, 3, 4, 4).double()
+    before = copy.deepcopy(x)
+    Stack(models, "fused")(x, shared=True)
+    assert torch.equal(x, before)
