@@ -45,6 +45,14 @@ def mixed_layouts(net, x):
     return net.head((x + net.conv(x)).relu().flatten(1))
 
 
+def functional(net, x):
+    """As networks are written that come from papers: functions, joined branches, a view."""
+    x = F.max_pool2d(F.relu(net.norm(net.conv(x))), 2)
+    x = F.dropout(torch.cat([x, net.more(x)], dim=1), 0.0, net.training)
+    x = F.avg_pool2d(x, 2).view(x.shape[0], -1)
+    return net.head(x.view(x.size(0), -1))
+
+
 NETWORKS = {
     "mlp": (digits.mlp, (1, 8, 8)),
     "cnn": (digits.cnn, (1, 8, 8)),
@@ -63,6 +71,12 @@ NETWORKS = {
     "gated": (
         lambda: Written(gated, conv=conv(), gate=nn.Conv2d(6, 1, 1), head=nn.Linear(96, 2)),
         (3, 4, 4),
+    ),
+    "functional": (
+        lambda: Written(
+            functional, conv=conv(), norm=nn.BatchNorm2d(6), more=conv(6, 2), head=nn.Linear(32, 2)
+        ),
+        (3, 8, 8),
     ),
     "mixed layouts": (
         lambda: Written(mixed_layouts, conv=conv(3, 3), head=nn.Linear(48, 2)), (3, 4, 4),
@@ -144,7 +158,9 @@ class Scaled(nn.Module):
 
 APART = {
     "over all channels": lambda: Written(lambda net, x: net.conv(x).softmax(1), conv=conv()),
-    "joined channels": lambda: Written(lambda net, x: torch.cat([net.conv(x), x], 1), conv=conv()),
+    "joined batches": lambda: Written(lambda net, x: torch.cat([net.conv(x), x]), conv=conv()),
+    "other rows": lambda: Written(lambda net, x: x.view(x.size(1), -1)),
+    "its batch's size": lambda: Written(lambda net, x: x.size(0) * net.conv(x), conv=conv()),
     "whole batches": lambda: Written(lambda net, x: torch.flatten(net.conv(x)), conv=conv()),
     "decided by values": lambda: Written(
         lambda net, x: net.conv(x) if x.sum() > 0 else x, conv=conv()
@@ -173,13 +189,10 @@ def test_one_alone_is_not_fused():
     assert "fused" in ways_of(digits.mlp(), 2)
 
 
-def test_each_member_drops_numbers_of_its_own():
-    model = nn.Sequential(nn.Dropout(), nn.Flatten())
-    twins = [nn.Sequential(model, nn.Linear(64, 64)).train() for _ in range(2)]
-    with torch.no_grad():
-        for twin in twins:
-            nn.init.eye_(twin[1].weight)
-            nn.init.zeros_(twin[1].bias)
+@pytest.mark.parametrize("drop", [nn.Dropout(), Written(lambda net, x: F.dropout(x))])
+def test_each_member_drops_numbers_of_its_own(drop):
+    twin = nn.Sequential(drop, nn.Linear(64, 64)).train()
+    twins = [twin, copy.deepcopy(twin)]
     one, other = Stack(twins, "fused")(torch.ones(1, 64), shared=True)
     assert not torch.equal(one, other)
 

@@ -8,13 +8,13 @@ apart.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, fx, nn
 
-from .fused_layers import FUNCTIONS, LAYERS, Run, Values, fits, flattens
+from .fused_layers import FUNCTIONS, LAYERS, Run, Values, called, fits
 
 Step = Callable[[Run, Mapping[fx.Node, Values]], Values]
 
@@ -59,6 +59,7 @@ def fused(model: nn.Module) -> Fused | None:
         graph = fx.symbolic_trace(model)
     except Exception:  # whatever its code does with something that is not a tensor yet
         return None
+    _flatten_rows(graph.graph)
     first, *nodes, last = graph.graph.nodes
     one = first.op == "placeholder" and isinstance(last.args[0], fx.Node)
     if not (one and all(_known(graph, node) for node in nodes)):
@@ -73,12 +74,29 @@ def _altered(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
+def _flatten_rows(graph: fx.Graph) -> None:
+    """x.view(x.size(0), -1), by which many flatten, as x.flatten(1)."""
+    for node in graph.nodes:
+        if node.target in ("view", "reshape") and node.args[2:] == (-1,) and _count(node.args[1]):
+            node.target, node.args = "flatten", (node.args[0], 1)
+    for node in reversed(graph.nodes):
+        if not node.users and (_count(node) or node.args[1:] == ("shape",)):
+            graph.erase_node(node)
+
+
+def _count(node: object) -> bool:
+    """It is the number of inputs: x.size(0) or x.shape[0]."""
+    if not isinstance(node, fx.Node) or node.args[1:] != (0,):
+        return False
+    shape = node.args[0]
+    shaped = isinstance(shape, fx.Node) and shape.args[1:] == ("shape",)
+    return node.target == "size" or (node.target is operator.getitem and shaped)
+
+
 def _known(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return len(node.args) == 1 and not node.kwargs and fits(_layer(graph, node))
-    if node.op not in ("call_function", "call_method") or node.target not in FUNCTIONS:
-        return False
-    return flattens(node) if node.target in (torch.flatten, "flatten") else True
+    return node.op in ("call_function", "call_method") and called(node)
 
 
 def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module:

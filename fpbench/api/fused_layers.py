@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -124,9 +124,13 @@ def _unflattened(run: Run, name: str, layer: nn.Unflatten, values: Values) -> Va
 
 
 def _dropped(run: Run, name: str, layer: nn.Module, values: Values) -> Values:
-    # Every member draws for itself.
-    layout, x = ("members", run.apart(values).clone()) if values.layout == "shared" else values
-    return Values(cast(Any, layout), layer(x))
+    layout, x = _own(run, values)
+    return Values(layout, layer(x))
+
+
+def _own(run: Run, values: Values) -> Values:
+    """What every member draws for itself from, and may change."""
+    return Values("members", run.apart(values).clone()) if values.layout == "shared" else values
 
 
 def _by_number(run: Run, name: str, layer: nn.Module, values: Values) -> Values:
@@ -196,6 +200,16 @@ def _channel_by_channel(
     return Values(layout, f(x, *args, **kwargs))
 
 
+def _drawn(run: Run, f: Callable[..., Tensor], values: Values, *args: Any, **kwargs: Any) -> Values:
+    layout, x = _own(run, values)
+    return Values(layout, f(x, *args, **kwargs))
+
+
+def _joined(run: Run, f: object, parts: Sequence[Values], *args: Any, **kwargs: Any) -> Values:
+    rows = [run.beside(part).movedim(1, -1).unflatten(-1, (run.members, -1)) for part in parts]
+    return Values("channels", _last(torch.cat(rows, -1)))
+
+
 def _to_rows(run: Run, f: object, values: Values, *args: Any, **kwargs: Any) -> Values:
     return _flattened(run, "", nn.Flatten(), values)
 
@@ -209,11 +223,19 @@ FUNCTIONS: dict[Any, Callable[..., Values]] = {
         ),
         _number_by_number,
     ),
-    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d), _channel_by_channel),
+    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d), _channel_by_channel),
+    F.dropout: _drawn,
+    torch.cat: _joined,
     **dict.fromkeys((torch.flatten, "flatten"), _to_rows),
 }  # fmt: skip
 
 
-def flattens(node: fx.Node) -> bool:
-    """A call of flatten leaves the batch alone and nothing else."""
-    return (node.args[1:], node.kwargs) in (((1,), {}), ((), {"start_dim": 1}))
+def called(node: fx.Node) -> bool:
+    """There is a rule for a function or method, and it holds for what it is called with."""
+    given = (node.args[1:], node.kwargs)
+    rule = FUNCTIONS.get(node.target)
+    if rule is _to_rows:
+        return given in (((1,), {}), ((), {"start_dim": 1}))
+    if rule is _joined:
+        return given in (((1,), {}), ((), {"dim": 1}))
+    return rule is not None and not node.kwargs.get("return_indices", False)
