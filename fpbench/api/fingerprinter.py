@@ -41,7 +41,7 @@ class Ensemble:
         """Every member's output on x (n, *input_shape): positives' and negatives',
         each (members, n, *output_shape).
 
-        Differentiable in x. Members of one architecture answer in one stacked pass.
+        Differentiable in x. Members of one architecture answer as one where that is faster.
         """
         out = self._stacks(x)
         return out[: len(self.positives)], out[len(self.positives) :]

@@ -137,7 +137,7 @@ def ways_of(model: nn.Module, members: int) -> tuple[Way, ...]:
         looped = ("looped", "looped_last")
     if members == 1:
         return looped
-    return (*looped, "stacked", "fused") if fused(model) else (*looped, "stacked")
+    return (*looped, "fused", "stacked") if fused(model) else (*looped, "stacked")
 
 
 class Stacks:
