@@ -10,27 +10,37 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
 from .fused_layers import FUNCTIONS, LAYERS, Run, Values, called, fits
 
-Step = Callable[[Run, Mapping[fx.Node, Values]], Values]
+Step = Callable[[Run, Mapping[str, Values]], Values]
+
+
+@dataclass(frozen=True)
+class At:
+    """What the network has at one of its graph's nodes."""
+
+    name: str
 
 
 class Fused:
-    """Runs a network's graph on the weights of many."""
+    """Runs a network's graph on the weights of many. Nothing of the graph itself is kept: methods
+    may hold one, and would hold all that a graph refers to."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
-        self._input, *nodes, last = graph.graph.nodes
-        self._output = cast(fx.Node, last.args[0])
+        first, *nodes, last = graph.graph.nodes
+        self._input, self._output = first.name, str(last.args[0])
         needed = {self._output}
-        self._steps: list[tuple[fx.Node, Step, list[fx.Node]]] = []
+        self._steps: list[tuple[str, Step, list[str]]] = []
         for node in reversed(nodes):
-            done = [source for source in node.all_input_nodes if source not in needed]
+            sources = (source.name for source in node.all_input_nodes)
+            done = [source for source in sources if source not in needed]
             needed.update(done)
-            self._steps.insert(0, (node, _step(graph, node), done))
+            self._steps.insert(0, (node.name, _step(graph, node), done))
 
     def __call__(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, *,
@@ -96,7 +106,8 @@ def _count(node: object) -> bool:
 def _known(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return len(node.args) == 1 and not node.kwargs and fits(_layer(graph, node))
-    return node.op in ("call_function", "call_method") and called(node)
+    named = any(isinstance(value, fx.Node | list | tuple) for value in node.kwargs.values())
+    return node.op in ("call_function", "call_method") and not named and called(node)
 
 
 def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module:
@@ -104,17 +115,31 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module:
 
 
 def _step(graph: fx.GraphModule, node: fx.Node) -> Step:
+    args, kwargs = _plain(node.args), _plain(dict(node.kwargs))
     if node.op == "call_module":
-        layer, name, source = _layer(graph, node), f"{node.target}.", cast(fx.Node, node.args[0])
+        layer, name, (source,) = _layer(graph, node), f"{node.target}.", args
         rule = LAYERS[type(layer)]
-        return lambda run, known: rule(run, name, layer, known[source])
+        return lambda run, known: rule(run, name, layer, known[source.name])
     named = isinstance(node.target, str)
     f = getattr(Tensor, str(node.target)) if named else node.target
     function = FUNCTIONS[node.target]
-    return lambda run, known: function(
-        run, f, *fx.map_arg(node.args, known.__getitem__),
-        **fx.map_arg(node.kwargs, known.__getitem__),
-    )  # fmt: skip
+    return lambda run, known: function(run, f, *_filled(args, known), **kwargs)
+
+
+def _plain(given: Any) -> Any:
+    """Arguments of a node, with a name for what another node has."""
+    if isinstance(given, fx.Node):
+        return At(given.name)
+    if isinstance(given, dict):
+        return {name: _plain(value) for name, value in given.items()}
+    return tuple(map(_plain, given)) if isinstance(given, list | tuple) else given
+
+
+def _filled(given: Any, known: Mapping[str, Values]) -> Any:
+    """Arguments with what is known by now."""
+    if isinstance(given, At):
+        return known[given.name]
+    return tuple(_filled(g, known) for g in given) if isinstance(given, tuple) else given
 
 
 def _pool_first(graph: fx.GraphModule) -> None:
