@@ -203,3 +203,23 @@ def test_what_it_is_asked_with_is_left_as_it_was():
     before = copy.deepcopy(x)
     Stack(models, "fused")(x, shared=True)
     assert torch.equal(x, before)
+
+
+def in_place(net, x):
+    x += net.conv(x)
+    return x.flatten(1)
+
+
+def rectified_for_others(net, x):
+    """What is pooled was changed in place, and is read again."""
+    x = net.conv(x)
+    return torch.cat([net.pool(net.relu(x)), net.pool(x)], 1)
+
+
+@pytest.mark.parametrize("forward", [in_place, rectified_for_others])
+def test_what_is_changed_in_place_is_changed_for_all_who_read_it(forward):
+    layers = {"conv": conv(3, 3), "relu": nn.ReLU(inplace=True), "pool": nn.MaxPool2d(2)}
+    models = made(lambda: Written(forward, **copy.deepcopy(layers)))
+    x = torch.randn(N, 3, 4, 4).double()
+    alone = torch.stack([m(x.clone()) for m in models])
+    torch.testing.assert_close(Stack(models, "fused")(x.clone(), shared=True), alone)

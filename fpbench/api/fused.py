@@ -152,7 +152,9 @@ def _pool_first(graph: fx.GraphModule) -> None:
     for pool in graph.graph.nodes:
         if found(pool, nn.MaxPool2d) and found(pool.args[0], nn.ReLU):
             relu = pool.args[0]
-            if len(relu.users) == 1:
+            # ReLU in place changes what others may read.
+            changed = [relu, *relu.args] if _layer(graph, relu).inplace else [relu]
+            if all(len(node.users) == 1 for node in changed):
                 pool.replace_all_uses_with(relu)
                 pool.args, relu.args = relu.args, (pool,)
                 pool.append(relu)

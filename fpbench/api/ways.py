@@ -32,10 +32,10 @@ MARGIN = 0.9
 """Another way is taken below this share of the time of the plainer one: near a tie the choice must
 not depend on who else uses the machine, and nothing is to be slower than it is without a choice."""
 
-MOST = 100
+LEAST, MOST = 3, 100
 SECONDS = 0.05
-"""For how long a way's steps are timed, if one is not longer. Their median counts, for the shortest
-of many would favour the way with short steps, of which there are more."""
+"""For how long a way's steps are timed, but how many at least and at most. Their median counts, for
+the shortest of many would favour the way with short steps, of which there are more."""
 
 
 class Memory(Protocol):
@@ -130,7 +130,7 @@ def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torc
     libraries and sets things up."""
     try:
         step, members = trial()
-        repeats = max(1, min(MOST, round(SECONDS / max(1e-6, _timed(step, device)))))
+        repeats = max(LEAST, min(MOST, round(SECONDS / max(1e-6, _timed(step, device)))))
         took = statistics.median(_timed(step, device) for _ in range(repeats))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
