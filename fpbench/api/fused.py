@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
-from .fused_layers import FUNCTIONS, LAYERS, Run, Values, called, fits
+from .fused_layers import FUNCTIONS, IN_PLACE, LAYERS, VIEWS, Run, Values, called, fits
 
 Step = Callable[[Run, Mapping[str, Values]], Values]
 
@@ -66,7 +66,7 @@ def fused(model: nn.Module) -> Fused | None:
     if any(_altered(module) for module in model.modules()):
         return None
     try:
-        graph = fx.symbolic_trace(model)
+        graph = fx.GraphModule(model, _Tracer().trace(model))
     except Exception:  # whatever its code does with something that is not a tensor yet
         return None
     _flatten_rows(graph.graph)
@@ -76,6 +76,21 @@ def fused(model: nn.Module) -> Fused | None:
         return None
     _pool_first(graph)
     return Fused(graph)
+
+
+class _Proxy(fx.Proxy):
+    """Tells x += y from x + y, which for torch.fx are one: who else has x would see the sum."""
+
+    def __iadd__(self, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __imul__(self, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
 def _altered(module: nn.Module) -> bool:
@@ -104,10 +119,27 @@ def _count(node: object) -> bool:
 
 
 def _known(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if _in_place(graph, node) and not _alone(graph, node.args[0]):
+        return False
     if node.op == "call_module":
         return len(node.args) == 1 and not node.kwargs and fits(_layer(graph, node))
     named = any(isinstance(value, fx.Node | list | tuple) for value in node.kwargs.values())
     return node.op in ("call_function", "call_method") and not named and called(node)
+
+
+def _in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """It may change what it reads."""
+    if node.op == "call_module":
+        return bool(getattr(_layer(graph, node), "inplace", False))
+    return node.target in IN_PLACE or True in (*node.args[1:], node.kwargs.get("inplace"))
+
+
+def _alone(graph: fx.GraphModule, node: object) -> bool:
+    """It is read once, and so is what it may be a view of."""
+    if not isinstance(node, fx.Node) or len(node.users) > 1:
+        return False
+    kind = type(_layer(graph, node)) if node.op == "call_module" else node.target
+    return kind not in VIEWS or _alone(graph, node.args[0])
 
 
 def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module:
@@ -152,9 +184,7 @@ def _pool_first(graph: fx.GraphModule) -> None:
     for pool in graph.graph.nodes:
         if found(pool, nn.MaxPool2d) and found(pool.args[0], nn.ReLU):
             relu = pool.args[0]
-            # ReLU in place changes what others may read.
-            changed = [relu, *relu.args] if _layer(graph, relu).inplace else [relu]
-            if all(len(node.users) == 1 for node in changed):
+            if len(relu.users) == 1:
                 pool.replace_all_uses_with(relu)
                 pool.args, relu.args = relu.args, (pool,)
                 pool.append(relu)

@@ -113,10 +113,14 @@ def _linear(run: Run, name: str, layer: nn.Linear, values: Values) -> Values:
     return Values("members", out if x.ndim == 3 else out.unflatten(1, x.shape[1:-1]))
 
 
-def _flattened(run: Run, name: str, layer: nn.Flatten, values: Values) -> Values:
+def _rows(run: Run, values: Values) -> Values:
     if values.layout == "shared":
         return Values("shared", values.x.flatten(1))
     return Values("members", run.apart(values).flatten(2))
+
+
+def _flattened(run: Run, name: str, layer: nn.Flatten, values: Values) -> Values:
+    return _rows(run, values)
 
 
 def _unflattened(run: Run, name: str, layer: nn.Unflatten, values: Values) -> Values:
@@ -189,8 +193,13 @@ def _number_by_number(run: Run, f: Callable[..., Tensor], *args: Any, **kwargs: 
     given = [arg for arg in args if isinstance(arg, Values)]
     same = len({(v.layout, v.layout == "channels" and v.x.shape[1]) for v in given}) == 1
     layout = given[0].layout if same else "members"
-    xs = (arg if not isinstance(arg, Values) else arg.x if same else run.apart(arg) for arg in args)
-    return Values(layout, f(*xs, **kwargs))
+
+    def number(arg: Any) -> Any:
+        if not isinstance(arg, Values):
+            return arg
+        return arg.x if same else run.apart(_own(run, arg))
+
+    return Values(layout, f(*map(number, args), **kwargs))
 
 
 def _channel_by_channel(
@@ -211,7 +220,7 @@ def _joined(run: Run, f: object, parts: Sequence[Values], *args: Any, **kwargs: 
 
 
 def _to_rows(run: Run, f: object, values: Values, *args: Any, **kwargs: Any) -> Values:
-    return _flattened(run, "", nn.Flatten(), values)
+    return _rows(run, values)
 
 
 FUNCTIONS: dict[Any, Callable[..., Values]] = {
@@ -228,6 +237,15 @@ FUNCTIONS: dict[Any, Callable[..., Values]] = {
     torch.cat: _joined,
     **dict.fromkeys((torch.flatten, "flatten"), _to_rows),
 }  # fmt: skip
+
+
+IN_PLACE = (operator.iadd, operator.imul, "add_", "relu_")
+"""What changes what it reads."""
+
+VIEWS = (
+    nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, F.dropout, torch.flatten, "flatten",
+)  # fmt: skip
+"""What may give back what it read."""
 
 
 def called(node: fx.Node) -> bool:
