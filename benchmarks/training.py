@@ -63,7 +63,9 @@ class Case:
 
 
 CASES = (
-    Case(Warfarin(), "m", 20, 640, 10),
+    Case(Warfarin(), "s", 20, 640, 40),
+    Case(Warfarin(), "m", 20, 640, 40),
+    Case(Warfarin(), "l", 20, 640, 40),
     Case(Digits(), "mlp", 12, 640, 10),
     Case(Digits(), "cnn", 12, 640, 4),
     Case(Digits(), "resnet", 12, 640, 4),

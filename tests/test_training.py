@@ -98,6 +98,86 @@ def test_a_cohort_equals_a_plain_loop(network, cosine, way):
         assert_same(one, other)
 
 
+def another_ignored(output, truth):
+    return F.cross_entropy(output, truth, ignore_index=3)
+
+
+def smoothed(output, truth):
+    return F.cross_entropy(output, truth, label_smoothing=0.1)
+
+
+def told_apart(output, truth):
+    """Cross-entropy, of something else than it is given."""
+    return F.cross_entropy(2 * output, truth)
+
+
+def to_shares(output, truth):
+    return F.cross_entropy(output, F.one_hot(truth, 10).double())
+
+
+def squared(output, truth):
+    return F.mse_loss(output, F.one_hot(truth, 10).double())
+
+
+def summed(output, truth):
+    return F.cross_entropy(output, truth, reduction="sum")
+
+
+def decided(output, truth):
+    """Looks at a number, which nothing that traces or maps allows."""
+    return F.cross_entropy(output, truth) * (1 if output.shape[0] > 3 else 2)
+
+
+LOSSES = [
+    F.cross_entropy, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1),
+    another_ignored, smoothed, told_apart, to_shares, squared, summed, decided,
+]  # fmt: skip
+
+
+def assert_learned_as_alone(network, pool, loss) -> None:
+    together, alone = models(network, 3), models(network, 3)
+    with ways.using("fused"):
+        fit(members(3), together, pool, loss=loss)
+    for recipe, model in zip(members(3), alone, strict=True):
+        fit([recipe], [model], pool, loss=loss)
+    for one, other in zip(together, alone, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: getattr(loss, "__name__", str(loss)))
+def test_members_learn_together_by_any_loss(loss):
+    assert_learned_as_alone(mlp, pictures(), loss)
+
+
+def test_an_input_without_a_class_counts_in_no_members_mean():
+    x, truth = pictures()
+    assert_learned_as_alone(mlp, Pool(x, truth.where(truth != 3, -100)), F.cross_entropy)
+
+
+@pytest.mark.parametrize(("outputs", "truth"), [(2, (50, 2)), (2, (50, 1)), (1, (50,))])
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_squared_errors_are_each_members_own(outputs, truth):
+    """Even of shapes that are spread over each other."""
+    pool = Pool(torch.rand(50, 3).double(), torch.rand(truth).double())
+    assert_learned_as_alone(lambda: nn.Sequential(nn.Linear(3, outputs)), pool, F.mse_loss)
+
+
+def test_a_layer_that_no_output_depends_on_stays_as_it_is():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.spare = nn.Linear(64, 10), nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(x.flatten(1))
+
+    (model,) = models(Spare, 1)
+    before = copy.deepcopy(model)
+    fit(members(1), [model])
+    assert torch.equal(model.spare.weight, before.spare.weight)
+    assert not torch.equal(model.head.weight, before.head.weight)
+
+
 def test_running_statistics_are_each_members_own():
     one, other = models(resnet, 2)
     fit(members(2), [one, other])

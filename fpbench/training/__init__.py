@@ -10,7 +10,8 @@ from ..api.recipe import Lab, Recipe
 from ..api.scenario import Generation, Pool
 from ..api.ways import Way
 from .adversarial import Adversarial
-from .cohort import Cohort, Learner, Loss, last_layer, train
+from .cohort import Cohort, Learner, last_layer, train
+from .losses import Loss
 
 __all__ = ["fit", "last_layer"]
 

@@ -7,19 +7,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
+from torch.optim.adam import adam
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
 from ..api.stack import signature, ways_of
 from ..api.ways import TOGETHER, Way, enough, faster
 from .alone import together
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from .losses import Loss, by_member
 
 
 def last_layer(model: nn.Module) -> str:
@@ -103,20 +102,33 @@ class Learner(ABC):
                 self.kept[n] = mask.view_as(self.stack.params[n])
 
     def adam(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
-        """An optimiser as a function of a loss: one step of Adam, annealed if the cohort is."""
-        cohort = self.cohort
-        optimizer = torch.optim.Adam(params, lr=cohort.lr, betas=(beta, 0.999), fused=True)
+        """An optimiser as a function of a loss: one step of Adam, annealed if the cohort is.
+
+        torch's own update, without torch.optim.Adam around it, whose looking through parameters
+        at every step takes as long as updating a stack of small networks.
+        """
+        cohort, lr = self.cohort, self.cohort.lr
+        moments, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
+        counts = [torch.zeros((), dtype=torch.float, device=p.device) for p in params]
         steps = cohort.epochs * cohort.batches
         done = itertools.count(1)
 
         def descend(loss: Tensor) -> None:
-            optimizer.zero_grad()
+            nonlocal lr
+            for p in params:
+                p.grad = None
             # The gradients of these alone: a loss may reach other networks' weights too.
             loss.backward(inputs=list(params))
-            optimizer.step()
+            rows = zip(params, (p.grad for p in params), moments, squares, counts, strict=True)
+            found = [row for row in rows if row[1] is not None]
+            own, grads, m, v, count = ([*column] for column in zip(*found, strict=True))
+            with torch.no_grad():
+                adam(
+                    own, grads, m, v, [], count, fused=True, amsgrad=False, beta1=beta,
+                    beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
+                )  # fmt: skip
             if cohort.cosine:
-                annealed = (1 + math.cos(math.pi * next(done) / steps)) / 2
-                optimizer.param_groups[0]["lr"] = cohort.lr * annealed
+                lr = cohort.lr * (1 + math.cos(math.pi * next(done) / steps)) / 2
 
         return descend
 
@@ -124,7 +136,11 @@ class Learner(ABC):
         """Each member's loss (members,), of outputs and truth (members, n, ...)."""
         if len(self.cohort) == 1:
             return self.cohort.loss(widened(out)[0], truth[0])[None]
-        return vmap(self.cohort.loss)(widened(out), truth)
+        return self._by_member(widened(out), truth)
+
+    @cached_property
+    def _by_member(self) -> Loss:
+        return by_member(self.cohort.loss)
 
     def mask(self) -> None:
         """Put back to zero what has been pruned."""
