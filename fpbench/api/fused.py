@@ -2,8 +2,8 @@
 
 Wang et al., *Horizontally Fused Training Array: An Effective Hardware Utilization Squeezer for
 Training Novel Deep Learning Models*, MLSys 2021. What a network computes is read from its graph,
-once. One is fused if all of it is listed in `fused_layers`, where it is known how to keep members
-apart.
+once. One is fused if all of it is listed in `fused_layers` and `fused_functions`, where it is known
+how to keep members apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
-from .fused_layers import FUNCTIONS, IN_PLACE, LAYERS, VIEWS, Run, Values, called, fits
+from .fused_functions import FUNCTIONS, IN_PLACE, VIEWS, called
+from .fused_layers import LAYERS, Run, Values, fits
 
 Step = Callable[[Run, Mapping[str, Values]], Values]
 

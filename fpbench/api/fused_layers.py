@@ -1,15 +1,14 @@
-"""What can be computed for many networks at once, and how: rules for layers and functions."""
+"""What can be computed for many networks at once, and how: rules for layers."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 
 class Values(NamedTuple):
@@ -51,7 +50,7 @@ class Run:
         if values.layout == "channels":
             return values.x
         x = self.apart(values)
-        return _last(x.permute(1, *range(3, x.ndim), 0, 2))
+        return channels_last(x.permute(1, *range(3, x.ndim), 0, 2))
 
     def images(self, values: Values) -> Values:
         """As what knows channels and nothing of members takes it."""
@@ -65,7 +64,7 @@ class Run:
         return None if found is None else found.flatten(0, 1)
 
 
-def _last(rows: Tensor) -> Tensor:
+def channels_last(rows: Tensor) -> Tensor:
     """(n, *spatial, members, C) as (n, members * C, *spatial), in memory as it was.
 
     A single channel's strides would say nothing of its layout, so they are made anew.
@@ -78,7 +77,7 @@ def _last(rows: Tensor) -> Tensor:
 def _convolution(run: Run, name: str, layer: nn.Conv2d, values: Values) -> Values:
     # The same images for all members: more output channels, and no groups.
     one = values.layout == "shared" and layer.groups == 1
-    x = _last(values.x.permute(0, 2, 3, 1)[..., None, :]) if one else run.beside(values)
+    x = channels_last(values.x.permute(0, 2, 3, 1)[..., None, :]) if one else run.beside(values)
     out = F.conv2d(
         x, cast(Tensor, run.flat(f"{name}weight")), run.flat(f"{name}bias"), layer.stride,
         cast(Any, layer.padding), layer.dilation, 1 if one else run.members * layer.groups,
@@ -113,14 +112,14 @@ def _linear(run: Run, name: str, layer: nn.Linear, values: Values) -> Values:
     return Values("members", out if x.ndim == 3 else out.unflatten(1, x.shape[1:-1]))
 
 
-def _rows(run: Run, values: Values) -> Values:
+def flattened(run: Run, values: Values) -> Values:
     if values.layout == "shared":
         return Values("shared", values.x.flatten(1))
     return Values("members", run.apart(values).flatten(2))
 
 
-def _flattened(run: Run, name: str, layer: nn.Flatten, values: Values) -> Values:
-    return _rows(run, values)
+def _flatten(run: Run, name: str, layer: nn.Flatten, values: Values) -> Values:
+    return flattened(run, values)
 
 
 def _unflattened(run: Run, name: str, layer: nn.Unflatten, values: Values) -> Values:
@@ -128,11 +127,11 @@ def _unflattened(run: Run, name: str, layer: nn.Unflatten, values: Values) -> Va
 
 
 def _dropped(run: Run, name: str, layer: nn.Module, values: Values) -> Values:
-    layout, x = _own(run, values)
+    layout, x = own(run, values)
     return Values(layout, layer(x))
 
 
-def _own(run: Run, values: Values) -> Values:
+def own(run: Run, values: Values) -> Values:
     """What every member draws for itself from, and may change."""
     return Values("members", run.apart(values).clone()) if values.layout == "shared" else values
 
@@ -153,7 +152,7 @@ LAYERS: dict[type[nn.Module], Rule] = {
     nn.BatchNorm1d: _normalised,
     nn.BatchNorm2d: _normalised,
     nn.Linear: _linear,
-    nn.Flatten: _flattened,
+    nn.Flatten: _flatten,
     nn.Unflatten: _unflattened,
     nn.Dropout: _dropped,
     **dict.fromkeys(
@@ -187,73 +186,3 @@ def fits(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Unflatten):
         return layer.dim == 1
     return not getattr(layer, "return_indices", False)
-
-
-def _number_by_number(run: Run, f: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Values:
-    given = [arg for arg in args if isinstance(arg, Values)]
-    same = len({(v.layout, v.layout == "channels" and v.x.shape[1]) for v in given}) == 1
-    layout = given[0].layout if same else "members"
-
-    def number(arg: Any) -> Any:
-        if not isinstance(arg, Values):
-            return arg
-        return arg.x if same else run.apart(_own(run, arg))
-
-    return Values(layout, f(*map(number, args), **kwargs))
-
-
-def _channel_by_channel(
-    run: Run, f: Callable[..., Tensor], values: Values, *args: Any, **kwargs: Any
-) -> Values:
-    layout, x = run.images(values)
-    return Values(layout, f(x, *args, **kwargs))
-
-
-def _drawn(run: Run, f: Callable[..., Tensor], values: Values, *args: Any, **kwargs: Any) -> Values:
-    layout, x = _own(run, values)
-    return Values(layout, f(x, *args, **kwargs))
-
-
-def _joined(run: Run, f: object, parts: Sequence[Values], *args: Any, **kwargs: Any) -> Values:
-    rows = [run.beside(part).movedim(1, -1).unflatten(-1, (run.members, -1)) for part in parts]
-    return Values("channels", _last(torch.cat(rows, -1)))
-
-
-def _to_rows(run: Run, f: object, values: Values, *args: Any, **kwargs: Any) -> Values:
-    return _rows(run, values)
-
-
-FUNCTIONS: dict[Any, Callable[..., Values]] = {
-    **dict.fromkeys(
-        (
-            operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, torch.add,
-            torch.mul, torch.relu, torch.sigmoid, torch.tanh, F.relu, F.leaky_relu, F.gelu,
-            F.silu, "add", "add_", "mul", "relu", "relu_", "sigmoid", "tanh",
-        ),
-        _number_by_number,
-    ),
-    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d), _channel_by_channel),
-    F.dropout: _drawn,
-    torch.cat: _joined,
-    **dict.fromkeys((torch.flatten, "flatten"), _to_rows),
-}  # fmt: skip
-
-
-IN_PLACE = (operator.iadd, operator.imul, "add_", "relu_")
-"""What changes what it reads."""
-
-VIEWS = (
-    nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, F.dropout, torch.flatten, "flatten",
-)  # fmt: skip
-"""What may give back what it read."""
-
-
-def called(node: fx.Node) -> bool:
-    """There is a rule for a function or method, and it holds for what it is called with."""
-    given = (node.args[1:], node.kwargs)
-    rule = FUNCTIONS.get(node.target)
-    if rule is _to_rows:
-        return given in (((1,), {}), ((), {"start_dim": 1}))
-    if rule is _joined:
-        return given in (((1,), {}), ((), {"dim": 1}))
-    return rule is not None and not node.kwargs.get("return_indices", False)
