@@ -6,11 +6,13 @@ import json
 import os
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import UNTRAINED, Bench, Desk
+from torch import nn
 from toys import Blobs, Drawn
 
 from fpbench import ResourceError
@@ -64,6 +66,36 @@ def test_a_loaded_model_is_frozen_and_ones_own(store):
     with torch.no_grad():
         one[0].weight.zero_()
     assert other[0].weight.any()
+
+
+class Constant(nn.Module):
+    """Has numbers that are nobody's weights."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(2, width), nn.Linear(width, 3)
+        self.mean = torch.full((2,), 0.5)
+        self.register_buffer("scale", torch.full((3,), 2.0), persistent=False)
+
+    def forward(self, x):
+        return self.scale * self.head(self.wide(x - self.mean))
+
+
+@pytest.mark.parametrize("width", [8, 10**6], ids=["small", "large"])
+def test_what_a_network_has_beside_its_weights_is_loaded_too(store, width):
+    class Centred(Blobs):
+        architectures = {"wide": partial(Constant, width)}  # noqa: RUF012
+
+    made, x = Constant(width).eval(), torch.rand(5, 2)
+    store.save(RECIPE, Centred(), made, {})
+    assert torch.equal(store.load(RECIPE, Centred(), CPU)(x), made(x))
+
+
+def test_loading_draws_no_number_that_a_method_would_draw(store):
+    keep(store)
+    before = torch.get_rng_state()
+    store.load(RECIPE, Blobs(), CPU)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_folder_tells_people_what_it_holds(store):

@@ -125,8 +125,9 @@ class Store:
         On a CPU weights are pages of the file, copied where they are written to; it is hashed once
         per process. Raises ResourceError if it is not as it was made.
         """
-        import torch
         from safetensors.torch import load_file
+
+        from .network import network
 
         folder = self.folder(recipe, scenario)
         made, weights = self.made(recipe, scenario), folder / "weights.safetensors"
@@ -135,19 +136,17 @@ class Store:
                 f"{recipe} changed in the store while it was being used ({folder}); the same "
                 "command makes it again"
             )
-        with torch.device("meta"):
-            model = scenario.architecture(recipe.arch)()
         try:
             state = load_file(weights, device=str(device))
         except SafetensorError:
             state = {}
-        if _shapes(state) != _shapes(model.state_dict()):
+        model = network(scenario, recipe.arch, state, device)
+        if model is None:
             raise ResourceError(
                 f"expected the weights of a {recipe.arch} as safetensors in {folder}, found "
                 "others; remove that folder to have it made again"
             )
-        model.load_state_dict(state, assign=True)
-        return model.to(device).eval().requires_grad_(False)
+        return model
 
     def save(
         self, recipe: Recipe, scenario: Scenario, model: nn.Module, facts: Mapping[str, Any]
@@ -241,7 +240,3 @@ class Store:
 
     def _trial(self, key: str) -> Path:
         return self.root / "trials" / key[:2] / f"{key}.json"
-
-
-def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: t.shape for name, t in state.items()}

@@ -1,0 +1,50 @@
+"""A scenario's network with the weights of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..api.scenario import Scenario
+
+SMALL = 2**20
+"""Bytes of weights up to which a network is made and filled with random numbers sooner than torch's
+meta device finds out, tensor by tensor, that it need not be."""
+
+
+def network(
+    scenario: Scenario, arch: str, state: Mapping[str, Tensor], device: torch.device
+) -> nn.Module | None:
+    """A network with these weights, in eval mode and frozen; None if they are another network's.
+
+    Draws nothing from torch's generator.
+    """
+    large = sum(t.nbytes for t in state.values()) > SMALL
+    model = _made(scenario, arch, filled=not large)
+    if _shapes(state) != _shapes(model.state_dict()):
+        return None
+    model.load_state_dict(state, assign=True)
+    if large and _hollow(model):
+        model = _made(scenario, arch, filled=True)
+        model.load_state_dict(state, assign=True)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _made(scenario: Scenario, arch: str, *, filled: bool) -> nn.Module:
+    with torch.random.fork_rng(devices=[]) if filled else torch.device("meta"):
+        return scenario.architecture(arch)()
+
+
+def _hollow(model: nn.Module) -> bool:
+    """It has tensors that are nobody's weights, which no file brings."""
+    return any(
+        isinstance(t, Tensor) and t.is_meta
+        for module in model.modules()
+        for t in (*module.buffers(recurse=False), *vars(module).values())
+    )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: t.shape for name, t in state.items()}
