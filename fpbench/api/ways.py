@@ -48,6 +48,7 @@ class Memory(Protocol):
         """Keep {"what": for people, "device": its name, "way": a Way, "seconds": by way}."""
 
 
+_chosen: dict[Hashable, Way] = {}
 _measured: dict[str, dict[str, Any]] = {}
 _forced: list[Way] = []
 _memories: list[Memory] = []
@@ -67,10 +68,12 @@ def using(way: Way) -> Iterator[None]:
 def remembered(memory: Memory) -> Iterator[None]:
     """Choose inside as `memory` says, and tell it what is measured."""
     _memories.append(memory)
+    _chosen.clear()
     try:
         yield
     finally:
         _memories.pop()
+        _chosen.clear()
 
 
 def enough(members: int, elements: int) -> int:
@@ -80,6 +83,7 @@ def enough(members: int, elements: int) -> int:
 
 def forget() -> None:
     """Measure anew when it is next asked."""
+    _chosen.clear()
     _measured.clear()
 
 
@@ -100,9 +104,20 @@ def faster(
         return _forced[-1]
     if len(trials) == 1:
         return next(iter(trials))
+    asked = (key, tuple(trials), str(device))
+    if asked not in _chosen:  # at every step of a method's, for one
+        _chosen[asked] = _choice(key, trials, device, what)
+    return _chosen[asked]
+
+
+def _choice(
+    key: Hashable, trials: Mapping[Way, Callable[[], tuple[Callable[[], object], int]]],
+    device: torch.device, what: str,
+) -> Way:  # fmt: skip
+    """What is remembered, or else measured."""
+    memory = _memories[-1] if _memories else None
     named = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     name = hashlib.sha256(repr((key, tuple(trials), named)).encode()).hexdigest()
-    memory = _memories[-1] if _memories else None
     facts = memory.way(name) if memory else None
     if facts is None:
         if name not in _measured:
