@@ -84,7 +84,9 @@ class MetaV(Fingerprinter):
         w = self._start(case).to(case.device).requires_grad_()
         judge = verifier(self.n_queries * case.target(_queries(w[:1], case)).numel(), self.hidden,
                          self.dropout).to(case.device)  # fmt: skip
-        optimizers = [torch.optim.Adam(p, lr=self.lr) for p in ([w], judge.parameters())]
+        optimizers = [
+            torch.optim.Adam(p, lr=self.lr, fused=True) for p in ([w], judge.parameters())
+        ]
         scale = torch.zeros(()), torch.ones(())
         for step in range(self.steps):
             answers, negatives = self._answers(_queries(w, case), case)

@@ -131,7 +131,7 @@ class UAP(Fingerprinter):
     def _encoder(self, case: Case, signatures: Tensor, stolen: Tensor) -> nn.Sequential:
         """Train it on signatures (models, views, 2 * K * classes), the target's first."""
         encoder = encoder_of(signatures.shape[-1], self.hidden).to(case.device)
-        optimizer = torch.optim.Adam(encoder.parameters(), lr=self.lr)
+        optimizer = torch.optim.Adam(encoder.parameters(), lr=self.lr, fused=True)
         row = torch.arange(len(signatures), device=case.device)
         drawn = torch.randint(self.views, (self.epochs, len(row)), generator=case.rng)
         for view in drawn.to(case.device):
