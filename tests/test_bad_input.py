@@ -173,12 +173,12 @@ FILES = {
     "product of ranges": (
         swap("layers: all", "layers: all, each: {epochs: {range: [1, 9999, 1]}, "
                             "batch_size: {range: [1, 9999, 1]}}"), "11:39",
-        "each: expected at most 10,000 combinations, got 199960002",
+        "each: expected at most 200,000 combinations, got 199960002",
     ),
     "product of method variants": (
         swap("method: grid", "method: ipguard, each: {steps: {range: [1, 9999, 1]}, "
                              "pool: {range: [1, 9999, 1]}}"), "15:23",
-        "each: expected at most 10,000 combinations",
+        "each: expected at most 200,000 combinations",
     ),
     # sides
     "no negatives": (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,15 @@ needs_data = pytest.mark.skipif(
 )
 SIZES = (9, 2, 5)
 SMALL = ("small_squeezenet", "small_resnet", "small_vgg")
+
+
+def test_networks_are_named_without_waiting_for_torchvision():
+    code = "import sys; from fpbench.builtin.scenarios.skin import Skin; " \
+           "print(*Skin(size=32).architectures); print('torchvision' in sys.modules)"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, imported = done.stdout.splitlines()
+    assert "resnet18" in names.split()
+    assert imported == "False"
 
 
 @pytest.fixture

@@ -67,6 +67,12 @@ def test_each_is_a_product_with_the_last_key_fastest(draft):
     assert [(r.ratio, r.recover) for r in found] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
 
 
+def test_a_suite_may_have_more_models_than_anybody_has_trained(draft):
+    lrs = {"range": ["1/1000", "100/1000", "1/1000"]}
+    entry = {"recipe": "finetune", "layers": "all", "each": {"lr": lrs}, "copies": 250}
+    assert len(draft.positives(entry)) == 25_000
+
+
 def test_copies_are_seeds_from_one(draft):
     found = draft.positives({"recipe": "finetune", "layers": "all", "copies": 3})
     assert [r.seed for r in found] == [1, 2, 3]

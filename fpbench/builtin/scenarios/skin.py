@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fpbench import Classification, Pool, ResourceError
 
-from . import derma
+from . import derma, skin_networks
 
 IRRELEVANT = 2268
 """Images of the other domain."""
@@ -60,8 +60,6 @@ class Skin(Classification):
 
     @property
     def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
-        from . import skin_networks  # here: torchvision takes seconds to import
-
         return skin_networks.BY_SIZE[self.size]
 
     @property

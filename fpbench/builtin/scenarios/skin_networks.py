@@ -6,16 +6,17 @@ fingerprint asks is what an API would be sent. Weights are random: nothing is do
 At 224 the five are torchvision's as they are. At 32 they stay so but for AlexNet, whose first
 convolution steps 4 pixels: its feature map would be empty after the third pooling; there it steps
 one. Stems are otherwise left alone: ResNet-18, say, ends on a feature map of 1 x 1.
+
+torchvision takes seconds to import, so it is when a network is made, not when it is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, conv1x1
-from torchvision.models.squeezenet import Fire
 
 N_CLASSES = 7
 
@@ -27,20 +28,26 @@ class Centre(nn.Module):
         return 2 * x - 1
 
 
-def torchvisions(make: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
+def torchvisions(name: str) -> nn.Sequential:
     """One of torchvision's networks with 7 outputs, initialised as torchvision does."""
-    return lambda: nn.Sequential(Centre(), make(weights=None, num_classes=N_CLASSES))
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(name, weights=None, num_classes=N_CLASSES)
+    return nn.Sequential(Centre(), network)
 
 
 def alexnet32() -> nn.Module:
     """torchvision's AlexNet for 32 x 32: stride 1 instead of 4 in the first convolution."""
-    network = models.alexnet(weights=None, num_classes=N_CLASSES)
-    network.features[0].stride = (1, 1)
-    return nn.Sequential(Centre(), network)
+    network = torchvisions("alexnet")
+    features: Any = network[1].features
+    features[0].stride = (1, 1)
+    return network
 
 
 def small_resnet() -> nn.Module:
     """ResNet-18's stem and basic blocks, one per stage, in three stages of width 16, 32, 64."""
+    from torchvision.models.resnet import BasicBlock
+
     return nn.Sequential(
         Centre(),
         nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
@@ -52,6 +59,8 @@ def small_resnet() -> nn.Module:
 
 def _halving(n_in: int, n_out: int) -> nn.Module:
     """A residual block that halves the image."""
+    from torchvision.models.resnet import BasicBlock, conv1x1
+
     way_around = nn.Sequential(conv1x1(n_in, n_out, stride=2), nn.BatchNorm2d(n_out))
     block: nn.Module = BasicBlock(n_in, n_out, stride=2, downsample=way_around)
     return block
@@ -59,6 +68,8 @@ def _halving(n_in: int, n_out: int) -> nn.Module:
 
 def small_squeezenet() -> nn.Module:
     """SqueezeNet with three Fire modules of width 64, 64 and 128, and no ReLU on its logits."""
+    from torchvision.models.squeezenet import Fire
+
     return _kaiming(
         nn.Sequential(
             Centre(),
@@ -96,12 +107,12 @@ def _kaiming(network: nn.Module) -> nn.Module:
 
 
 PAPERS: Mapping[str, Callable[[], nn.Module]] = {
-    "squeezenet": torchvisions(models.squeezenet1_0),
-    "resnet18": torchvisions(models.resnet18),
-    "densenet161": torchvisions(models.densenet161),
-    "alexnet": torchvisions(models.alexnet),
-    "vgg16": torchvisions(models.vgg16),
-}
+    name: partial(torchvisions, made)
+    for name, made in (
+        ("squeezenet", "squeezenet1_0"), ("resnet18", "resnet18"), ("densenet161", "densenet161"),
+        ("alexnet", "alexnet"), ("vgg16", "vgg16"),
+    )
+}  # fmt: skip
 
 BY_SIZE: Mapping[int, Mapping[str, Callable[[], nn.Module]]] = {
     224: PAPERS,
