@@ -124,7 +124,7 @@ def summed(output, truth):
 
 
 def decided(output, truth):
-    """Looks at a number, which nothing that traces or maps allows."""
+    """Looks at a size, which no trace of it would know."""
     return F.cross_entropy(output, truth) * (1 if output.shape[0] > 3 else 2)
 
 

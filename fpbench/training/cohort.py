@@ -107,7 +107,7 @@ class Learner(ABC):
         torch's own update, without torch.optim.Adam around it, whose looking through parameters
         at every step takes as long as updating a stack of small networks.
         """
-        cohort, lr = self.cohort, self.cohort.lr
+        cohort, lr, params = self.cohort, self.cohort.lr, list(params)
         moments, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
         counts = [torch.zeros((), dtype=torch.float, device=p.device) for p in params]
         steps = cohort.epochs * cohort.batches
@@ -118,7 +118,7 @@ class Learner(ABC):
             for p in params:
                 p.grad = None
             # The gradients of these alone: a loss may reach other networks' weights too.
-            loss.backward(inputs=list(params))
+            loss.backward(inputs=params)
             rows = zip(params, (p.grad for p in params), moments, squares, counts, strict=True)
             found = [row for row in rows if row[1] is not None]
             own, grads, m, v, count = ([*column] for column in zip(*found, strict=True))
