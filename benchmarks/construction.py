@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from fpbench_metav import MetaV
 from torch import Tensor, nn
 
-from fpbench import Case, Scenario, deepfool, descend, reply
+from fpbench import Case, Scenario, deepfool, descend, folded, reply
 from fpbench.api.fingerprinter import Ensemble
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.warfarin import Warfarin
 from fpbench.engine.tuning import tune
 
 ROUNDS = 3
+LR, WALK = 0.01, 1000
 STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10
 METAV_STEPS = 50
 POINTS = 100
@@ -48,17 +49,36 @@ def trained(scenario: Digits, arch: str, device: torch.device) -> nn.Module:
 # ── IPGuard: all points in one batch, each until it has arrived ────────────────────
 
 
+def away(logits: Tensor, ends: Tensor, k: float) -> Tensor:
+    """IPGuard's loss of each point (section 4.2)."""
+    z_i, z_j = logits.gather(1, ends).unbind(1)
+    z_t = logits.scatter(1, ends, float("-inf")).amax(1)
+    return (z_i - z_j + k).relu() + (z_t - z_i).relu()
+
+
 def walk(model: nn.Module, x: Tensor, ends: Tensor, k: float) -> Tensor:
-    """Points (n, ...) to their goals, by IPGuard's loss (section 4.2)."""
+    """Points (n, ...) to their goals, as the plugin does."""
+    model = folded(model)
+    return descend(
+        lambda x, which: away(model(x), ends[which], k), x, (0.0, 1.0),
+        lr=LR, steps=WALK, enough=0.0,
+    )  # fmt: skip
 
-    def loss(x: Tensor, which: Tensor) -> Tensor:
-        logits = model(x)
-        z_i, z_j = logits.gather(1, ends[which]).unbind(1)
-        z_t = logits.scatter(1, ends[which], float("-inf")).amax(1)
-        total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
-        return total
 
-    return descend(loss, x, (0.0, 1.0), lr=0.01, steps=1000, enough=0.0)
+def walk_alone(model: nn.Module, start: Tensor, ends: Tensor, k: float) -> Tensor:
+    """One point (1, ...) to its goal, in plain PyTorch."""
+    x = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=LR)
+    for _ in range(WALK):
+        loss = away(model(x), ends, k).sum()
+        if loss.item() <= 0:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(0, 1)
+    return x.detach()
 
 
 def ipguard(model: nn.Module, x: Tensor) -> tuple[Work, Work, Check]:
@@ -70,10 +90,12 @@ def ipguard(model: nn.Module, x: Tensor) -> tuple[Work, Work, Check]:
     k = 0.1 * float((top[:, 0] - top[:, 1]).std())
 
     def one_by_one() -> Tensor:
-        return torch.cat([walk(model, x[i : i + 1], ends[i : i + 1], k) for i in range(len(x))])
+        pairs = zip(x.split(1), ends.split(1), strict=True)
+        return torch.cat([walk_alone(model, *pair, k) for pair in pairs])
 
     def arrived(moved: Tensor) -> str:
-        return f"{float((model(moved).argmax(1) == ends[:, 1]).float().mean()):.0%} arrived"
+        there = (model(moved).argmax(1) == ends[:, 1]).float().mean()
+        return f"{float(there):.0%} arrived, mean {float(moved.mean()):.6f}"
 
     return lambda: walk(model, x, ends, k), one_by_one, arrived
 
@@ -106,7 +128,7 @@ def by_art(model: nn.Module, x: Tensor) -> Work:
 
 def ours(model: nn.Module, x: Tensor) -> Work:
     return lambda: deepfool(
-        model, x, (0.0, 1.0), steps=STEPS, overshoot=OVERSHOOT, candidates=CANDIDATES
+        folded(model), x, (0.0, 1.0), steps=STEPS, overshoot=OVERSHOOT, candidates=CANDIDATES
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Share,
     )
     from .api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter, agreement
+    from .api.folded import folded
     from .api.hooks import hookimpl
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
@@ -43,6 +44,7 @@ _HOMES = {
     "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
+    "folded": "folded",
     "hooks": "hookimpl",
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
@@ -89,6 +91,7 @@ __all__ = [
     "agreement",
     "deepfool",
     "descend",
+    "folded",
     "hookimpl",
     "pgd",
     "plan",

@@ -131,10 +131,10 @@ def descend(
             which, x, slope, mean, square = (t[left] for t in (which, x, slope, mean, square))
         if not len(which):
             break
-        mean = BETAS[0] * mean + (1 - BETAS[0]) * slope
-        square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
-        unbiased = mean / (1 - BETAS[0] ** step), square / (1 - BETAS[1] ** step)
-        length = lr * (high - low) * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
-        x = (x.detach() - length).clamp(low, high)
+        mean.lerp_(slope, 1 - BETAS[0])
+        square.lerp_(slope.square(), 1 - BETAS[1])
+        spread = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-8)
+        length = lr * (high - low) / (1 - BETAS[0] ** step)
+        x = x.detach().addcdiv(mean, spread, value=-length).clamp_(low, high)
     moved[which] = x.detach()
     return moved

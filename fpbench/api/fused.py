@@ -64,11 +64,8 @@ class Fused:
 def fused(model: nn.Module) -> Fused | None:
     """What runs many networks like this one as one, in the mode (training or not) it is in now;
     None if some of it is not known to keep members apart."""
-    if any(_altered(module) for module in model.modules()):
-        return None
-    try:
-        graph = fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # whatever its code does with something that is not a tensor yet
+    graph = graph_of(model)
+    if graph is None:
         return None
     _flatten_rows(graph.graph)
     first, *nodes, last = graph.graph.nodes
@@ -77,6 +74,17 @@ def fused(model: nn.Module) -> Fused | None:
         return None
     _pool_first(graph)
     return Fused(graph)
+
+
+def graph_of(model: nn.Module) -> fx.GraphModule | None:
+    """What a network computes in the mode it is in now, on its own layers; None if it can't be
+    read from its code."""
+    if any(_altered(module) for module in model.modules()):
+        return None
+    try:
+        return fx.GraphModule(model, _Tracer().trace(model))
+    except Exception:  # whatever its code does with something that is not a tensor yet
+        return None
 
 
 class _Proxy(fx.Proxy):

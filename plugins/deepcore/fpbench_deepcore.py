@@ -26,6 +26,7 @@ from fpbench import (
     Share,
     TrialError,
     descend,
+    folded,
     hookimpl,
     reply,
 )
@@ -98,8 +99,9 @@ class CorePoints(Fingerprinter):
 
     def _climb(self, case: Case, x: Tensor, goal: Tensor) -> Tensor:
         """Maximise log p_goal(x) for every point, each until the target is sure."""
+        target = folded(case.target)
         return descend(
-            lambda x, which: F.cross_entropy(case.target(x), goal[which], reduction="none"), x,
+            lambda x, which: F.cross_entropy(target(x), goal[which], reduction="none"), x,
             case.scenario.input_range, lr=self.lr, steps=self.steps,
             enough=-math.log(self.confidence), progress=case.progress,
         )  # fmt: skip

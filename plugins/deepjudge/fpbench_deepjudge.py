@@ -24,6 +24,7 @@ from fpbench import (
     PositiveFloat,
     TrialError,
     agreement,
+    folded,
     hookimpl,
     pgd,
 )
@@ -73,8 +74,9 @@ class DeepJudge(Fingerprinter):
         start, truth = self._surest(case)
         low, high = case.scenario.input_range
         eps = self.eps * (high - low)
+        target = folded(case.target)
         x = pgd(
-            lambda x: F.cross_entropy(case.target(x), truth, reduction="none"), start, (low, high),
+            lambda x: F.cross_entropy(target(x), truth, reduction="none"), start, (low, high),
             eps=eps, step=eps / self.steps, steps=self.steps, rng=case.rng,
         )  # fmt: skip
         with torch.no_grad():

@@ -25,6 +25,7 @@ from fpbench import (
     TrialError,
     agreement,
     descend,
+    folded,
     hookimpl,
 )
 
@@ -108,10 +109,10 @@ class IPGuard(Fingerprinter):
         with torch.no_grad():
             top = case.target(x).topk(2).values
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
-        ends = torch.stack([start, goal], 1)
+        ends, target = torch.stack([start, goal], 1), folded(case.target)
 
         def loss(x: Tensor, which: Tensor) -> Tensor:
-            logits = case.target(x)
+            logits = target(x)
             z_i, z_j = logits.gather(1, ends[which]).unbind(1)
             z_t = logits.scatter(1, ends[which], float("-inf")).amax(1)
             total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()

@@ -23,6 +23,7 @@ from fpbench import (
     Positive,
     PositiveFloat,
     TrialError,
+    folded,
     hookimpl,
     pgd,
     reply,
@@ -101,12 +102,12 @@ class ModelDiff(Fingerprinter):
         """The inputs' adversarial counterparts on the target."""
         with torch.no_grad():
             z: Tensor = case.target(start)
-        own = z.flatten(1)
+        own, target = z.flatten(1), folded(case.target)
         labels = case.access is Access.LABEL
         goal = ("untargeted" if labels else "diverse") if self.goal == "auto" else self.goal
 
         def loss(x: Tensor) -> Tensor:
-            out: Tensor = case.target(x)
+            out: Tensor = target(x)
             if goal != "untargeted":
                 return (out.flatten(1) * direction).sum(1)
             if isinstance(case.scenario, Classification):

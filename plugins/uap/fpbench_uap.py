@@ -25,6 +25,7 @@ from fpbench import (
     Share,
     TrialError,
     deepfool,
+    folded,
     hookimpl,
     reply,
 )
@@ -151,6 +152,7 @@ def universal(method: UAP, case: Case, x: Tensor) -> Tensor:
     record = 0.0
     with torch.no_grad():
         labels = case.target(x).argmax(1)
+    target = folded(case.target)
     for _ in range(method.passes):
         order = torch.randperm(len(x), generator=case.rng).to(x.device)
         for part in order.split(method.batch):
@@ -159,7 +161,7 @@ def universal(method: UAP, case: Case, x: Tensor) -> Tensor:
                 start = start[case.target(start).argmax(1) == labels[part]]
             if len(start):
                 moved = deepfool(
-                    case.target,
+                    target,
                     start,
                     (low, high),
                     steps=method.steps,
