@@ -4,7 +4,7 @@
     python benchmarks/harness.py cached SUITE --store STORE    # where SUITE was run before
     python benchmarks/harness.py planning [--models 1000 10000 100000]
     python benchmarks/harness.py store [--entries 1000 10000 100000]
-    python benchmarks/harness.py share RESULTS.json            # of a run from an empty store
+    python benchmarks/harness.py share SUITE                   # from an empty store
     python benchmarks/harness.py workers SUITE [--count 2]     # twice from an empty store
 
 Each measurement is a process of its own. CPU seconds, user and system, hold on a busy machine too;
@@ -167,16 +167,69 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def share(results: Path) -> None:
-    """How much of a run was neither training, nor constructing, nor verifying."""
-    data = json.loads(results.read_text())
-    if any(trial["cached"] for trial in data["trials"]):
-        raise SystemExit("expected a run from an empty store, got one that found trials in it")
-    made = sum(model["seconds"] or 0 for model in data["models"])
-    tried = sum(t["construct_seconds"] + t["verify_seconds"] for t in data["trials"])
-    whole = data["run"]["seconds"]
-    print(f"{whole:.0f} s: {made:.0f} s to make models, {tried:.0f} s to construct and verify, "
-          f"{100 * (1 - (made + tried) / whole):.1f} % for anything else")  # fmt: skip
+TIMERS = """\
+import json, os, time
+import fpbench
+from fpbench.engine import attempt
+from fpbench.engine.store import Store
+
+spent, trying = {"verified": 0.0, "loaded": 0.0, "compiler": 0.0}, []
+tried, rates, load, imported = (
+    attempt.tried, attempt._Verified.rates, Store.load, attempt.import_module)
+
+def timed(name, work):
+    def timed_work(*given):
+        began = time.perf_counter()
+        found = work(*given)
+        if trying:
+            spent[name] += time.perf_counter() - began
+        return found
+    return timed_work
+
+def while_trying(*given):
+    trying.append(given)
+    try:
+        return tried(*given)
+    finally:
+        trying.pop()
+
+def judged(verified, recipes):
+    before = verified.seconds
+    found = rates(verified, recipes)
+    spent["verified"] += verified.seconds - before
+    return found
+
+attempt.tried, attempt._Verified.rates = while_trying, judged
+attempt.import_module, Store.load = timed("compiler", imported), timed("loaded", load)
+
+@fpbench.hookimpl
+def fpbench_reported(report):
+    data = report.data
+    spent["whole"] = data["run"]["seconds"]
+    spent["made"] = sum(model["seconds"] or 0 for model in data["models"])
+    spent["constructed"] = sum(trial["construct_seconds"] for trial in data["trials"])
+    with open(os.environ["HARNESS_HEARD"], "w") as file:
+        json.dump(spent, file)
+"""
+
+
+def share(suite: Path) -> None:
+    """How much of a suite's run from an empty store makes models, constructs and verifies (the
+    calibration half too), and where the rest goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        listener, heard = Path(folder) / "timers.py", Path(folder) / "heard.json"
+        listener.write_text(TIMERS)
+        where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
+        words = ("run", suite, *where, "-p", listener)
+        cost("-m", "fpbench.cli", *words, HARNESS_HEARD=str(heard))
+        spent = json.loads(heard.read_text())
+    whole = spent.pop("whole")
+    work = sum(spent[name] for name in ("made", "constructed", "verified"))
+    spent["else"] = whole - sum(spent.values())
+    each = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
+    print(
+        f"{whole:.1f} s: {each}; {100 * (1 - work / whole):.1f} % not made, constructed, verified"
+    )
 
 
 def workers(suite: Path, count: int) -> None:
@@ -199,7 +252,7 @@ def main() -> None:
     large.add_argument("--models", type=int, nargs="+", default=[1000, 10_000, 100_000])
     shelf = words.add_parser("store")
     shelf.add_argument("--entries", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    words.add_parser("share").add_argument("results", type=Path)
+    words.add_parser("share").add_argument("suite", type=Path)
     beside = words.add_parser("workers")
     beside.add_argument("suite", type=Path)
     beside.add_argument("--count", type=int, default=os.cpu_count())
@@ -211,7 +264,7 @@ def main() -> None:
     elif given.word == "store":
         store(given.entries)
     elif given.word == "share":
-        share(given.results)
+        share(given.suite)
     elif given.word == "workers":
         workers(given.suite, given.count)
     else:

@@ -122,12 +122,12 @@ class Store:
     def load(self, recipe: Recipe, scenario: Scenario, device: torch.device) -> nn.Module:
         """A fresh copy of a model: eval mode, parameters frozen.
 
-        On a CPU weights are pages of the file, copied where they are written to; it is hashed once
-        per process. Raises ResourceError if it is not as it was made.
+        On a CPU large weights are pages of the file, copied where they are written to. A file is
+        hashed once per process. Raises ResourceError if it is not as it was made.
         """
-        from safetensors.torch import load_file
+        from safetensors.torch import load, load_file
 
-        from .network import network
+        from .network import SMALL, network
 
         folder = self.folder(recipe, scenario)
         made, weights = self.made(recipe, scenario), folder / "weights.safetensors"
@@ -137,7 +137,8 @@ class Store:
                 "command makes it again"
             )
         try:
-            state = load_file(weights, device=str(device))
+            small = weights.stat().st_size < SMALL
+            state = load(weights.read_bytes()) if small else load_file(weights, device=str(device))
         except SafetensorError:
             state = {}
         model = network(scenario, recipe.arch, state, device)
