@@ -79,6 +79,13 @@ def test_a_damaged_fingerprint_is_refused(office: Office) -> None:
     assert "expected the queries that were written" in said
 
 
+def test_a_fingerprint_that_is_not_there_is_told_from_a_suspect_that_is_not(office: Office) -> None:
+    said = office.verify(office.folder / "copy.safetensors", name="none.fp", exit_code=2)
+    assert "none.fp: expected a fingerprint file, could not read it: No such file" in said
+    said = office.verify(office.folder / "none.safetensors", exit_code=2)
+    assert "none.safetensors: expected a model file, could not read it: No such file" in said
+
+
 def test_a_suspect_of_another_architecture_is_told(office: Office) -> None:
     save_file(DIGITS.architecture("cnn")().state_dict(), office.folder / "cnn.safetensors")
     said = office.verify(office.folder / "cnn.safetensors", "--arch", "mlp", exit_code=2)

@@ -16,7 +16,7 @@ from fpbench_fbi import FBI
 from fpbench_sac import SAC
 from torch import Tensor, nn
 
-from fpbench import Access, Case, Classification, Fingerprinter, Pool
+from fpbench import Access, Case, Classification, Fingerprinter, Pool, TrialError
 from fpbench.api.oracle import oracle_of
 from fpbench.builtin.methods.controls import Akh, Random
 
@@ -200,3 +200,8 @@ def test_akh_asks_the_targets_mistakes_and_nothing_else():
                 rng=torch.Generator().manual_seed(0), device=CPU)  # fmt: skip
     queries = Akh(n_queries=5).construct(case).queries
     assert sorted((8 * queries[:, 0]).tolist()) == [1, 3]
+
+
+def test_akh_has_nothing_to_ask_of_a_target_without_mistakes():
+    with pytest.raises(TrialError, match="gets wrong, akh found none among 5; take another method"):
+        rate(Akh(n_queries=5), Access.LABEL, TRUTH, TRUTH, truth=TRUTH)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from ..api.scenario import Scenario
 
 SMALL = 2**20
-"""Bytes of weights up to which a file is read sooner than it is mapped into memory, and a network
-made and filled with random numbers sooner than torch's meta device finds out, tensor by tensor, that
-it need not be."""
+"""Bytes of weights up to which it is faster to read a file than to map it into memory, and to fill
+a network with random numbers than to have torch's meta device find out that it need not be."""
 
 
 def network(

@@ -66,7 +66,7 @@ def load_saved(path: Path, registry: Registry) -> Saved:
     """Read a fingerprint. Raises SuiteError for a file that is none, was damaged, or needs a method
     or a scenario that is not installed."""
     where = str(path)
-    raw = read(path, MAX_BYTES)
+    raw = read(path, MAX_BYTES, "fingerprint")
     try:
         if kind_of(raw) != "safetensors":
             raise RefusedError(f"expected a fingerprint, got {kind_of(raw)}")

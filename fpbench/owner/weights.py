@@ -31,7 +31,7 @@ MAX_ENTRIES = 200_000
 KNOWN = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"7z\xbc\xaf": "a 7z file"}
 
 
-def read(path: Path, most: int) -> bytes:
+def read(path: Path, most: int, what: str = "model") -> bytes:
     """A file's bytes, if it is one and of at most so many. Raises SuiteError."""
     try:
         found = path.stat()
@@ -47,7 +47,7 @@ def read(path: Path, most: int) -> bytes:
             return file.read(most)
     except OSError as error:
         raise SuiteError(
-            f"expected a model file, could not read it: {error.strerror}", str(path)
+            f"expected a {what} file, could not read it: {error.strerror}", str(path)
         ) from None
 
 

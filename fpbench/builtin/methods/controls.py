@@ -18,6 +18,7 @@ from fpbench import (
     Classification,
     Fingerprint,
     Fingerprinter,
+    TrialError,
     agreement,
 )
 
@@ -65,7 +66,13 @@ class Akh(Random):
         while images and sum(map(len, found)) < self.n_queries and len(found) < 200:
             found.append(self._mistakes(case, *_cutmix(inputs, truth, case.rng)))
         # Real mistakes stand first; mixtures only fill what is missing.
-        return _labelled(case, torch.cat(found)[: self.n_queries])
+        queries = torch.cat(found)[: self.n_queries]
+        if not len(queries):
+            raise TrialError(
+                f"expected test inputs that the target gets wrong, {self.name} found none among "
+                f"{len(inputs)}; take another method"
+            )
+        return _labelled(case, queries)
 
     @staticmethod
     def _mistakes(case: Case, inputs: Tensor, truth: Tensor) -> Tensor:
