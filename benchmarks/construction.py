@@ -58,7 +58,7 @@ def away(logits: Tensor, ends: Tensor, k: float) -> Tensor:
 
 def walk(model: nn.Module, x: Tensor, ends: Tensor, k: float) -> Tensor:
     """Points (n, ...) to their goals, as the plugin does."""
-    model = folded(model)
+    model = folded(model, x)
     return descend(
         lambda x, which: away(model(x), ends[which], k), x, (0.0, 1.0),
         lr=LR, steps=WALK, enough=0.0,
@@ -128,7 +128,7 @@ def by_art(model: nn.Module, x: Tensor) -> Work:
 
 def ours(model: nn.Module, x: Tensor) -> Work:
     return lambda: deepfool(
-        folded(model), x, (0.0, 1.0), steps=STEPS, overshoot=OVERSHOOT, candidates=CANDIDATES
+        folded(model, x), x, (0.0, 1.0), steps=STEPS, overshoot=OVERSHOOT, candidates=CANDIDATES
     )
 
 
@@ -149,7 +149,7 @@ def flips(model: nn.Module, x: Tensor) -> Check:
 class Looped(MetaV):
     """MetaV that asks its ensemble one model after another."""
 
-    def _answers(self, x: Tensor, case: Case) -> tuple[Tensor, int]:
+    def _answers(self, x: Tensor, case: Case, alone: object) -> tuple[Tensor, int]:
         ensemble = case.ensemble
         assert ensemble is not None
         models = [case.target, *ensemble.positives, *ensemble.negatives]

@@ -371,6 +371,39 @@ def test_a_choice_is_made_once(monkeypatch):
     assert timed[3:] == ["looped", "looped_last", "fused", "stacked"]
 
 
+class Viewed(nn.Module):
+    """Flattens as many tutorials do, which only channels first in memory allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 10)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().view(-1, 4 * 36))
+
+
+class Undecided(nn.Module):
+    """What it computes depends on the numbers it is given, which vmap refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(x.flatten(1) if x.sum() > 0 else -x.flatten(1))
+
+
+@pytest.mark.parametrize("network", [Viewed, Undecided])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_network_that_not_every_way_can_run_trains_by_another(network, count):
+    ways.forget()
+    trained = models(network, count)
+    before = [copy.deepcopy(model) for model in trained]
+    fit(members(count), trained)
+    for one, other in zip(before, trained, strict=True):
+        assert not torch.equal(one.head.weight, other.head.weight)
+
+
 def test_one_member_that_reads_no_images_has_no_choice(monkeypatch):
     timed = pretend(monkeypatch, fused=0.5, stacked=1.0, looped=2.0)
     fit(members(1), models(mlp, 1))

@@ -5,42 +5,42 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .fused import graph_of
 
+LARGE = 2**24
+"""Bytes of weights from which on there is little to gain and much to copy."""
 
-def folded(model: nn.Module) -> nn.Module:
+
+def folded(model: nn.Module, x: Tensor) -> nn.Module:
     """What an attack may ask at each of its steps instead: same outputs, but for rounding.
 
     In eval mode batch normalisation is affine, so it is folded into the weights of the convolution
     or linear layer before it: w' = w gamma / sqrt(var + eps), b' = beta + (b - mean) gamma /
     sqrt(var + eps). On a CPU the weights of convolutions lie channels last in memory. `model` stays
-    as it is; it is returned itself where there is nothing to gain, and in training mode.
+    as it is; it is returned itself in training mode, where there is nothing to gain, and where the
+    copy does not answer alike.
+
+    x: one input or more, (n, *input_shape), on which both are asked.
     """
-    if any(module.training for module in model.modules()):
+    tensors = list(model.parameters())
+    normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+    last = any(p.ndim == 4 and p.device.type == "cpu" for p in tensors)
+    large = sum(p.nbytes for p in tensors) >= LARGE
+    if large or not (normalised or last) or any(module.training for module in model.modules()):
         return model
-    found = model
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
-        found = _folded(model)
-    if any(p.ndim == 4 and p.device.type == "cpu" for p in found.parameters()):
-        found = copy.deepcopy(found).to(memory_format=torch.channels_last)
+    try:
+        graph = graph_of(model) if normalised else None
+        found = copy.deepcopy(model) if graph is None else fuse(graph, no_trace=True)
+        if last:
+            found = found.to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            # forward: when a graph is called and fails, torch.fx prints where.
+            answers = found.forward(x[:2])
+            torch.testing.assert_close(answers, model(x[:2]), rtol=1e-3, atol=1e-4)
+    except (AssertionError, RuntimeError):  # RuntimeError: a `view` that needs channels first
+        return model
     return found
-
-
-def _folded(model: nn.Module) -> nn.Module:
-    """Without normalisation; the model itself if torch.fx can't read it."""
-    graph = graph_of(model)
-    if graph is None:
-        return model
-    used = [
-        node.target if node.op == "call_module" else node.target.rpartition(".")[0]
-        for node in graph.graph.nodes
-        if node.op in ("call_module", "get_attr")
-    ]
-    layers = [name for name in used if [*graph.get_submodule(name).parameters(recurse=False)]]
-    if len(set(layers)) < len(layers):
-        return model  # a layer in two places would have the normalisations of both folded into it
-    return fuse(graph, no_trace=True)

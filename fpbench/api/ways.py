@@ -95,7 +95,8 @@ def faster(
 
     A trial sets up one way and returns its step and how many members that moves on. Steps may
     draw from torch's global generators, which are put back afterwards. A way that runs out of
-    memory has lost.
+    memory has lost, and so has one that the network's code refuses: a `view` that needs channels
+    first, under vmap a choice by numbers. If all have, the plainest is taken.
 
     key:  equal, and equally printed, in every process for the same work.
     what: the same in words, for people.
@@ -149,6 +150,8 @@ def _seconds(trial: Callable[[], tuple[Callable[[], object], int]], device: torc
         took = statistics.median(_timed(step, device) for _ in range(repeats))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
+        return float("inf")
+    except Exception:  # what is wrong with all ways is told when the plainest is taken
         return float("inf")
     return took / members
 

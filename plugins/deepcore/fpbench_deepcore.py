@@ -99,7 +99,7 @@ class CorePoints(Fingerprinter):
 
     def _climb(self, case: Case, x: Tensor, goal: Tensor) -> Tensor:
         """Maximise log p_goal(x) for every point, each until the target is sure."""
-        target = folded(case.target)
+        target = folded(case.target, x)
         return descend(
             lambda x, which: F.cross_entropy(target(x), goal[which], reduction="none"), x,
             case.scenario.input_range, lr=self.lr, steps=self.steps,

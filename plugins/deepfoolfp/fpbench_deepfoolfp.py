@@ -66,7 +66,7 @@ class DeepFoolFP(Fingerprinter):
             right = case.target(start).argmax(1) == labels
         start, labels = start[right], labels[right]
         x = deepfool(
-            folded(case.target), start, case.scenario.input_range,
+            folded(case.target, start), start, case.scenario.input_range,
             steps=self.steps, overshoot=self.overshoot, candidates=self.candidates,
             along_border=True,
         )  # fmt: skip

@@ -74,7 +74,7 @@ class DeepJudge(Fingerprinter):
         start, truth = self._surest(case)
         low, high = case.scenario.input_range
         eps = self.eps * (high - low)
-        target = folded(case.target)
+        target = folded(case.target, start)
         x = pgd(
             lambda x: F.cross_entropy(target(x), truth, reduction="none"), start, (low, high),
             eps=eps, step=eps / self.steps, steps=self.steps, rng=case.rng,

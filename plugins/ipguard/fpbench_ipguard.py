@@ -109,7 +109,7 @@ class IPGuard(Fingerprinter):
         with torch.no_grad():
             top = case.target(x).topk(2).values
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
-        ends, target = torch.stack([start, goal], 1), folded(case.target)
+        ends, target = torch.stack([start, goal], 1), folded(case.target, x)
 
         def loss(x: Tensor, which: Tensor) -> Tensor:
             logits = target(x)

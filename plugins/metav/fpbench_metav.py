@@ -23,9 +23,12 @@ from fpbench import (
     Positive,
     PositiveFloat,
     Probability,
+    folded,
     hookimpl,
     reply,
 )
+
+Alone = tuple[nn.Module, list[nn.Module], list[nn.Module]]
 
 REFRESH = 25
 """Steps between two looks at the ensemble's mean and spread when only samples are seen."""
@@ -88,8 +91,9 @@ class MetaV(Fingerprinter):
             torch.optim.Adam(p, lr=self.lr, fused=True) for p in ([w], judge.parameters())
         ]
         scale = torch.zeros(()), torch.ones(())
+        alone = None if self.objective == "full" else _alone(case, _queries(w.detach(), case))
         for step in range(self.steps):
-            answers, negatives = self._answers(_queries(w, case), case)
+            answers, negatives = self._answers(_queries(w, case), case, alone)
             if self.reads != "replies":
                 if self.objective == "full":
                     scale = self._scale(answers)
@@ -140,18 +144,17 @@ class MetaV(Fingerprinter):
         w[:count] = (0.9 * (2 * (drawn - low) / (high - low) - 1)).atanh()
         return w
 
-    def _answers(self, x: Tensor, case: Case) -> tuple[Tensor, int]:
+    def _answers(self, x: Tensor, case: Case, alone: Alone | None) -> tuple[Tensor, int]:
         """What F, this step's positives and its negatives reply, a row each; how many of the
-        last."""
-        ensemble = case.ensemble
-        assert ensemble is not None, "the harness gives an ensemble to who needs one"
-        target = case.target(x)[None]
-        if self.objective == "full":
-            positives, negatives = ensemble.outputs(x)
+        last. `alone`: who of them is drawn from; None if all are asked."""
+        assert case.ensemble is not None, "the harness gives an ensemble to who needs one"
+        if alone is None:
+            target, (positives, negatives) = case.target(x)[None], case.ensemble.outputs(x)
         else:
+            target = alone[0](x)[None]
             positives, negatives = (
                 side[int(torch.randint(len(side), (), generator=case.rng))](x)[None]
-                for side in (ensemble.positives, ensemble.negatives)
+                for side in alone[1:]
             )
         return _seen(torch.cat([target, positives, negatives]), case), len(negatives)
 
@@ -186,6 +189,16 @@ def _queries(w: Tensor, case: Case) -> Tensor:
 def _seen(outputs: Tensor, case: Case) -> Tensor:
     """Outputs (models, N, ...) as the suspects' API will show them, one row per model."""
     return reply(outputs, case.access).flatten(1)
+
+
+def _alone(case: Case, x: Tensor) -> Alone:
+    """F, the positives and the negatives, to be asked one by one on the like of x."""
+    assert case.ensemble is not None
+    positives, negatives = (
+        [folded(model, x) for model in side]
+        for side in (case.ensemble.positives, case.ensemble.negatives)
+    )
+    return folded(case.target, x), positives, negatives
 
 
 @torch.no_grad()

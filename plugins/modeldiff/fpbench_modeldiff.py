@@ -102,7 +102,7 @@ class ModelDiff(Fingerprinter):
         """The inputs' adversarial counterparts on the target."""
         with torch.no_grad():
             z: Tensor = case.target(start)
-        own, target = z.flatten(1), folded(case.target)
+        own, target = z.flatten(1), folded(case.target, start)
         labels = case.access is Access.LABEL
         goal = ("untargeted" if labels else "diverse") if self.goal == "auto" else self.goal
 

@@ -152,7 +152,7 @@ def universal(method: UAP, case: Case, x: Tensor) -> Tensor:
     record = 0.0
     with torch.no_grad():
         labels = case.target(x).argmax(1)
-    target = folded(case.target)
+    target = folded(case.target, x)
     for _ in range(method.passes):
         order = torch.randperm(len(x), generator=case.rng).to(x.device)
         for part in order.split(method.batch):
