@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, cast
@@ -122,7 +123,9 @@ def _choice(
     facts = memory.way(name) if memory else None
     if facts is None:
         if name not in _measured:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            devices = [device] if device.type == "cuda" else []
+            # A way that is not taken must not warn of itself.
+            with torch.random.fork_rng(devices=devices), warnings.catch_warnings(action="ignore"):
                 seconds = {way: _seconds(trial, device) for way, trial in trials.items()}
             way = _shortest(seconds)
             finite = {way: took for way, took in seconds.items() if took < float("inf")}
