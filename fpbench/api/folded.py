@@ -41,6 +41,6 @@ def folded(model: nn.Module, x: Tensor) -> nn.Module:
             # forward: when a graph is called and fails, torch.fx prints where.
             answers = found.forward(x[:2])
             torch.testing.assert_close(answers, model(x[:2]), rtol=1e-3, atol=1e-4)
-    except (AssertionError, RuntimeError):  # RuntimeError: a `view` that needs channels first
+    except Exception:  # another answer, a `view` that needs channels first, what no copy is made of
         return model
     return found
