@@ -426,6 +426,20 @@ def test_a_choice_outlives_the_process_in_the_store(monkeypatch, tmp_path):
     assert timed == ["looped", "fused", "stacked"]
 
 
+def test_a_choice_does_not_outlive_a_networks_code(monkeypatch, tmp_path):
+    timed = pretend(monkeypatch, fused=0.5, stacked=1.0, looped=2.0)
+    for forward in (
+        lambda net, x: net[0](x.flatten(1)),
+        lambda net, x: net[0](x.flatten(1)).relu(),
+        lambda net, x: net[0](x.flatten(1)).relu(),
+    ):
+        edited = type("Edited", (nn.Sequential,), {"forward": forward, "__module__": "own"})
+        with ways.remembered(Store(tmp_path)):
+            fit(members(3), models(lambda kind=edited: kind(nn.Linear(64, 10)), 3))
+        ways.forget()
+    assert timed == ["looped", "fused", "stacked"] * 2
+
+
 def test_measuring_leaves_no_trace():
     dropped = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(), nn.Linear(8, 10))
     dropped = dropped.double()

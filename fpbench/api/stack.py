@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from hashlib import sha256
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +31,19 @@ def parts(x: Tensor, models: int = 1, most: int = 1024) -> tuple[Tensor, ...]:
 
 
 def signature(model: nn.Module) -> tuple[object, ...]:
-    """Models with equal signatures can be stacked: same modules, same tensors' shapes."""
+    """Models with equal signatures can be stacked: same modules, tensors' shapes and code."""
     # Sorted: pruning, for one, registers a layer's tensors anew in another order.
     shapes = tuple(sorted((name, tuple(t.shape)) for name, t in model.state_dict().items()))
-    return type(model), repr(model), shapes
+    # What runs fastest is remembered by this, and must not outlive what its author edits.
+    codes = dict.fromkeys(getattr(type(m).forward, "__code__", None) for m in model.modules())
+    told = "".join(_told(code) for code in codes if code)
+    return type(model), repr(model), shapes, sha256(told.encode()).hexdigest()
+
+
+def _told(code: CodeType) -> str:
+    """A function's code in words that are the same in every process."""
+    consts = [_told(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code!r} {code.co_names} {consts}"
 
 
 class Stack:
