@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import copy
+import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torchvision
+from fpbench_deepcore import DeepCore
+from fpbench_deepfoolfp import DeepFoolFP
+from fpbench_deepjudge import DeepJudge
+from fpbench_ipguard import IPGuard
+from fpbench_metav import MetaV
+from fpbench_modeldiff import ModelDiff
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from fpbench import folded
+from fpbench import Fingerprinter, folded
 from fpbench.builtin.scenarios import digits, fashion, skin_networks
+from fpbench.toys import toy_zoo
 
 
 def frozen(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """In eval mode, with running statistics that are not those of a new network."""
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
             nn.init.uniform_(module.weight, 0.5, 2)
@@ -34,7 +42,7 @@ def slopes(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def normalised(model: nn.Module) -> int:
-    return sum(isinstance(module, _BatchNorm) for module in model.modules())
+    return sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
 
 
 @pytest.mark.parametrize(
@@ -124,3 +132,40 @@ def test_what_cannot_be_folded_keeps_its_normalisation(make, capfd):
 )
 def test_where_there_is_nothing_to_gain_it_is_the_network_itself(model):
     assert folded(model, torch.rand(2, 1, 8, 8)) is model
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)
+    )
+
+
+@dataclass(frozen=True)
+class Normalised(digits.Digits):
+    name = "normalised"
+    architectures = {"mlp": small}  # noqa: RUF012
+
+
+def rates(method: Fingerprinter) -> Tensor:
+    """Of one fingerprint, for all suspects of a zoo."""
+    zoo = toy_zoo(Normalised(), size=2)
+    access = max(method.accepts & zoo.scenario.offers)
+    torch.manual_seed(0)
+    fingerprint = method.construct(zoo.case(method, access))
+    suspects = [zoo.target, *zoo.positives, *zoo.negatives]
+    return torch.tensor([method.verify(fingerprint, zoo.oracle(m, access)) for m in suspects])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        DeepCore(n_queries=20), DeepFoolFP(), DeepJudge(eps=0.3), IPGuard(steps=300), MetaV(steps=200),
+        ModelDiff(),
+    ],
+    ids=lambda method: method.name,
+)  # fmt: skip
+def test_matching_rates_are_those_without_folding(method, monkeypatch):
+    asked = rates(method)
+    monkeypatch.setattr(sys.modules[type(method).__module__], "folded", lambda model, x: model)
+    # Two of a hundred queries, say, on the other side of a boundary that they were walked to.
+    torch.testing.assert_close(asked, rates(method), rtol=0.0, atol=0.02)

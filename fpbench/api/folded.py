@@ -7,7 +7,6 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .fused import graph_of
 
@@ -27,7 +26,8 @@ def folded(model: nn.Module, x: Tensor) -> nn.Module:
     x: one input or more, (n, *input_shape), on which both are asked.
     """
     tensors = list(model.parameters())
-    normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+    norms = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+    normalised = any(isinstance(module, norms) for module in model.modules())
     last = any(p.ndim == 4 and p.device.type == "cpu" for p in tensors)
     large = sum(p.nbytes for p in tensors) >= LARGE
     if large or not (normalised or last) or any(module.training for module in model.modules()):
