@@ -159,8 +159,8 @@ def rates(method: Fingerprinter) -> Tensor:
 @pytest.mark.parametrize(
     "method",
     [
-        DeepCore(n_queries=20), DeepFoolFP(), DeepJudge(eps=0.3), IPGuard(steps=300), MetaV(steps=200),
-        ModelDiff(),
+        DeepCore(n_queries=20), DeepFoolFP(), DeepJudge(eps=0.3),
+        IPGuard(steps=300), MetaV(steps=200), ModelDiff(),
     ],
     ids=lambda method: method.name,
 )  # fmt: skip
