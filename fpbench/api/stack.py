@@ -42,8 +42,13 @@ def signature(model: nn.Module) -> tuple[object, ...]:
 
 def _told(code: CodeType) -> str:
     """A function's code in words that are the same in every process."""
-    consts = [_told(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code!r} {code.co_names} {consts}"
+    return f"{code.co_code!r} {code.co_names} {[_constant(c) for c in code.co_consts]}"
+
+
+def _constant(found: object) -> str:
+    if isinstance(found, frozenset):  # in another order in each process
+        return repr(sorted(map(repr, found)))
+    return _told(found) if isinstance(found, CodeType) else repr(found)
 
 
 class Stack:

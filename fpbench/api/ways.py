@@ -129,6 +129,8 @@ def _choice(
                 seconds = {way: _seconds(trial, device) for way, trial in trials.items()}
             way = _shortest(seconds)
             finite = {way: took for way, took in seconds.items() if took < float("inf")}
+            if not finite:  # what is wrong may be mended where no key tells
+                return way
             _measured[name] = {"what": what, "device": named, "way": way, "seconds": finite}
         facts = _measured[name]
         if memory:

@@ -39,7 +39,7 @@ def read(path: Path, most: int, what: str = "model") -> bytes:
             raise SuiteError("expected a file, found something else", str(path))
         if found.st_size > most:
             raise SuiteError(
-                f"expected at most {most:,} bytes, which is ample for this architecture, "
+                f"expected at most {most:,} bytes, which is ample for this {what}, "
                 f"got {found.st_size:,}",
                 str(path),
             )
