@@ -22,7 +22,7 @@ from fpbench import Case, Scenario, deepfool, descend, folded, reply
 from fpbench.api.fingerprinter import Ensemble
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.warfarin import Warfarin
-from fpbench.engine.tuning import tune
+from fpbench.engine.environment import tune
 
 ROUNDS = 3
 LR, WALK = 0.01, 1000

@@ -80,7 +80,7 @@ def commands() -> None:
             ("--help",), ("list",), ("describe", "digits"), ("plan", QUICKSTART, *store),
         ):  # fmt: skip
             for when in ("first", "again"):
-                spent = cost("-m", "fpbench.cli", *words, FPBENCH_CACHE=f"{folder}/answers")
+                spent = cost("-m", "fpbench", *words, FPBENCH_CACHE=f"{folder}/answers")
                 print(f"{words[0]:14}{when:8}{spent}")
 
 
@@ -112,7 +112,7 @@ def cached(suite: Path, store: Path) -> None:
         listener, heard = Path(folder) / "listener.py", Path(folder) / "heard.json"
         listener.write_text(LISTENER)
         words = ("run", suite, "--store", store, "--runs", f"{folder}/runs", "--no-tracking")
-        run = cost("-m", "fpbench.cli", *words, "-p", listener, HARNESS_HEARD=str(heard))
+        run = cost("-m", "fpbench", *words, "-p", listener, HARNESS_HEARD=str(heard))
         shown, modules = json.loads(heard.read_text())
         heard.write_text(json.dumps(modules))
         imports = cost("-c", IMPORT, heard)
@@ -127,7 +127,7 @@ def planning(sizes: list[int]) -> None:
         for models in sizes:
             suite = Path(folder) / f"{models}.yaml"
             suite.write_text(LARGE.format(lrs=models // 1000))
-            words = ("-m", "fpbench.cli", "plan", suite, "--json", "--store", f"{folder}/store")
+            words = ("-m", "fpbench", "plan", suite, "--json", "--store", f"{folder}/store")
             for when in ("first", "again"):
                 spent = cost(*words, FPBENCH_CACHE=f"{folder}/answers")
                 print(f"{models:7,} models, {when}   {spent}")
@@ -135,8 +135,8 @@ def planning(sizes: list[int]) -> None:
 
 def store(sizes: list[int]) -> None:
     """Names of all entries, and one entry looked up, in larger and larger stores."""
-    from fpbench.engine.files import sealed, sha256
-    from fpbench.engine.store import Store
+    from fpbench.store.files import sealed, sha256
+    from fpbench.store.store import Store
 
     made = sealed({"schema": "fpbench.model/1", "weights_sha256": sha256(b""), "utility": {}})
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +171,7 @@ TIMERS = """\
 import json, os, time
 import fpbench
 from fpbench.engine import attempt
-from fpbench.engine.store import Store
+from fpbench.store.store import Store
 
 spent, trying = {"verified": 0.0, "loaded": 0.0, "compiler": 0.0}, []
 tried, rates, load, imported = (
@@ -221,7 +221,7 @@ def share(suite: Path) -> None:
         listener.write_text(TIMERS)
         where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
         words = ("run", suite, *where, "-p", listener)
-        cost("-m", "fpbench.cli", *words, HARNESS_HEARD=str(heard))
+        cost("-m", "fpbench", *words, HARNESS_HEARD=str(heard))
         spent = json.loads(heard.read_text())
     whole = spent.pop("whole")
     work = sum(spent[name] for name in ("made", "constructed", "verified"))
@@ -237,7 +237,7 @@ def workers(suite: Path, count: int) -> None:
     for more in ((), ("--workers", str(count))):
         with tempfile.TemporaryDirectory() as folder:
             where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
-            spent = cost("-m", "fpbench.cli", "run", suite, *where, *more)
+            spent = cost("-m", "fpbench", "run", suite, *where, *more)
         print(f"{' '.join(more) or 'inline':12}{spent.wall:8.0f} s", flush=True)
 
 

@@ -21,13 +21,13 @@ from training import CASES, Bench, data, members, ours, timed
 
 from fpbench import Access, Scenario
 from fpbench import Case as Given
-from fpbench.api import ways
 from fpbench.api.fingerprinter import Ensemble
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
-from fpbench.engine.tuning import tune
+from fpbench.compute import ways
+from fpbench.engine.environment import tune
 
 ROUNDS = 3
 SIZE = 2048

@@ -25,16 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fpbench import Classification, Pool, Recipe, Scenario
-from fpbench.api import ways
-from fpbench.api.stack import ways_of
-from fpbench.api.ways import Way
 from fpbench.builtin.executors.local import Local
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
-from fpbench.engine.tuning import tune
+from fpbench.compute import ways
+from fpbench.compute.stack import ways_of
+from fpbench.compute.ways import Way
+from fpbench.engine.environment import tune
 from fpbench.training import fit
 
 ROUNDS = 3

@@ -22,14 +22,14 @@ from training import timed
 
 from fpbench import Access, Scenario
 from fpbench.api.oracle import oracle_of
-from fpbench.api.stack import Stacks
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
-from fpbench.engine.files import sha256
-from fpbench.engine.store import Store
+from fpbench.compute.stack import Stacks
+from fpbench.store.files import sha256
+from fpbench.store.store import Store
 
 QUERIES, ROUNDS = 100, 3
 CASES: tuple[tuple[Scenario, str], ...] = (

@@ -15,9 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
-from fpbench.builtin.reporters.scores import show_methods
 from fpbench.engine.registry import Registry
-from fpbench.toys import TOYS
+from fpbench.reporting.tables import show_methods
+from fpbench.testing.toys import TOYS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reproduction import reproduction

@@ -21,39 +21,32 @@ if TYPE_CHECKING:
         SuiteError,
         TrialError,
     )
-    from .api.fields import (
-        Count,
-        NonNegativeFloat,
-        Positive,
-        PositiveFloat,
-        Probability,
-        Share,
-    )
+    from .api.fields import Count, NonNegativeFloat, Positive, PositiveFloat, Probability, Share
     from .api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter, agreement
-    from .api.folded import folded
     from .api.hooks import hookimpl
     from .api.oracle import Access, Oracle, reply
     from .api.recipe import Lab, Recipe
-    from .api.report import Report
-    from .api.result import Built, Executor, Lost, PlanSummary, Result, Trial
+    from .api.results import Report
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
-    from .python import plan, read, run
+    from .api.work import Built, Executor, Lost, PlanSummary, Result, Trial
+    from .compute.folded import folded
+    from .session import plan, read, run
 
 _HOMES = {
     "attacks": "deepfool descend pgd",
     "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
-    "folded": "folded",
     "hooks": "hookimpl",
     "oracle": "Access Oracle reply",
     "recipe": "Lab Recipe",
-    "report": "Report",
-    "result": "Built Executor Lost PlanSummary Result Trial",
+    "results": "Report",
+    "work": "Built Executor Lost PlanSummary Result Trial",
     "scenario": "Classification Generation Pool Regression Scenario",
 }
 _HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}
-_HOME |= dict.fromkeys(("plan", "read", "run"), ".python")
+_HOME |= dict.fromkeys(("plan", "read", "run"), ".session")
+_HOME["folded"] = ".compute.folded"
 
 __all__ = [
     "Access",

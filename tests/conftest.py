@@ -104,7 +104,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database: MLflow takes seconds to make one."""
-    from fpbench.builtin.reporters import upload
+    from fpbench.reporting import mlflow_upload as upload
 
     file = tmp_path_factory.mktemp("blank") / "mlflow.db"
     with upload.connect(f"sqlite:///{file}", None, upload.Watch()):

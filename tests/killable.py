@@ -28,9 +28,9 @@ import torch.func
 from scipy import stats
 
 from fpbench import cli
-from fpbench.api.ways import using
-from fpbench.builtin.reporters import figures, terminal
+from fpbench.compute.ways import using
 from fpbench.engine import attempt, build, run
+from fpbench.reporting import figures, terminal
 
 LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attempt, build, run)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from conftest import HERE, UNTRAINED, Desk
 from finished_runs import finished_run
 
-from fpbench.engine import remember
+from fpbench.cli import answers as remember
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
 
@@ -73,21 +72,6 @@ def test_what_is_installed_is_told_without_torch_once_it_was_listed(
         found, loaded = fpbench(*words, FPBENCH_CACHE=str(cache))
         assert found.startswith(beginning)
         assert not loaded & (HEAVY - {"numpy"}), words
-
-
-def test_a_plan_is_said_again_without_torch_and_the_store_is_looked_into(desk: Desk) -> None:
-    suite = desk.write(UNTRAINED)
-    words = ("plan", suite, "--store", desk.folder / "store", "-p", HERE / "toys.py", "--json")
-    before, loaded = fpbench(*words)
-    assert "torch" in loaded
-    assert json.loads(before)["missing"] == {"drawn": 5, "nudged": 4}
-    desk.run()
-    after, loaded = fpbench(*words)
-    assert not loaded & HEAVY
-    assert json.loads(after) == {**json.loads(before), "missing": {}, "cohorts": [], "bytes": 0}
-    suite.write_text(UNTRAINED.replace("copies: 4", "copies: 3", 1))
-    other, _ = fpbench(*words)
-    assert json.loads(other)["positives"] == {"nudged": 3}
 
 
 def test_a_shell_completes_what_was_listed_without_torch(

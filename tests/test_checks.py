@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, Oracle, TrialError
-from fpbench.checks import CHECKS, survives_two_classes
-from fpbench.subject import Subject
 from fpbench.testing import N_QUERIES, check_fingerprinter, run_checks
-from fpbench.toys import TOYS, TWO_CLASSES, identical, toy_zoo
+from fpbench.testing.checks import CHECKS, survives_two_classes
+from fpbench.testing.toys import TOYS, TWO_CLASSES, identical, toy_zoo
+from fpbench.testing.trial_run import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

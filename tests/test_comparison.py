@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpbench import metrics
-from fpbench.comparison import Judged, compare, weighted_aruc, weighted_auc
+from fpbench.results import metrics
+from fpbench.results.comparison import Judged, compare, weighted_aruc, weighted_auc
 
 HUNDREDTHS = st.integers(0, 100).map(lambda i: i / 100)
 COUNTED = st.lists(st.tuples(HUNDREDTHS, st.integers(1, 3)), min_size=1, max_size=12)

@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
-from fpbench import doctor
-from fpbench.cli import main
+from fpbench.cli import doctor, main
 from fpbench.engine.registry import Registry
 
 
@@ -79,7 +78,7 @@ def test_a_broken_plugin_is_named_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = EntryPoint("gone", "no_such_module_of_ours", "fpbench")
-    monkeypatch.setattr(doctor.launch, "registry", lambda _: Registry.load((), found=[gone]))
+    monkeypatch.setattr(doctor.session, "load_plugins", lambda _: Registry.load((), found=[gone]))
     monkeypatch.setattr(doctor.importlib.metadata, "entry_points", lambda **_: [gone])
     broken = [f for f in ask(tmp_path, exit_code=1) if f["state"] == "broken"]
     assert [f["part"] for f in broken] == ["plugin"]

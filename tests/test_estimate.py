@@ -12,14 +12,14 @@ from toys import Blobs, Drawn
 from fpbench import Recipe, ResourceError, Scenario
 from fpbench.builtin.recipes.prune import PruneWeights
 from fpbench.builtin.recipes.train import Train
-from fpbench.builtin.reporters.tables import show_plan
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.engine import estimate
-from fpbench.engine.outline import Model
+from fpbench.engine.estimate import Model
 from fpbench.engine.plan import Plan, cohorts
 from fpbench.engine.registry import Registry
-from fpbench.engine.store import Store
 from fpbench.engine.suite import Suite
+from fpbench.reporting.tables import show_plan
+from fpbench.store.store import Store
 
 SUITES = Path(__file__).parent.parent / "suites"
 SCENARIO = Skin(size=32)

@@ -18,9 +18,9 @@ import torch
 from conftest import HERE, TINY, UNTRAINED, Desk
 
 from fpbench import SuiteError
-from fpbench.api import ways
 from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need
+from fpbench.compute import ways
 
 TROUBLE = HERE / "trouble.py"
 PATIENCE = 900
@@ -147,7 +147,7 @@ def test_no_worker_outlives_its_run(tmp_path, how):
     kinds = ("hangs", "clings")
     desk = untrained(tmp_path, *(f"label: {kind}, kind: {kind}, log: {log}" for kind in kinds))
     command = [
-        sys.executable, "-m", "fpbench.cli", "run", desk.folder / "suite.yaml", "--no-tracking",
+        sys.executable, "-m", "fpbench", "run", desk.folder / "suite.yaml", "--no-tracking",
         "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--workers", "2",
         "-p", HERE / "toys.py", "-p", TROUBLE,
     ]  # fmt: skip

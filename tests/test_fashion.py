@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from toys import Drawn
 
 from fpbench import Generation, Pool, Recipe, ResourceError
-from fpbench.api import ways
 from fpbench.builtin.recipes.distill import Distill
 from fpbench.builtin.recipes.finetune import Finetune, Retrain
 from fpbench.builtin.recipes.prune import PruneFilters, PruneWeights
@@ -24,6 +23,7 @@ from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios import fmnist
 from fpbench.builtin.scenarios.fashion import Fashion, digits
 from fpbench.builtin.scenarios.frechet import frechet
+from fpbench.compute import ways
 from fpbench.training import fit, last_layer
 
 DATA = Path(os.environ.get("FPBENCH_DATA", "no FPBENCH_DATA")) / "fashion-mnist"

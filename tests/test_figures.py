@@ -10,9 +10,7 @@ from types import SimpleNamespace
 import pytest
 from finished_runs import finished_run
 
-from fpbench.builtin.reporters.figures import draw, fpbench_reported
-from fpbench.builtin.reporters.losses import losses
-from fpbench.builtin.reporters.sweeps import sweeps
+from fpbench.reporting.figures import draw, fpbench_reported, losses, sweeps
 
 
 @pytest.fixture

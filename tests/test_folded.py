@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fpbench import Fingerprinter, folded
 from fpbench.builtin.scenarios import digits, fashion, skin_networks
-from fpbench.toys import toy_zoo
+from fpbench.testing.toys import toy_zoo
 
 
 def frozen(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from fpbench.api.fused import fused
-from fpbench.api.stack import Stack, ways_of
 from fpbench.builtin.scenarios import digits, fashion, skin_networks
+from fpbench.compute.fused import fused
+from fpbench.compute.stack import Stack, ways_of
 
 MEMBERS, N = 3, 5
 

@@ -18,8 +18,8 @@ from torch import nn
 from toys import wide
 
 from fpbench.api.errors import SuiteError
-from fpbench.owner.layout import RefusedError, header
-from fpbench.owner.weights import fill, kind_of, most_bytes, read
+from fpbench.owner.model_file import fill, kind_of, most_bytes, read
+from fpbench.owner.tensor_layout import RefusedError, header
 
 
 @pytest.fixture

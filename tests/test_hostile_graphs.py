@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fpbench.api.errors import ResourceError
-from fpbench.owner.cell import inside
-from fpbench.owner.graph import answers
-from fpbench.owner.layout import RefusedError
-from fpbench.owner.weights import kind_of
+from fpbench.owner.model_file import kind_of
+from fpbench.owner.onnx_session import answers
+from fpbench.owner.sandbox import inside
+from fpbench.owner.tensor_layout import RefusedError
 
 QUERIES = np.ones((3, 2), np.float32)
 

@@ -18,12 +18,12 @@ from fuzz_suite import Judge, mutated, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fpbench.api.text import clipped, last_line, printable, readable
-from fpbench.builtin.reporters.entries import entries
-from fpbench.builtin.reporters.folder import read
-from fpbench.builtin.reporters.scores import show_results
+from fpbench.api.errors import clipped, last_line, printable, readable
 from fpbench.cli import main
-from fpbench.screen import Screen
+from fpbench.reporting.mlflow_entries import entries
+from fpbench.reporting.screen import Screen
+from fpbench.reporting.tables import show_results
+from fpbench.results.folder import read
 
 # ── suites ────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fpbench import metrics
+from fpbench.results import metrics
 
 # Thresholds are hundredths, so rates that are hundredths too meet them exactly.
 HUNDREDTHS = st.integers(0, 100).map(lambda i: i / 100)

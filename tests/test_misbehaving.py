@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from conftest import HERE, UNTRAINED, Desk
 
 from fpbench import cli
-from fpbench.builtin.reporters import figures
-from fpbench.builtin.reporters.entries import entries
+from fpbench.reporting import figures
+from fpbench.reporting.mlflow_entries import entries
 
 PLUGIN = HERE / "misbehaving.py"
 
@@ -157,7 +157,7 @@ def test_json_is_alone_on_stdout_whatever_plugins_print(desk: Desk, more: tuple[
     for plugin in (HERE / "toys.py", PLUGIN, loud):
         command += ["-p", str(plugin)]
     done = subprocess.run(
-        [sys.executable, "-m", "fpbench.cli", *command], capture_output=True, text=True,
+        [sys.executable, "-m", "fpbench", *command], capture_output=True, text=True,
         timeout=300, env={**os.environ, "PYTHONPATH": str(HERE)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

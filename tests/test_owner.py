@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fpbench import FieldError
-from fpbench.builtin.recipes.given import Given
-from fpbench.metrics import p_value
-from fpbench.owner.likeness import unlike
+from fpbench.owner.comparable import unlike
+from fpbench.owner.given import Given
 from fpbench.owner.threshold import clopper_pearson, threshold
+from fpbench.results.metrics import p_value
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fpbench import deepfool, descend, pgd
 from fpbench.builtin.scenarios.digits import Digits
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing.toys import TOYS, toy_zoo
 
 POINTS = 80
 STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10

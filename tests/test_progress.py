@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpbench import TrialError
-from fpbench.api.progress import MOST, Progress
+from fpbench.api.fingerprinter import MOST, Progress
 
 
 @given(st.integers(0, 1000))

@@ -7,10 +7,10 @@ import torch
 from conftest import Bench
 from torch import nn
 
-from fpbench.api.stack import signature
 from fpbench.builtin.recipes.prune import PruneFilters, PruneWeights
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits, cnn, mlp, resnet
+from fpbench.compute.stack import signature
 
 PARENT = Train(scenario="digits", model="cnn")
 

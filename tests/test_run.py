@@ -12,8 +12,8 @@ from statistics import fmean
 import pytest
 from conftest import TINY, UNTRAINED, Desk
 
-from fpbench import metrics
-from fpbench.builtin.reporters import terminal
+from fpbench.reporting import terminal
+from fpbench.results import metrics
 
 LISTENER = """\
 import fpbench

@@ -30,8 +30,8 @@ from filelock import FileLock
 from finished_runs import finished_run
 
 from fpbench import cli
-from fpbench.builtin.reporters import tracking
-from fpbench.builtin.reporters.folder import Tracker
+from fpbench.reporting import mlflow_hook as tracking
+from fpbench.reporting.mlflow_tracker import Tracker
 
 SHOOT = Path(__file__).parents[1] / "docs" / "images" / "shoot.py"
 
@@ -120,7 +120,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     with said.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fpbench.cli", "ui", str(folder), "--port", str(port)],
+            [sys.executable, "-m", "fpbench", "ui", str(folder), "--port", str(port)],
             stdout=out, stderr=out, env=environment, text=True,
         )  # fmt: skip
     try:

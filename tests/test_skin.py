@@ -18,11 +18,11 @@ import torch
 from conftest import Bench
 
 from fpbench import Pool, ResourceError
-from fpbench.api.stack import Stacks
 from fpbench.builtin.recipes.prune import PruneFilters
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios import derma, skin_networks
 from fpbench.builtin.scenarios.skin import Skin
+from fpbench.compute.stack import Stacks
 from fpbench.training import fit
 
 HAM = Path(os.environ.get("FPBENCH_DATA", "no FPBENCH_DATA")) / "ham10000-28/ham10000_28.npz"

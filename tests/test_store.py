@@ -16,11 +16,11 @@ from torch import nn
 from toys import Blobs, Drawn
 
 from fpbench import ResourceError
-from fpbench.engine import files
-from fpbench.engine import store as stores
-from fpbench.engine.files import sealed, sha256, unsealed
-from fpbench.engine.store import Store
-from fpbench.engine.whole import MODEL
+from fpbench.store import files
+from fpbench.store import store as stores
+from fpbench.store.checks import MODEL
+from fpbench.store.files import sealed, sha256, unsealed
+from fpbench.store.store import Store
 
 CPU = torch.device("cpu")
 RECIPE = Drawn(scenario="blobs", model="wide", seed=3)

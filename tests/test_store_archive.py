@@ -12,10 +12,10 @@ import pytest
 from conftest import Desk
 from stores import SMALL, ask, copied, models, rates, told
 
-from fpbench.engine import transfer
-from fpbench.engine.archive import SCHEMA, append
-from fpbench.engine.files import sealed, sha256, unsealed
-from fpbench.engine.whole import MODEL
+from fpbench.store import archive as transfer
+from fpbench.store.archive import SCHEMA, append
+from fpbench.store.checks import MODEL
+from fpbench.store.files import sealed, sha256, unsealed
 
 FILES = ("recipe.json", "made.json", "weights.safetensors")
 

@@ -12,11 +12,11 @@ from conftest import Desk
 from finished_runs import finished_run
 from stores import DAMAGES, SMALL, ask, copied, flip, models, prune, rates, told
 
-from fpbench.builtin.reporters import server
 from fpbench.cli import main
-from fpbench.engine.files import sealed, unsealed
-from fpbench.engine.store import Store
-from fpbench.engine.whole import lineage_of, made_of, trial_of
+from fpbench.reporting import mlflow_ui as server
+from fpbench.store.checks import lineage_of, made_of, trial_of
+from fpbench.store.files import sealed, unsealed
+from fpbench.store.store import Store
 
 KINDS = {
     "weights": "models/*/??/*/weights.safetensors",

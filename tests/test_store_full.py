@@ -18,8 +18,8 @@ from fpbench.api import hooks
 from fpbench.builtin.executors.inline import Inline
 from fpbench.engine.registry import Registry
 from fpbench.engine.run import Setting, run
-from fpbench.engine.store import Store
 from fpbench.engine.suite import Suite
+from fpbench.store.store import Store
 
 TOYS = Path(__file__).parent / "toys.py"
 

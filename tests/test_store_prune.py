@@ -9,7 +9,7 @@ import pytest
 from conftest import HERE, Desk
 from stores import SMALL, ask, copied, models, prune, rates, told
 
-from fpbench.engine.store import Store
+from fpbench.store.store import Store
 
 OTHER = SMALL.replace("name: small", "name: other").replace("copies: 2", "copies: 3")
 """The same zoo and two models more."""

@@ -24,7 +24,7 @@ ROUNDS = int(os.environ.get("FPBENCH_ROUNDS", "3"))
 WORKER = """\
 import json, os, sys
 from click.testing import CliRunner
-from fpbench.builtin.reporters import figures
+from fpbench.reporting import figures
 from fpbench.cli import main
 
 figures.draw = lambda *_: []  # drawing takes longer than all the rest

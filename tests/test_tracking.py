@@ -25,10 +25,11 @@ from filelock import FileLock
 from finished_runs import finished_run
 
 from fpbench import ResourceError, SuiteError, cli
-from fpbench.builtin.reporters import tracking, upload
-from fpbench.builtin.reporters.folder import Tracker
-from fpbench.builtin.reporters.scores import show_results
-from fpbench.screen import Screen
+from fpbench.reporting import mlflow_hook as tracking
+from fpbench.reporting import mlflow_upload as upload
+from fpbench.reporting.mlflow_tracker import Tracker
+from fpbench.reporting.screen import Screen
+from fpbench.reporting.tables import show_results
 
 CURVES = ["curve/robustness", "curve/uniqueness", "curve/rho"]
 

@@ -13,11 +13,11 @@ from torch import nn
 from toys import Blobs, Drawn
 
 from fpbench import Pool, training
-from fpbench.api import ways
-from fpbench.api.stack import Stack, Stacks
 from fpbench.builtin.scenarios.digits import cnn, mlp, resnet
-from fpbench.engine.store import Store
-from fpbench.training.alone import Alone
+from fpbench.compute import ways
+from fpbench.compute.stack import Stack, Stacks
+from fpbench.store.store import Store
+from fpbench.training.cohort import Alone
 
 EPOCHS, LR, BATCH = 2, 0.01, 16
 # Double precision: Adam turns the rounding of a small gradient into a step of its own.

@@ -22,15 +22,16 @@ from killable import Killable
 from safetensors.torch import load_file
 from scipy import optimize
 
-from fpbench import Access, Recipe, metrics
+from fpbench import Access, Recipe
 from fpbench.api.oracle import oracle_of
-from fpbench.comparison import Judged, compare, weighted_aruc, weighted_auc
+from fpbench.results import metrics
+from fpbench.results.comparison import Judged, compare, weighted_aruc, weighted_auc
 
 # ── the same again ────────────────────────────────────────────────────────────────
 
 ELSEWHERE = """\
 import sys
-from fpbench.api.ways import using
+from fpbench.compute.ways import using
 from fpbench.cli import main
 
 # As in killable.py.

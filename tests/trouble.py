@@ -28,7 +28,7 @@ from fpbench import (
     Scenario,
     hookimpl,
 )
-from fpbench.api.ways import using
+from fpbench.compute.ways import using
 
 # What tests do for their own process, workers do here: results are compared to the bit, and
 # which way is the faster one is measured, hence a matter of luck.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .stack import ELEMENTS
+from ..compute.stack import ELEMENTS
 
 BETAS = (0.9, 0.999)
 """Adam's decay rates: its paper's."""

@@ -15,9 +15,9 @@ import pluggy
 if TYPE_CHECKING:
     from .fingerprinter import Fingerprinter
     from .recipe import Recipe
-    from .report import Report
-    from .result import Built, Executor, PlanSummary, Result
+    from .results import Report
     from .scenario import Scenario
+    from .work import Built, Executor, PlanSummary, Result
 
 hookspec = pluggy.HookspecMarker("fpbench")
 hookimpl = pluggy.HookimplMarker("fpbench")

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..compute.stack import parts
 from .errors import TrialError
-from .stack import parts
 
 
 class Access(IntEnum):

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .architectures import Builder, builder
 from .fields import changed, validate
-from .networks import Builder, builder
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")

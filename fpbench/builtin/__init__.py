@@ -26,11 +26,10 @@ def fpbench_scenarios() -> list[type[Scenario]]:
 def fpbench_recipes() -> list[type[Recipe]]:
     from .recipes.distill import Distill
     from .recipes.finetune import Finetune, Retrain
-    from .recipes.given import Given
     from .recipes.prune import PruneFilters, PruneWeights
     from .recipes.train import Train
 
-    return [Train, Given, Finetune, Retrain, PruneWeights, PruneFilters, Distill]
+    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill]
 
 
 @hookimpl

@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -15,22 +14,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..api.errors import FpbenchError, ResourceError, TrialError
+from ..api.errors import FpbenchError, ResourceError, TrialError, clipped, told
 from ..api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
-from ..api.result import Result, Trial
 from ..api.scenario import POOLS, Scenario, forget
-from ..api.text import clipped, told
-from ..api.ways import remembered
-from .contained import contained
+from ..api.work import Result, Trial
+from ..compute.ways import remembered
+from ..store.checks import Kept
+from ..store.store import Store
 from .data import require_data
-from .facts import device_name
+from .environment import device_name
+from .isolation import contained
 from .key import trial_key
 from .plan import derived_seed
-from .shortage import own_memory, shortage
-from .store import Store
-from .whole import Kept
+from .resources import own_memory, shortage
 
 
 def attempt(trial: Trial, *, store: Store, device: str) -> Result:
@@ -225,13 +223,3 @@ def checked_rate(rate: Any, label: str, suspect: str) -> float:
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def without(trial: Trial, gone: set[str]) -> Trial:
-    """A trial without the models that could not be made."""
-    return replace(
-        trial,
-        ensemble=tuple(r for r in trial.ensemble if r.digest not in gone),
-        suspects=tuple(r for r in trial.suspects if r.digest not in gone),
-        calibration=tuple(r for r in trial.calibration if r.digest not in gone),
-    )

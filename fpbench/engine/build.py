@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..api.errors import ResourceError, SuiteError
+from ..api.errors import ResourceError, SuiteError, clipped, told
 from ..api.recipe import Recipe
-from ..api.result import Built
 from ..api.scenario import Scenario
-from ..api.stack import Stacks, parts, signature
-from ..api.text import clipped, told
-from ..api.ways import remembered
-from .contained import contained
+from ..api.work import Built
+from ..compute.stack import Stacks, parts, signature
+from ..compute.ways import remembered
+from ..store.store import Store
 from .data import require_data
-from .facts import device_name, versions
+from .environment import device_name, versions
+from .isolation import contained
 from .plan import derived_seed
-from .shortage import shortage
-from .store import Store
+from .resources import shortage
 
 Made = tuple[Recipe, nn.Module, dict[str, float]]
 

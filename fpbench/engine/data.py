@@ -8,9 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..api.errors import FpbenchError, PluginError
+from ..api.errors import FpbenchError, PluginError, clipped
 from ..api.scenario import POOLS, Scenario
-from ..api.text import clipped
 
 
 @cache

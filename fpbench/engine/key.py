@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import torch
 from .. import api
 from ..api.fields import plain
 from ..api.recipe import Recipe
-from ..api.result import Trial
-from .files import sha256
-from .store import Store
-from .whole import TRIAL
+from ..api.work import Trial
+from ..store.checks import TRIAL
+from ..store.files import sha256
+from ..store.prune import Needed, devices
+from ..store.store import Store
+from .plan import Plan, without
+from .suite import Suite
 
 
 def trial_key(trial: Trial, store: Store, device: str) -> str:
@@ -70,3 +73,23 @@ def _contract() -> str:
     for file in sorted(Path(api.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def needed_by(suites: Iterable[Suite], store: Store) -> Needed:
+    """Return what some suites name in a store.
+
+    A trial counts as named on every device that the store has trials of.
+    """
+    folders: set[Path] = set()
+    keys: set[str] = set()
+    on = devices(store)
+    for suite in suites:
+        plan = Plan.of(suite)
+        everything = [recipe for generation in plan.generations() for recipe in generation]
+        folders |= {store.folder(recipe, suite.scenario) for recipe in everything}
+        # Models that could not be made are not in the trials either.
+        gone = {r.digest for r in everything if store.made(r, suite.scenario) is None}
+        keys |= {
+            trial_key(without(trial, gone), store, device) for trial in plan.trials for device in on
+        }
+    return Needed(frozenset(folders), frozenset(keys))

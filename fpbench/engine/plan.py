@@ -6,18 +6,17 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 from ..api.errors import PluginError, SuiteError
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
-from ..api.result import PlanSummary, Trial
 from ..api.scenario import Scenario
-from .estimate import costs, inputs, operations
-from .outline import Costs, Model, Outline, together
-from .store import Store
+from ..api.work import PlanSummary, Trial
+from ..store.store import Store
+from .estimate import Costs, Model, Outline, costs, inputs, operations, together
 from .suite import Suite
 
 
@@ -232,3 +231,13 @@ def _halves(
     # So that the first k of them are a fair draw too.
     rng.shuffle(learn)
     return learn, judged
+
+
+def without(trial: Trial, gone: set[str]) -> Trial:
+    """A trial without the models that could not be made."""
+    return replace(
+        trial,
+        ensemble=tuple(r for r in trial.ensemble if r.digest not in gone),
+        suspects=tuple(r for r in trial.suspects if r.digest not in gone),
+        calibration=tuple(r for r in trial.calibration if r.digest not in gone),
+    )

@@ -17,19 +17,17 @@ from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
-from ..api.report import Report
-from ..api.result import Built, Executor, Lost, Result, Trial
-from .attempt import attempt, without
+from ..api.results import Report
+from ..api.work import Built, Executor, Lost, Result, Trial
+from ..store.store import Store
+from .attempt import attempt
 from .build import build
-from .contained import contained
-from .facts import device_name
-from .plan import Plan, cohorts
-from .record import record
-from .samples import keep_samples
-from .shortage import shortage
-from .store import Store
+from .environment import device_name, tune
+from .isolation import contained
+from .plan import Plan, cohorts, without
+from .record import keep_samples, record
+from .resources import shortage
 from .suite import Suite
-from .tuning import tune
 
 log = logging.getLogger("fpbench")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..api.errors import SuiteError, did_you_mean
 from ..api.oracle import to_bytes
 from ..engine.source import Source
-from .asked import as_logits
+from .onnx_target import as_logits
 
 
 class Adapter(BaseModel):

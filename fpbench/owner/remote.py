@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api.errors import ResourceError, SuiteError
-from ..engine.files import sha256
+from ..store.files import sha256
 from .adapter import Adapter, as_scores
 
 SCHEMA = "fpbench.answers/1"

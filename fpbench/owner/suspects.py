@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from ..api.errors import FieldError, SuiteError
 from ..api.oracle import Access, oracle_of
 from ..api.scenario import Scenario
-from ..engine.files import sha256
+from ..store.files import sha256
 from .adapter import Adapter, check_images
-from .asked import as_logits
-from .cell import inside
-from .layout import RefusedError, header
-from .likeness import utility_of
+from .comparable import utility_of
+from .fingerprint_file import Saved
+from .model_file import fill, kind_of, layout_of, most_bytes, read
+from .onnx_target import as_logits
 from .remote import Answers, Manners, Remote, checked_url
-from .saved import Saved
-from .weights import fill, kind_of, layout_of, most_bytes, read
+from .sandbox import inside
+from .tensor_layout import RefusedError, header
 
 MAX_ONNX = 2 * 2**30
 """Bytes of an ONNX file: protobuf's own limit."""

@@ -10,12 +10,12 @@ from ..api.errors import SuiteError, TrialError
 from ..api.fields import plain
 from ..api.oracle import Oracle
 from ..engine.attempt import checked_rate
-from ..engine.facts import versions
-from ..metrics import binomial_p_values, p_value
-from .layout import RefusedError
-from .likeness import outside, unlike
-from .saved import Saved
+from ..engine.environment import versions
+from ..results.metrics import binomial_p_values, p_value
+from .comparable import outside, unlike
+from .fingerprint_file import Saved
 from .suspects import Opened
+from .tensor_layout import RefusedError
 
 SCHEMA = "fpbench.verdict/1"
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Generation, Pool
-from ..api.ways import Way
+from ..compute.ways import Way
 from .adversarial import Adversarial
 from .cohort import Cohort, Learner, last_layer, train
 from .losses import Loss
@@ -35,8 +35,8 @@ def fit(
     Each member draws its batch order from its recipe's own generator and its loss touches no
     other member, so it gets the weights it would have got alone, up to rounding; whether members
     train side by side or one after another is a question of speed, answered by measurement (see
-    `fpbench.api.ways`). Only dropout's draws depend on it. A member whose loss is no longer finite
-    is reported to the lab; the others go on. The forward pass computes in the scenario's
+    `fpbench.compute.ways`). Only dropout's draws depend on it. A member whose loss is no longer
+    finite is reported to the lab; the others go on. The forward pass computes in the scenario's
     `precision`.
 
     loss:   of one member's batch, (n, *output_shape) and truth (n, ...), a scalar. Without one,

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..api.scenario import Generation
-from ..api.ways import Way
-from .alone import together
-from .cohort import Cohort, Learner, widened
+from ..compute.ways import Way
+from .cohort import Cohort, Learner, together, widened
 
 BETA = 0.5
 """Of both Adams: DCGAN, section 4."""

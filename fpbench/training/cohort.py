@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,8 @@ from torch.optim.adam import adam
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
-from ..api.stack import signature, ways_of
-from ..api.ways import TOGETHER, Way, enough, faster
-from .alone import together
+from ..compute.stack import Stack, signature, ways_of
+from ..compute.ways import TOGETHER, Way, enough, faster
 from .losses import Loss, by_member
 
 
@@ -219,3 +220,34 @@ def _epochs(cohort: Cohort, learner: type[Learner], way: Way) -> None:
                     f"its loss became {total[i]:g} in epoch {epoch} of {cohort.epochs}",
                 )
     student.finish()
+
+
+class Alone:
+    """One model as a stack of one, run as PyTorch runs it: nothing is gathered, nothing mapped.
+
+    params: by name, of a copy; without a member dimension, without gradient.
+    """
+
+    def __init__(self, model: nn.Module, way: Way) -> None:
+        self._last = way == "looped_last"
+        self._module = copy.deepcopy(model).requires_grad_(False)
+        if self._last:
+            self._module.to(memory_format=torch.channels_last)
+        self.params: dict[str, Tensor] = dict(self._module.named_parameters())
+
+    def __call__(self, x: Tensor, *, shared: Literal[False]) -> Tensor:
+        """The output (1, n, *output_shape); x (1, n, *input_shape), as a Stack takes it."""
+        own = x[0]
+        if self._last and own.ndim == 4:
+            own = own.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self._module(own)
+        return out[None]
+
+    def unstack(self, models: Sequence[nn.Module]) -> None:
+        """Write weights and buffers back into the one model."""
+        models[0].load_state_dict(self._module.state_dict())
+
+
+def together(models: Sequence[nn.Module], way: Way) -> Stack | Alone:
+    """Models to be trained at once: a stack, or one alone."""
+    return Stack(models, way) if len(models) > 1 else Alone(models[0], way)

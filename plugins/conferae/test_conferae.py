@@ -9,7 +9,7 @@ import torch
 from fpbench_conferae import ConferAE, present
 
 from fpbench import Access, Case, Ensemble, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0], size=12)
 STEPS = 30

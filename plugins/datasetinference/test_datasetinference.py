@@ -10,8 +10,8 @@ from fpbench_datasetinference import DatasetInference, walked
 from scipy.stats import ttest_ind
 
 from fpbench import Access, Fingerprint, TrialError
-from fpbench.metrics import roc_auc
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.results.metrics import roc_auc
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 METHOD = DatasetInference(n_queries=3000, epochs=200)

@@ -13,7 +13,7 @@ from fpbench_deepcore import CorePoints, DeepCore, DeepCoreCluster
 from torch import nn
 
 from fpbench import Access, Classification, Fingerprint, Pool, TrialError
-from fpbench.toys import TOYS, Zoo, toy_zoo
+from fpbench.testing import TOYS, Zoo, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 ALL: list[CorePoints] = [

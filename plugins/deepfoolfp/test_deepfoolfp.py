@@ -8,7 +8,7 @@ from fpbench_deepfoolfp import DeepFoolFP
 from torch import nn
 
 from fpbench import Access, TrialError, deepfool
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 WIDE = (-1e6, 1e6)

@@ -10,7 +10,7 @@ import torch
 from fpbench_deepjudge import DeepJudge
 
 from fpbench import Access, Fingerprint, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 CERTAIN = torch.tensor([[1.0, 0], [0, 1]])

@@ -7,7 +7,7 @@ import torch
 from fpbench_fbi import FBI
 
 from fpbench import Access, Fingerprint, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 CORRECTIONS = ("miller-madow", "chance", "none")

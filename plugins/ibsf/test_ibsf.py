@@ -12,7 +12,7 @@ from fpbench_ibsf import IBSF
 from torch import nn
 
 from fpbench import Access, Fingerprint, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 TRAIN = ZOO.scenario.data("train").inputs

@@ -7,7 +7,7 @@ import torch
 from fpbench_ipguard import IPGuard
 
 from fpbench import Access, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 

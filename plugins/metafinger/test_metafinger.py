@@ -9,7 +9,7 @@ import torch
 from fpbench_metafinger import MetaFinger, split
 
 from fpbench import Access, Case, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0], size=12)
 

@@ -7,8 +7,8 @@ import torch
 from fpbench_metav import MetaV, verifier
 
 from fpbench import Access
-from fpbench.metrics import roc_auc
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.results.metrics import roc_auc
+from fpbench.testing import TOYS, toy_zoo
 
 
 def rates(method: MetaV, scenario, access: Access) -> tuple[list[float], list[float]]:

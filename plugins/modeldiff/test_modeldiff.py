@@ -8,7 +8,7 @@ from fpbench_modeldiff import ModelDiff, similarity
 from torch import Tensor, nn
 
 from fpbench import Access, FieldError, Fingerprint, TrialError
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 TINY = ModelDiff(n_queries=4)

@@ -10,7 +10,7 @@ from fpbench_sac import SAC
 from torch import nn
 
 from fpbench import Access, Case, Classification, FieldError, Pool, TrialError
-from fpbench.toys import TOYS, ToyGeneration, ToyRegression, toy_zoo
+from fpbench.testing import TOYS, ToyGeneration, ToyRegression, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 LEVELS = sorted(Access)

@@ -9,8 +9,8 @@ import torch
 from fpbench_uap import UAP, contrastive, universal
 
 from fpbench import Access, TrialError
-from fpbench.metrics import roc_auc
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.results.metrics import roc_auc
+from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0], size=12)
 QUICK = {"passes": 2, "samples": 100, "epochs": 100}

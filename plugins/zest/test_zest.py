@@ -11,8 +11,8 @@ from fpbench_zest import Zest, segmented
 from torch import nn
 
 from fpbench import Access, Case, Pool, Regression, TrialError
-from fpbench.metrics import roc_auc
-from fpbench.toys import TOYS, toy_zoo
+from fpbench.results.metrics import roc_auc
+from fpbench.testing import TOYS, toy_zoo
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fpbench import (
-    Access,
-    Case,
-    Classification,
-    Fingerprint,
-    Fingerprinter,
-    TrialError,
-    agreement,
-)
+from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, TrialError, agreement
 
 
 @dataclass(frozen=True, kw_only=True)

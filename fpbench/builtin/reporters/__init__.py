@@ -1,1 +1,0 @@
-"""Who tells what happened: the terminal, figures, MLflow."""

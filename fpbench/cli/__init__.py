@@ -1,0 +1,58 @@
+"""The command line. Help costs click alone: torch, mlflow and rich load when they are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .. import __version__, session
+from . import completion, doctor, new, owner, plugins, process, results, run, store
+
+_GOES_ON = "what is finished is kept, and the same command goes on from there"
+
+
+class _Group(click.Group):
+    """Shows every expected error as one sentence, with the exit code of its kind."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from ..api.errors import FpbenchError, did_you_mean, printable
+
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if isinstance(error, click.exceptions.NoSuchCommand):
+                raise click.UsageError(
+                    f"no command {error.command_name!r}; "
+                    f"{did_you_mean(str(error.command_name), self.commands)}"
+                ) from None
+            raise
+        except FpbenchError as error:
+            click.echo(f"error: {printable(str(error), also='')}", err=True)
+            ctx.exit(error.exit_code)
+        except (OSError, MemoryError, RuntimeError) as error:
+            from ..engine.resources import shortage
+
+            reason = str(error) if isinstance(error, PermissionError) else shortage(error)
+            if not reason:
+                raise
+            click.echo(f"error: {reason}; {_GOES_ON}", err=True)
+            ctx.exit(3)
+        except KeyboardInterrupt as error:
+            click.echo(f"\n{process.STOPPED}", err=True)
+            ctx.exit(getattr(error, "exit_code", 130))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fpbench")
+def main() -> None:
+    """Benchmark neural network fingerprinting: who can tell a stolen model from its like?
+
+    Start with: fpbench run suites/quickstart.yaml
+    """
+    session.log_to_stderr()
+
+
+for _file in (run, plugins, new, results, store, owner, doctor, completion):
+    for _command in _file.COMMANDS:
+        main.add_command(_command)

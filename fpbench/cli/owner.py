@@ -1,0 +1,129 @@
+"""The commands of a model's owner: fingerprint, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .. import session
+from . import completion, options, process
+from .options import FILE, PATH
+
+
+@click.command()
+@click.argument("case", type=PATH, shell_complete=completion.suites)
+@click.option("--out", type=FILE, required=True,
+              help="Where the fingerprint goes.")  # fmt: skip
+@click.option("--false-positive-rate", default=0.05, show_default=True, metavar="SHARE",
+              help="Of independent models, how many may be taken for copies.")  # fmt: skip
+@click.option("--only", multiple=True, metavar="METHOD", shell_complete=completion.names,
+              help="The method, if CASE has several.")  # fmt: skip
+@options.STORE
+@options.DEVICE
+@click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Set a key of the case, such as api=label. Repeatable.")  # fmt: skip
+@options.PLUGIN
+@options.JSON
+def fingerprint(
+    case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...], store_dir: Path,
+    device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Make a fingerprint of your own model, as CASE says: a suite whose target is `given`.
+
+    The zoo is built from it, as in a run, and what the method does not learn from calibrates the
+    threshold. docs/verify.md walks through it.
+    """
+    click.get_current_context().with_resource(process.stoppable())
+    from ..engine.run import Setting
+    from ..owner.fingerprinting import make
+    from ..reporting.terminal import Terminal
+    from ..store.store import Store
+
+    registry, suite = session.load_suite(case, plugins, overrides, only)
+    terminal = Terminal(as_json=as_json)
+    registry.manager.register(terminal, "terminal")
+    where = session.find_device(device)
+    setting = Setting(
+        store=Store(store_dir), folder=out.parent, hook=registry.manager.hook, device=where,
+        executor=session.find_executor(
+            registry, "inline", [where], workers=None, limit=None, plugins=plugins
+        ),
+    )  # fmt: skip
+    with terminal:
+        meta = make(suite, setting, registry, out, false_positive_rate)
+    if as_json:
+        options.answer(meta)
+        return
+    known, line = meta["calibration"], meta["calibration"]["threshold"]
+    caught = known["caught"]
+    utility = ", ".join(f"{k} {v:.3f}" for k, v in (meta["target"]["utility"] or {}).items())
+    click.echo(f"target       {meta['target']['name']}, {utility}")
+    click.echo(
+        f"threshold    {line['rate']:.3f}; expected false positives "
+        f"{100 * line['false_positive_rate']:.1f} % (95 % interval "
+        f"{100 * line['interval'][0]:.1f} to {100 * line['interval'][1]:.1f} %, "
+        f"from {len(known['negatives'])} negatives)"
+    )
+    click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
+    if not caught["count"]:
+        click.echo("note: a verdict by this fingerprint shows nothing; try another method")
+    click.echo(f"fingerprint  {out}")
+
+
+@click.command()
+@click.argument("fingerprint_file", metavar="FINGERPRINT", type=PATH)
+@click.argument("suspect")
+@click.option("--arch", metavar="NAME", help="The suspect's architecture: the scenario's, "
+              "torchvision:NAME, or FILE.py:CALLABLE. Not for ONNX.")  # fmt: skip
+@click.option("--adapter", type=PATH, metavar="FILE.yaml", help="How the API is spoken to.")
+@click.option("--labels-only", is_flag=True, help="Refuse a fingerprint that needs more.")
+@click.option("--rate", default=0.0, metavar="N", help="Requests per second.  [default: no limit]")
+@click.option("--budget", type=click.IntRange(min=1), metavar="N",
+              help="Inputs sent to the API at most.  [default: twice the queries]")  # fmt: skip
+@click.option("--answers", type=PATH, metavar="FILE",
+              help="Where an API's answers are kept.  [default: beside the verdict]")  # fmt: skip
+@click.option("--out", type=FILE, default="verdict.json",
+              show_default=True, help="Where the verdict goes.")  # fmt: skip
+@options.PLUGIN
+@options.JSON
+def verify(
+    fingerprint_file: Path, suspect: str, arch: str | None, adapter: Path | None,
+    labels_only: bool, rate: float, budget: int | None, answers: Path | None, out: Path,
+    plugins: tuple[Path, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Judge SUSPECT, a model file or the URL of a prediction API, by a fingerprint.
+
+    Exit code 0 means judged, either way.
+    """
+    from ..owner.fingerprint_file import load_saved
+    from ..owner.suspects import Request, opened
+    from ..owner.verdict import judge
+    from ..store.files import write
+
+    saved = load_saved(fingerprint_file, session.load_plugins(plugins))
+    request = Request(
+        arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
+        answers=answers, out=out,
+    )  # fmt: skip
+    verdict = judge(saved, opened(suspect, saved, request), _shown(suspect))
+    verdict["fingerprint"]["file"] = str(fingerprint_file)
+    write(out, json.dumps(verdict, indent=1).encode())
+    if as_json:
+        options.answer(verdict)
+        return
+    click.echo(verdict["sentence"])
+    for note in verdict["notes"]:
+        click.echo(f"note: {note}")
+    click.echo(f"verdict      {out}")
+
+
+def _shown(suspect: str) -> str:
+    """A suspect's name in a verdict: a file's, or a URL without its secrets."""
+    from ..owner.remote import checked_url
+
+    return checked_url(suspect)[1] if "://" in suspect else suspect
+
+
+COMMANDS = (fingerprint, verify)

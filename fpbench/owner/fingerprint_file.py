@@ -1,0 +1,135 @@
+"""A fingerprint as one file: safetensors, whose metadata say what it is and what it is worth.
+
+Tensors: `queries` and `evidence/NAME`. Metadata: one key, `fpbench`, sealed JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from ..api.errors import FieldError, SuiteError
+from ..api.fingerprinter import Fingerprint, Fingerprinter
+from ..api.oracle import Access
+from ..api.scenario import Scenario
+from ..engine.registry import Registry
+from ..store.files import sealed, sha256, unsealed, write
+from .model_file import kind_of, read
+from .tensor_layout import RefusedError, header
+from .threshold import Threshold
+
+SCHEMA = "fpbench.fingerprint/1"
+MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A fingerprint from a file, ready to verify with.
+
+    meta:   what the file says of itself; its keys are those of docs/verify.md.
+    sha256: of the file.
+    """
+
+    fingerprint: Fingerprint
+    method: Fingerprinter
+    scenario: Scenario
+    access: Access
+    quantised: bool
+    threshold: Threshold
+    negatives: tuple[float, ...]
+    meta: Mapping[str, Any]
+    sha256: str
+
+
+def save(path: Path, fingerprint: Fingerprint, meta: Mapping[str, Any]) -> None:
+    """Write a fingerprint, whole or not at all."""
+    tensors = {"queries": fingerprint.queries}
+    tensors |= {f"evidence/{name}": t for name, t in fingerprint.evidence.items()}
+    whole = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    body = sha256(_body(to_bytes(whole)))
+    text = sealed({"schema": SCHEMA, **meta, "tensors_sha256": body}).decode()
+    write(path, to_bytes(whole, metadata={"fpbench": text}))
+
+
+def _body(raw: bytes) -> bytes:
+    """A safetensors file's tensors, without its header."""
+    return raw[8 + int.from_bytes(raw[:8], "little") :]
+
+
+def load_saved(path: Path, registry: Registry) -> Saved:
+    """Read a fingerprint. Raises SuiteError for a file that is none, was damaged, or needs a method
+    or a scenario that is not installed."""
+    where = str(path)
+    raw = read(path, MAX_BYTES, "fingerprint")
+    try:
+        if kind_of(raw) != "safetensors":
+            raise RefusedError(f"expected a fingerprint, got {kind_of(raw)}")
+        text = header(raw)[1].get("fpbench")
+    except RefusedError as error:
+        raise SuiteError(str(error), where) from None
+    meta = unsealed(text.encode()) if text else None
+    if meta is None or meta.get("schema") != SCHEMA:
+        found = f"one of {meta.get('schema')}" if meta else "none, or a damaged one"
+        raise SuiteError(f"expected a fingerprint of {SCHEMA}, found {found}", where)
+    if meta["tensors_sha256"] != sha256(_body(raw)):
+        raise SuiteError("expected the queries that were written, found others", where)
+    try:
+        return _ready(meta, load(raw), registry, where, sha256(raw))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SuiteError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
+
+
+def _ready(
+    meta: Mapping[str, Any], tensors: Mapping[str, Tensor], registry: Registry, where: str,
+    digest: str,
+) -> Saved:  # fmt: skip
+    evidence = {
+        name.removeprefix("evidence/"): t
+        for name, t in tensors.items()
+        if name.startswith("evidence/")
+    }
+    line = meta["calibration"]["threshold"]
+    return Saved(
+        fingerprint=Fingerprint(tensors["queries"], evidence),
+        method=_made(registry.methods, "method", meta, registry, where),
+        scenario=_scenario(meta, registry, where),
+        access=Access[meta["access"].upper()],
+        quantised=meta["quantised"],
+        threshold=Threshold(
+            line["rate"], line["false_positive_rate"], tuple(line["interval"])
+        ),
+        negatives=tuple(meta["calibration"]["negatives"]),
+        meta=meta,
+        sha256=digest,
+    )  # fmt: skip
+
+
+def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenario:
+    scenario: Scenario = _made(registry.scenarios, "scenario", meta, registry, where)
+    if scenario.version != meta["scenario"]["version"]:
+        raise SuiteError(
+            f"expected {scenario.name} of version {meta['scenario']['version']}, found version "
+            f"{scenario.version}; make the fingerprint anew",
+            where,
+        )
+    return scenario
+
+
+def _made(
+    offers: Mapping[str, Any], what: str, meta: Mapping[str, Any], registry: Registry, where: str
+) -> Any:
+    """The instance of an installed class that the file names; its fields are checked."""
+    entry = meta[what]
+    if entry["name"] not in offers:
+        text = registry.missing(what, entry["name"], offers)
+        raise SuiteError(f"{text}; a plugin of your own is loaded by -p FILE.py", where)
+    try:
+        return offers[entry["name"]].cls(**entry["fields"])
+    except (FieldError, TypeError) as error:
+        raise SuiteError(f"{entry['name']} as installed differs: {error}", where) from None

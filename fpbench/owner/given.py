@@ -1,0 +1,90 @@
+"""A model from a file: one's own target, or a model that is known to be another's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from ..api.errors import FieldError, SuiteError
+from ..api.recipe import Lab, Recipe
+from .model_file import fill, most_bytes, read
+from .onnx_target import loaded
+from .tensor_layout import RefusedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Recipe):
+    """Take a model's weights from a file; it is named by the file's content, not by its path.
+
+    file:   safetensors, a state dict of torch.save, or ONNX; seen from the current folder.
+    model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
+            an ONNX file, which is asked and has neither weights nor gradients.
+    sha256: of the file; found when left out. A suite that says it refuses another file.
+    """
+
+    name = "given"
+    needs_parent = False
+    places: ClassVar[frozenset[str]] = frozenset({"file"})
+
+    file: str
+    model: str
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sha256:
+            object.__setattr__(self, "sha256", self._found())
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise FieldError("sha256", f"expected 64 hexadecimal digits, got {self.sha256!r}")
+
+    def _found(self) -> str:
+        path = Path(self.file)
+        if not path.is_file():
+            raise FieldError("file", f"expected a model file at {path.absolute()}, found none")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def arch(self) -> str:
+        # An ONNX file's bytes are its network's one tensor, so their number is its architecture.
+        return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
+
+    @property
+    def kind(self) -> str:
+        return f"given {self.model}"
+
+    def __str__(self) -> str:
+        return f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"
+
+    def make(self, lab: Lab) -> nn.Module:
+        with torch.device("meta"):
+            model = lab.scenario.architecture(self.arch)()
+        raw = read(Path(self.file), most_bytes(model))
+        if (found := hashlib.sha256(raw).hexdigest()) != self.sha256:
+            raise SuiteError(
+                f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
+            )
+        try:
+            filled = loaded(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
+            self._try(model := filled.to(lab.device), lab)
+        except RefusedError as error:
+            raise SuiteError(str(error), self.file) from None
+        return model
+
+    def _try(self, model: nn.Module, lab: Lab) -> None:
+        """Refuse an architecture that does not take the scenario's inputs, or answers otherwise."""
+        shape, wanted = lab.scenario.input_shape, lab.scenario.output_shape
+        try:
+            with torch.no_grad():
+                found = tuple(model(torch.zeros(2, *shape, device=lab.device)).shape[1:])
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise RefusedError(f"{self.model} does not take inputs of {shape}: {reason}") from None
+        if found != wanted:
+            raise RefusedError(f"expected {self.model} to answer with {wanted}, got {found}")

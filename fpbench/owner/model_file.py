@@ -1,0 +1,134 @@
+"""Model files from anybody: read whole and right, or refused in one sentence; nothing of them runs.
+
+What a file is, is told by its content, never by its name. Its tensors' names, types and shapes are
+compared with the architecture's before one is loaded, so no file takes more memory than the
+architecture it claims to be of.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from ..api.errors import SuiteError
+from .sandbox import inside
+from .sandbox_child import TORCH_NAMES
+from .tensor_layout import Layout, RefusedError, bytes_of, header, require
+
+SLACK = 64 * 2**20
+"""Bytes a file may be longer than its tensors."""
+
+MAX_PICKLE = 16 * 2**20
+MAX_ENTRIES = 200_000
+
+KNOWN = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"7z\xbc\xaf": "a 7z file"}
+
+
+def read(path: Path, most: int, what: str = "model") -> bytes:
+    """A file's bytes, if it is one and of at most so many. Raises SuiteError."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise SuiteError("expected a file, found something else", str(path))
+        if found.st_size > most:
+            raise SuiteError(
+                f"expected at most {most:,} bytes, which is ample for this {what}, "
+                f"got {found.st_size:,}",
+                str(path),
+            )
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise SuiteError(
+            f"expected a {what} file, could not read it: {error.strerror}", str(path)
+        ) from None
+
+
+def most_bytes(model: nn.Module) -> int:
+    """The longest file that can hold a model's tensors: twice their length, for float64."""
+    return 2 * sum(bytes_of(*claim) for claim in layout_of(model).values()) + SLACK
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """The tensors of an architecture."""
+    codes = {getattr(torch, name): code for code, name in TORCH_NAMES.items()}
+    return {name: (codes[t.dtype], tuple(t.shape)) for name, t in model.state_dict().items()}
+
+
+def kind_of(raw: bytes) -> str:
+    """What a file is, by its content: safetensors, zip, onnx, pickle, or words for another."""
+    if raw[:2] == b"PK":
+        return "zip"
+    if raw[8:9] == b"{" and raw[6:8] == b"\0\0":
+        return "safetensors"
+    if raw[:1] == b"\x80" and raw[1:2] <= b"\x05":
+        return "pickle"
+    if raw[:1] == b"\x08" and b"\x01" <= raw[1:2] <= b"\x20":  # the field ir_version
+        return "onnx"
+    return next((words for start, words in KNOWN.items() if raw.startswith(start)), "another file")
+
+
+def fill(model: nn.Module, raw: bytes, what: str) -> nn.Module:
+    """A model with the tensors of a file, in eval mode.
+
+    model: a network of the architecture, on the meta device or not.
+    what:  the architecture's name, for messages.
+
+    Raises RefusedError for a file that does not hold exactly the architecture's tensors, or
+    values that are not finite; ResourceError when the process that reads a `torch.save` file dies.
+    """
+    wanted = layout_of(model)
+    kind = kind_of(raw)
+    if kind == "zip":
+        _check_zip(raw)
+        plain = {name: [dtype, list(shape)] for name, (dtype, shape) in wanted.items()}
+        raw = inside("unpickled", raw, memory=6 * len(raw), layout=plain, what=what)
+    elif kind != "safetensors":
+        found = "a pickle without tensors of torch.save" if kind == "pickle" else kind
+        raise RefusedError(
+            "expected safetensors, or a state dict as torch.save writes it since PyTorch 1.6; "
+            f"got {found}"
+        )
+    require(header(raw)[0], wanted, what)
+    try:
+        state = load(raw)
+    except SafetensorError as error:
+        raise RefusedError(f"expected safetensors, got {error}") from None
+    types = {name: t.dtype for name, t in model.state_dict().items()}
+    model.load_state_dict({n: _finite(n, t).to(types[n]) for n, t in state.items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if not bool(tensor.isfinite().all()):
+        raise RefusedError(f"expected finite numbers, got others in {name}")
+    return tensor
+
+
+def _check_zip(raw: bytes) -> None:
+    """Refuse a zip that is no state dict, or whose entries are larger than the file."""
+    try:
+        entries = zipfile.ZipFile(io.BytesIO(raw)).infolist()
+    except Exception as error:  # its parser raises whatever the bytes make it raise
+        raise RefusedError(f"expected a zip file of torch.save, got {error}") from None
+    names = [entry.filename for entry in entries]
+    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+        raise RefusedError("expected a state dict, got a TorchScript archive, which is a program")
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        raise RefusedError("expected a state dict, got a torch.export archive, which is a program")
+    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or len(entries) > MAX_ENTRIES or pickles[0].file_size > MAX_PICKLE:
+        raise RefusedError("expected a zip file of torch.save, with one data.pkl of some megabytes")
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > len(raw):
+        raise RefusedError(
+            "expected entries stored as torch.save does, got compressed or overlapping ones, "
+            "which may unpack to any size"
+        )

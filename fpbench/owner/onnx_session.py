@@ -1,0 +1,136 @@
+"""An ONNX file's answers, computed inside a process of its own (`inside`); onnx is imported there.
+
+A graph may loop for ever or ask for any memory while it runs: the process's limits see to that.
+What reaches beyond the file is refused before anything runs: tensors in other files, operators
+that a library would have to bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .tensor_layout import RefusedError
+
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+"""Operator sets of the standard; others are somebody's own code."""
+
+
+def answers(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bytes:
+    """Answers of shape (n, *wanted), as float32.
+
+    queries: float32, of `shape` (n, *input_shape).
+    """
+    import numpy as np
+
+    found = run(session(raw), np.frombuffer(queries, np.float32).reshape(shape))
+    if found.shape[1:] != wanted:
+        raise RefusedError(
+            f"expected answers of {wanted} from the ONNX model, got {found.shape[1:]}"
+        )
+    values: bytes = found.tobytes()
+    return values
+
+
+def session(raw: bytes) -> Any:
+    """An ONNX file, checked and ready to run. Raises RefusedError."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise RefusedError(
+            "an ONNX file needs onnx and onnxruntime: pip install 'fpbench[onnx]'"
+        ) from None
+    try:
+        model = onnx.load_model_from_string(raw)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"expected an ONNX model: {str(error)[:160]}") from None
+    _check(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with _running():
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+
+
+def run(ready: Any, x: Any) -> Any:
+    """A session's answers to queries, float32 (n, *input_shape): its first output, as float32.
+
+    Raises RefusedError for a graph of other inputs, or that fails.
+    """
+    import numpy as np
+
+    name, batch, fixed = _input(ready, x.shape)
+    parts = []
+    with _running():
+        for at in range(0, len(x), batch):
+            part = x[at : at + batch]
+            if fixed:  # exported for batches of one size, it takes no smaller one
+                full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+                parts.append(ready.run(None, {name: full})[0][: len(part)])
+            else:
+                parts.append(ready.run(None, {name: part})[0])
+        found = np.concatenate(parts).astype(np.float32)
+    if len(found) != len(x):
+        raise RefusedError(f"expected {len(x)} answers of the ONNX model, got {len(found)}")
+    return found
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RefusedError(f"expected an ONNX model that runs: {reason[:160]}") from None
+
+
+def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
+    """The name of a graph's one input, how many queries it takes at once, and whether always."""
+    inputs = ready.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+        found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
+        raise RefusedError(f"expected an ONNX model with one float32 input, got {found}")
+    n, *rest = inputs[0].shape
+    fits = len(rest) == len(shape) - 1 and all(
+        not isinstance(want, int) or want == have
+        for want, have in zip(rest, shape[1:], strict=False)
+    )
+    if not fits:
+        raise RefusedError(f"expected an ONNX model of inputs {shape[1:]}, got {tuple(rest)}")
+    fixed = isinstance(n, int) and n > 0
+    return inputs[0].name, n if fixed else 256, fixed
+
+
+def _check(model: Any) -> None:
+    """Refuse what reaches beyond the file, wherever in the model it stands."""
+    for opset in [*model.opset_import, *(o for f in model.functions for o in f.opset_import)]:
+        if opset.domain not in DOMAINS:
+            raise RefusedError(
+                f"expected operators of the ONNX standard, got some of {opset.domain!r}"
+            )
+    for part in _parts(model):
+        kind = type(part).__name__
+        if kind == "NodeProto" and part.domain not in DOMAINS:
+            raise RefusedError(
+                f"expected operators of the ONNX standard, got {part.op_type} of {part.domain!r}"
+            )
+        if kind == "TensorProto" and (part.external_data or part.data_location):
+            raise RefusedError(
+                f"expected an ONNX file that holds its tensors; {part.name!r} lies in another file"
+            )
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """A protobuf message and every message in it."""
+    stack = [message]
+    while stack:
+        part = stack.pop()
+        yield part
+        for field, value in part.ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                stack.extend([value] if hasattr(value, "ListFields") else value)

@@ -1,0 +1,78 @@
+"""One's own ONNX file as a network: it is asked; it has no weights to change and no gradients."""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..api.architectures import SCHEMES, Builder
+from ..api.errors import TrialError
+from .model_file import kind_of
+from .onnx_session import run, session
+from .tensor_layout import RefusedError
+
+
+class Asked(nn.Module):
+    """An ONNX file that answers (n, *input_shape). The file's bytes are its one tensor, so a store
+    keeps it, and tells it from others, as it does with weights."""
+
+    file: Tensor
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.register_buffer("file", torch.empty(length, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = _Answer.apply(x, self.file)
+        return found
+
+
+class _Answer(torch.autograd.Function):
+    """What ONNX Runtime computes; whoever wants its gradient is told that there is none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
+        ready = _ready(file.cpu().numpy().tobytes())
+        found = torch.from_numpy(run(ready, x.detach().cpu().numpy().astype(np.float32)))
+        return as_logits(found).to(x.device)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise TrialError(
+            "expected a method that only asks the target: this one needs its gradients, and an "
+            "ONNX file has none"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _ready(raw: bytes) -> Any:
+    return session(raw)
+
+
+def loaded(model: nn.Module, raw: bytes) -> nn.Module:
+    """An `Asked` with a file's bytes. Raises RefusedError for what is no ONNX."""
+    if (kind := kind_of(raw)) != "onnx":
+        raise RefusedError(f"expected an ONNX file, got {kind}")
+    model.file = torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
+    return model.eval()
+
+
+def as_logits(scores: Tensor) -> Tensor:
+    """Logits (n, n_classes) as they are; probabilities, where all rows are some, as logarithms."""
+    sums = scores.sum(-1)
+    some = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
+    if some and bool(((sums - 1).abs() < 0.02).all()):
+        return scores.clamp_min(1e-12).log()
+    return scores
+
+
+def _builder(length: str, _: int) -> Builder:
+    return partial(Asked, int(length))
+
+
+SCHEMES["onnx"] = _builder

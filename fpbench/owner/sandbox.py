@@ -1,0 +1,52 @@
+"""A process of its own for bytes that nobody vouches for: what goes wrong there stays there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from ..api.errors import ResourceError
+from .tensor_layout import RefusedError
+
+ROOM = 2 * 2**30
+"""Bytes of memory for the libraries and their work, on top of what the file needs."""
+
+SECONDS = 120
+"""How long a job may take, of the processor and on the clock; most take five."""
+
+
+def inside(
+    job: str, raw: bytes, rest: bytes = b"", *, memory: int = 0, seconds: int = SECONDS,
+    **order: Any,
+) -> bytes:  # fmt: skip
+    """Do a job of `fpbench.owner.sandbox_child` on some bytes.
+
+    memory:  bytes the job may take for the file's content, on top of `ROOM`.
+    seconds: when it is given up.
+
+    Raises RefusedError for what the job refuses, ResourceError when its process dies.
+    """
+    limits = {"job": job, "bytes": len(raw), "memory": ROOM + memory, "seconds": seconds}
+    path = os.pathsep.join(p for p in sys.path if p)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fpbench.owner.sandbox_child"],
+            input=json.dumps({**limits, **order}).encode() + b"\n" + raw + rest,
+            capture_output=True, timeout=seconds, check=False,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ResourceError(f"expected the model file to be read in {seconds} s; gave up") from None
+    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    if done.returncode == 2 and said[-1].startswith("refused: "):
+        raise RefusedError(said[-1].removeprefix("refused: "))
+    if done.returncode:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else said[-1][:200]
+        raise ResourceError(
+            f"the process that read the model file, with {(ROOM + memory) / 1e9:.1f} GB of memory, "
+            f"died ({how}); nothing else was harmed"
+        )
+    return done.stdout

@@ -1,0 +1,127 @@
+"""The terminal: what is going to be done, how far it is, what came out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Self
+
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..api.errors import last_line, printable
+from ..api.hooks import hookimpl
+from ..api.results import Report
+from ..api.work import Built, PlanSummary, Result
+from .screen import Screen
+from .tables import show_plan, show_results
+
+PAUSE = 30.0
+"""Seconds between two lines in a log."""
+
+
+class Terminal:
+    """Hears what happens in a run and shows it: live bars, or now and then a line in a log.
+
+    With `as_json` all of that goes to stderr: stdout is for one JSON object at the end.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.console = Screen(stderr=as_json, highlight=False, soft_wrap=False)
+        if not self.console.is_terminal:
+            self.console.width = 120  # a log has no edge to keep to
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            # A cohort takes as long as it takes; look back over all of them, not the last ones.
+            speed_estimate_period=3600,
+        )
+        self.began = time.perf_counter()
+        self.told = self.began - PAUSE
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    @hookimpl
+    def fpbench_planned(self, plan: PlanSummary) -> None:
+        show_plan(plan, self.console)
+        missing, trials = sum(plan.missing.values()), sum(plan.trials.values())
+        self.zoo = self.progress.add_task("zoo", total=missing, last="", visible=bool(missing))
+        self.trials = self.progress.add_task("trials", total=trials, last="", start=False)
+        self.todo = {self.zoo: missing, self.trials: trials}
+        self.done = {self.zoo: 0, self.trials: 0}
+        self.since = dict.fromkeys((self.zoo, self.trials), time.perf_counter())
+
+    @hookimpl
+    def fpbench_built(self, built: Built) -> None:
+        what = f"{len(built.recipes)} x {built.recipes[0].kind}"
+        self._advance(self.zoo, len(built.recipes), what, built.seconds)
+        self.since[self.trials] = time.perf_counter()  # trials begin when the zoo is whole
+        for reason in built.failures.values():
+            self.console.print(f"[red]failed[/] {escape(last_line(reason))}")
+
+    @hookimpl
+    def fpbench_attempted(self, result: Result) -> None:
+        if not self.progress.tasks[self.trials].started:
+            self.progress.start_task(self.trials)
+        trial = result.trial
+        what = f"{trial.label} #{trial.repeat}" + (" (in the store)" if result.cached else "")
+        self._advance(self.trials, 1, what, result.construct_seconds + result.verify_seconds)
+        if result.error:
+            self.console.print(f"[red]failed[/] {escape(what)}: {escape(last_line(result.error))}")
+
+    def _advance(self, task: Any, count: int, what: str, seconds: float) -> None:
+        # The bars take markup, and not by way of the screen.
+        self.progress.update(task, advance=count, last=escape(printable(what, also="")))
+        self.done[task] += count
+        now = time.perf_counter()
+        if self.console.is_terminal or (
+            now - self.told < PAUSE and self.done[task] < self.todo[task]
+        ):
+            return
+        self.told = now
+        elapsed = now - self.since[task]
+        left = elapsed / self.done[task] * (self.todo[task] - self.done[task])
+        name = "zoo" if task == self.zoo else "trials"
+        self.console.print(
+            f"{name} {self.done[task]}/{self.todo[task]}  {what}  {seconds:.1f} s  "
+            f"about {left:.0f} s of {name} left",
+            markup=False,
+        )
+
+    @hookimpl(tryfirst=True)
+    def fpbench_reported(self, report: Report) -> None:
+        self.progress.stop()
+        show_results(report.data, self.console)
+        self.console.print(f"results   {report.folder}", markup=False, soft_wrap=True)
+
+    def finish(self, report: Report) -> None:
+        """When everybody else was told: how to compare, how long it took."""
+        self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
+        self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
+
+
+class Bars(Terminal):
+    """Shows how far a run is, for Python and notebooks; the report shows itself."""
+
+    @hookimpl(tryfirst=True)
+    def fpbench_reported(self, report: Report) -> None:
+        self.progress.stop()

@@ -1,0 +1,1 @@
+"""Numbers from matching rates: metrics, summaries, comparisons, and the reader of finished runs."""

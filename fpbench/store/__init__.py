@@ -1,0 +1,1 @@
+"""Finished work on disk: models and trials, verified when they are read."""
