@@ -99,6 +99,8 @@ class Desk:
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FPBENCH_CACHE"] = str(tmp_path_factory.mktemp("answers"))
+    # Workers take seconds to start, and find the same: test_executors.py.
+    os.environ["FPBENCH_EXECUTOR"] = "inline"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from conftest import HERE, TINY, UNTRAINED, Desk
 from fpbench import SuiteError
 from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need
-from fpbench.compute import ways
 
 TROUBLE = HERE / "trouble.py"
 PATIENCE = 900
@@ -45,22 +44,16 @@ def found(data) -> list[object]:
 
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory):
-    """What an inline run of the tiny suite finds, with one thread and cohorts stacked."""
+    """What an inline run of the tiny suite finds."""
     desk = Desk(tmp_path_factory.mktemp("inline"))
     desk.write(TINY)
-    with threads(1), ways.using("stacked"):
-        return desk.run(plugins=(TROUBLE,))
+    return desk.run(plugins=(TROUBLE,))
 
 
 def test_workers_find_what_one_process_finds_to_the_bit(desk, inline):
-    with threads(2):
-        data = desk.run("--workers", 2, plugins=(TROUBLE,))
+    data = desk.run("--workers", 2, plugins=(TROUBLE,))
     assert found(data) == found(inline)
-    # Two threads, shared out among two workers; and so it is kept with the seconds.
     assert {trial["threads"] for trial in data["trials"]} == {1}
-    with threads(2):
-        more = desk("run", "-o", "repeats=3")
-    assert "they were measured on cpu (threads: 1) and cpu (threads: 2)" in more.stdout
 
 
 def untrained(folder: Path, *methods: str) -> Desk:
