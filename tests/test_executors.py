@@ -50,10 +50,30 @@ def inline(tmp_path_factory):
     return desk.run(plugins=(TROUBLE,))
 
 
-def test_workers_find_what_one_process_finds_to_the_bit(desk, inline):
-    data = desk.run("--workers", 2, plugins=(TROUBLE,))
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_find_what_one_process_finds_to_the_bit(desk, inline, workers):
+    data = desk.run("--workers", workers, plugins=(TROUBLE,))
     assert found(data) == found(inline)
+    for trial in data["trials"]:
+        if not trial["error"]:
+            assert trial["threads"] == 1
+            assert trial["construct_cpu_seconds"] >= 0
+            assert trial["verify_cpu_seconds"] > 0
+
+
+def test_threads_are_one_in_a_run_and_as_before_after_it(tmp_path):
+    desk = untrained(tmp_path)
+    with threads(2):
+        data = desk.run()
+        assert torch.get_num_threads() == 2
     assert {trial["threads"] for trial in data["trials"]} == {1}
+
+
+def test_jobs_are_done_by_workers_unless_said_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("FPBENCH_EXECUTOR")
+    desk = untrained(tmp_path, "kind: exits")
+    result = desk("run", plugins=(TROUBLE,))
+    assert "its process ended with exit code 7" in result.output
 
 
 def untrained(folder: Path, *methods: str) -> Desk:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, UNTRAINED, Desk
 from killable import WORKS, Killable, serving
+
+from fpbench.store import store
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
@@ -91,6 +93,31 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     dice = random.Random(0)  # noqa: S311
     assert kill_and_go_on(killable, 3, dice, seconds, "--no-tracking") >= 1
     assert killable.found() == found
+
+
+def test_a_cohort_of_which_some_models_are_in_place_is_completed_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    desk.write(UNTRAINED)
+    made = tmp_path / "made"
+    monkeypatch.setenv("TOYS_MADE", str(made))
+    moved = []
+
+    def killed(temporary: Path, folder: Path) -> None:
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(folder)
+        temporary.rename(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_rename", killed)
+        # What the kill leaves, a block that ends would have removed.
+        patch.setattr(store.shutil, "rmtree", lambda *_, **__: None)
+        assert desk("run").exit_code == 130
+    assert desk("run").exit_code == 0
+    names = made.read_text().splitlines()
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.kills

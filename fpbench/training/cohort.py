@@ -27,6 +27,10 @@ def last_layer(model: nn.Module) -> str:
     return str(last)
 
 
+PIXELS = 64 * 64
+"""Of a picture, from which on a network that trains alone on a CPU has channels last in memory."""
+
+
 def widened(out: Tensor) -> Tensor:
     """What autocast narrowed, in full again: losses are sums of small things."""
     return out.float() if out.dtype is torch.bfloat16 else out
@@ -87,7 +91,7 @@ class Learner(ABC):
         self.cohort = cohort
         for model in cohort.models:
             model.train(cohort.layers == "all")
-        self.stack = together(cohort.models, way)
+        self.stack = together(cohort.models, way, cohort.pool.inputs[:2])
         head = last_layer(cohort.models[0])
         prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
         self.learned = [
@@ -205,13 +209,18 @@ class Alone:
     params: by name, of a copy; without a member dimension, without gradient.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, example: Tensor | None = None) -> None:
+        """Copy a model; `example` are some of the inputs (n, *input_shape) it will get."""
+        self._last = example is not None and _gains_by_channels_last(model, example)
         self._module = copy.deepcopy(model).requires_grad_(False)
+        if self._last:
+            self._module.to(memory_format=torch.channels_last)
         self.params: dict[str, Tensor] = dict(self._module.named_parameters())
 
     def __call__(self, x: Tensor, *, shared: Literal[False]) -> Tensor:
         """Return the output (1, n, *output_shape) of x (1, n, *input_shape), as a Stack would."""
-        out: Tensor = self._module(x[0])
+        own = x[0].contiguous(memory_format=torch.channels_last) if self._last else x[0]
+        out: Tensor = self._module(own)
         return out[None]
 
     def unstack(self, models: Sequence[nn.Module]) -> None:
@@ -219,6 +228,20 @@ class Alone:
         models[0].load_state_dict(self._module.state_dict())
 
 
-def together(models: Sequence[nn.Module], way: Way) -> Stack | Alone:
+def together(models: Sequence[nn.Module], way: Way, example: Tensor | None = None) -> Stack | Alone:
     """Return models to be trained at once: a stack, or one alone."""
-    return Stack(models, way) if len(models) > 1 else Alone(models[0])
+    return Stack(models, way) if len(models) > 1 else Alone(models[0], example)
+
+
+def _gains_by_channels_last(model: nn.Module, example: Tensor) -> bool:
+    """Say whether a network takes large pictures on a CPU and can have channels last in memory."""
+    pictures = example.ndim == 4 and example.device.type == "cpu"
+    if not pictures or example.shape[-2:].numel() < PIXELS:
+        return False
+    trial = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(example.contiguous(memory_format=torch.channels_last))
+    except Exception:  # a `view`, say, which needs channels first
+        return False
+    return True
