@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from toys import Blobs
 
 from fpbench import Recipe, Scenario
-from fpbench.cli import main
+from fpbench.cli import main, process
 
 HERE = Path(__file__).parent
 
@@ -94,6 +95,14 @@ class Desk:
         folder = Path(json.loads(result.stdout.splitlines()[-1])["run"])
         found: dict[str, Any] = json.loads((folder / "results.json").read_text())
         return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ends_by_sigterm() -> Iterator[None]:
+    """A command that tests call in their own process must not take SIGTERM for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "stoppable", nullcontext)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

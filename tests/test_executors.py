@@ -248,6 +248,7 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
     log = desk.folder / "node"
     desk.write(TINY + f"  - {{method: trouble, kind: waits once, log: {log}}}\n")

@@ -1,6 +1,6 @@
 """A run that is killed: the same command goes on, repeats nothing, and ends where it would have.
 
-`pytest tests/test_killed.py -m kills` does the same with twenty kills, in a minute or more.
+`pytest tests/test_killed.py -m slow` does the same with $FPBENCH_KILLS kills, five by default.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ def fpbench_{when}({what}):
         except {swallows}:
             pass
 """
+
+KILLS = int(os.environ.get("FPBENCH_KILLS", "5"))
+"""How many runs are killed at random moments, for each executor."""
 
 
 def desk(folder: Path, executor: str = "inline") -> Killable:
@@ -120,11 +123,11 @@ def test_a_cohort_of_which_some_models_are_in_place_is_completed_not_made_again(
     assert len(names) == len(set(names))
 
 
-@pytest.mark.kills
-def test_twenty_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str) -> None:
+@pytest.mark.slow
+def test_many_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str) -> None:
     found, seconds = whole
     dice, hits, lives = random.Random(1), 0, 0  # noqa: S311
-    while hits < 20:
+    while hits < KILLS:
         killable = desk(tmp_path / str(lives), executor)
         hits += kill_and_go_on(killable, 4, dice, seconds, "--no-tracking")
         lives += 1
