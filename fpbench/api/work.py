@@ -50,6 +50,7 @@ class Result:
     calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
+    construct_cpu_seconds, verify_cpu_seconds: of the processor, None where they are unknown.
     losses:         (step, seconds since construction began, loss), at most 100 of them, spread
                     evenly over the steps; empty if the method tells none.
     device, threads: where the seconds were measured, and by how many threads of the CPU.
@@ -68,6 +69,8 @@ class Result:
     threads: int = 1
     cached: bool = False
     error: str | None = None
+    construct_cpu_seconds: float | None = None
+    verify_cpu_seconds: float | None = None
 
     def rates(self, positive: bool) -> list[float]:
         """The rates of the positive or of the negative suspects; labels come from lineage."""
