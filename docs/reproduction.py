@@ -48,6 +48,14 @@ held out.
 """
 
 
+class KeptVersions(BaseModel):
+    """The versions that a reader of the documents may want."""
+
+    python: str
+    fpbench: str
+    torch: str
+
+
 class KeptRun(BaseModel):
     """When a run was, and on which machine."""
 
@@ -57,7 +65,7 @@ class KeptRun(BaseModel):
     device: str
     cpus: int
     git: GitRevision | None
-    versions: dict[str, str | None]
+    versions: KeptVersions
 
     @property
     def commit(self) -> str:

@@ -77,6 +77,13 @@ def test_a_run_is_read_as_it_was_reported_and_written(tmp_path: Path) -> None:
     assert report.summary("akh")["aruc_ci"] is None
 
 
+def test_texts_that_no_file_or_terminal_takes_are_written_so_that_they_do(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path, repeats=1, errors={"akh": "half a pair: \ud800, red: \x1b[31m"})
+    (written,) = (folder / "errors").iterdir()
+    for text in (fpbench.read(folder).why_not("akh"), written.read_text()):
+        assert text == r"half a pair: \ud800, red: \x1b[31m"
+
+
 # ── damage ────────────────────────────────────────────────────────────────────────
 
 

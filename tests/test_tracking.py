@@ -92,6 +92,20 @@ def test_methods_lie_flat_and_repeats_below_them(runs: Path) -> None:
     assert tags["fpbench.schema"] == "fpbench.results/2"
 
 
+def test_a_run_sends_the_report_that_it_has_and_does_not_read_its_folder_again(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished_run(runs, repeats=1)
+    report = read(folder)
+    (folder / "SHA256SUMS").write_text("of other files")
+    with pytest.raises(SuiteError, match="damaged"):
+        tracking.send(folder)
+    with caplog.at_level(logging.WARNING, "fpbench"):
+        tracking.fpbench_reported(report)
+    assert not caplog.records
+    assert Seen(runs).runs["akh"].info.status == "FINISHED"
+
+
 def test_curves_are_metrics_over_rho(runs: Path) -> None:
     folder = finished_run(runs)
     tracking.send(folder)
