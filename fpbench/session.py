@@ -97,8 +97,7 @@ def read(folder: PathLike) -> Report:
     from .api.results import Report
     from .results.folder import read as read_folder
 
-    data = read_folder(Path(folder))
-    return Report(data["suite"]["name"], Path(folder), data)
+    return Report(Path(folder), read_folder(Path(folder)))
 
 
 def _as_words(

@@ -86,12 +86,12 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
-    data = record(
+    found = record(
         plan, results, failures, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
-    report = Report(suite.name, setting.folder, data, tuple(results))
+    report = Report(setting.folder, found, tuple(results))
     tell(hook.fpbench_reported, report=report)
     return report
 
