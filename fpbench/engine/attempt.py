@@ -26,22 +26,24 @@ from ..store.store import Store
 from .data import require_data
 from .environment import device_name
 from .isolation import contained
-from .key import trial_key
+from .key import Job
 from .plan import derived_seed
 from .resources import own_memory, shortage
 
 
-def attempt(trial: Trial, *, store: Store, device: str) -> Result:
+def attempt(job: Job, *, store: Store, device: str) -> Result:
     """Construct a fingerprint and judge every suspect by it; a trial done before is looked up.
 
     Whatever the method raises becomes the result's `error`, and is never kept.
     """
-    key = trial_key(trial, store, device_name(device))
-    if known := store.trial(key):
+    trial, key = job.trial, job.key(device_name(device))
+    if not job.fresh and (known := store.trial(key)):
         return Result(trial=trial, cached=True, **known)
     try:
         with contained(), remembered(store):
-            result, _ = tried(trial, store, torch.device(device))
+            job.check()
+            result, _ = tried(trial, store.pinned(job.weights), torch.device(device))
+            job.check()  # what was imported meanwhile, too
     except (KeyboardInterrupt, ResourceError):
         raise  # data that is not there would be there for no other method
     except BaseException as error:

@@ -18,6 +18,7 @@ from ..api.work import Built
 from ..compute.stack import Stacks, parts, signature
 from ..compute.ways import remembered
 from ..store.store import Store
+from .code import code_of
 from .data import require_data
 from .environment import device_name, versions
 from .isolation import contained
@@ -85,6 +86,10 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                     "device": device_name(device),
                     "made": datetime.now(UTC).isoformat(timespec="seconds"),
                     "versions": versions(),
+                    "code": {
+                        "recipe": code_of(type(recipe)).source,
+                        "scenario": code_of(type(scenario)).source,
+                    },
                 }
                 store.save(recipe, scenario, model, facts)
     return Built(
