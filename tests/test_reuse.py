@@ -1,4 +1,4 @@
-"""A kept result or model is reused only where it would be the same, and otherwise it is said."""
+"""A kept result is reused only if it would be the same; models of other code cause a warning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import fpbench
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed(fpbench.Fingerprinter):
-    '''Rate every suspect alike.'''
+    '''Give every suspect the same rate.'''
 
     name = "fixed"
     accepts = frozenset(fpbench.Access)
@@ -52,7 +52,7 @@ def fpbench_fingerprinters():
 def method(
     folder: Path, rate: object = 0.5, imports: str = "", construct: str = "pass", more: str = ""
 ) -> Path:
-    """A plugin file with a method that rates every suspect alike, and more code."""
+    """Write a plugin with a method that gives every suspect the same rate, and more code."""
     path = folder / "fixed.py"
     path.write_text(METHOD.format(rate=rate, imports=imports, construct=construct) + more)
     return path
@@ -168,7 +168,7 @@ def test_code_that_is_imported_late_and_was_edited_just_before_fails_the_trial(d
 def test_comments_documents_and_layout_of_a_method_leave_its_results(desk):
     plugin = method(desk.folder, 0.25)
     desk.run(plugins=(plugin,))
-    text = plugin.read_text().replace("'''Rate every suspect alike.'''", '"""Rate all alike."""')
+    text = plugin.read_text().replace("'''Give every suspect the same rate.'''", '"""Rate."""')
     plugin.write_text("# A comment.\n" + text.replace("return 0.25", "return (\n   0.25)"))
     assert found(desk.run(plugins=(plugin,))) == [("fixed", 0.25, True)]
 
@@ -229,7 +229,7 @@ def test_a_method_is_tried_anew_after_a_file_that_a_field_names_was_exchanged(de
     assert rates == [("fixed", 0.25, False), ("fixed", 0.75, False), ("fixed", 0.75, True)]
 
 
-def test_a_field_that_is_a_path_is_told_as_one(desk):
+def test_a_field_that_is_a_path_is_described_as_one(desk):
     plugin = method(desk.folder)
     refused = desk("run", "-o", "methods.fixed.network=5", plugins=(plugin,))
     assert refused.exit_code == 2
@@ -271,7 +271,7 @@ def fpbench_recipes():
 """
 
 
-def test_a_changed_recipe_or_scenario_under_an_old_version_is_told_in_a_line_each(tmp_path, caplog):
+def test_a_changed_recipe_or_scenario_under_an_old_version_causes_one_warning_each(tmp_path, caplog):
     desk = Desk(tmp_path)
     desk.write(UNTRAINED.replace("blobs", "clouds").replace("recipe: drawn", "recipe: plain"))
     plugin = tmp_path / "models.py"
@@ -297,7 +297,7 @@ def test_a_changed_recipe_or_scenario_under_an_old_version_is_told_in_a_line_eac
     assert warned(edited) == []
 
 
-def test_models_whose_code_nobody_wrote_down_are_reused_without_a_word(desk, caplog):
+def test_models_without_a_digest_of_their_code_are_reused_without_a_warning(desk, caplog):
     plugin = method(desk.folder)
     desk.run(plugins=(plugin,))
     for file in (desk.folder / "store" / "models").rglob("made.json"):

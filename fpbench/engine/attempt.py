@@ -32,7 +32,7 @@ from .resources import own_memory, shortage
 
 
 def attempt(job: Job, *, store: Store, device: str) -> Result:
-    """Construct a fingerprint and judge every suspect by it; a trial done before is looked up.
+    """Construct a fingerprint and judge every suspect by it, or return the kept result.
 
     Whatever the method raises becomes the result's `error`, and is never kept.
     """
