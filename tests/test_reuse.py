@@ -271,7 +271,7 @@ def fpbench_recipes():
 """
 
 
-def test_a_changed_recipe_or_scenario_under_an_old_version_causes_one_warning_each(tmp_path, caplog):
+def test_changed_code_under_an_old_version_causes_one_warning_per_class(tmp_path, caplog):
     desk = Desk(tmp_path)
     desk.write(UNTRAINED.replace("blobs", "clouds").replace("recipe: drawn", "recipe: plain"))
     plugin = tmp_path / "models.py"
