@@ -34,7 +34,8 @@ def run(
     suite: PathLike, *, store: PathLike | None = None, runs: PathLike | None = None,
     device: str | None = None, only: Sequence[str] = (), more: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None, plugins: Sequence[PathLike] = (),
-    executor: str = "inline", tracking: bool = True, quiet: bool = False,
+    executor: str = "inline", fresh: Sequence[str] | bool = (), tracking: bool = True,
+    quiet: bool = False,
 ) -> Report:  # fmt: skip
     """Run a suite, as `fpbench run` does. Work that is in the store is not done again.
 
@@ -47,6 +48,7 @@ def run(
     overrides: values by the suite's dotted keys: {"methods.metav.n_queries": 50}.
     plugins:   plugin files to load; each call reads them anew.
     executor:  the name of the executor that does the work.
+    fresh:     the methods to try anew, though the store has results of them; True for all.
     tracking:  whether results go to MLflow too.
     quiet:     show nothing while it runs.
 
@@ -73,7 +75,7 @@ def run(
             plugins=tuple(map(Path, plugins)),
         ),
         hook=registry.manager.hook,
-        device=where,
+        device=where, fresh=find_fresh(registry, loaded, fresh),
     )  # fmt: skip
     with bars or nullcontext():
         return run_suite(loaded, setting)
@@ -109,11 +111,16 @@ def _as_words(
     Override values are written as JSON, which is also YAML.
     """
     for name, value in (("only", only), ("more", more), ("plugins", plugins)):
-        if isinstance(value, str):
-            raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
+        _refuse_word(name, value)
     settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
     added = additions(tuple(more))
     return Path(suite), tuple(map(Path, plugins)), (*added, *settings), tuple(only)
+
+
+def _refuse_word(name: str, value: object) -> None:
+    """Raise TypeError for a text where a list of them is expected: its letters are no methods."""
+    if isinstance(value, str):
+        raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
 
 
 def _store_folder(store: PathLike | None) -> Path:
@@ -145,6 +152,23 @@ def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
     from .engine.source import addition
 
     return tuple(map(addition, methods))
+
+
+def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) -> frozenset[str]:
+    """Return the labels of a suite's methods that some words mean, as `--fresh` does; True is all.
+
+    Raises SuiteError for a word that is neither a label nor a name.
+    """
+    from .api.errors import SuiteError
+
+    _refuse_word("fresh", methods)
+    names = {variant.label: variant.method.name for variant in suite.methods}
+    if isinstance(methods, bool):
+        return frozenset(names if methods else ())
+    for method in methods:
+        if method not in (known := {*names, *names.values()}):
+            raise SuiteError(registry.missing("method", method, known), f"--fresh {method}")
+    return frozenset(label for label, name in names.items() if {label, name} & set(methods))
 
 
 def find_device(device: str | None) -> str:

@@ -21,6 +21,7 @@ from ..api.fields import hints, spelled
 from ..api.fingerprinter import Fingerprinter
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
+from .code import read_loaded
 from .isolation import contained
 
 GROUP = "fpbench"
@@ -78,6 +79,7 @@ class Registry:
         try:
             with contained():
                 plugin = load()
+            read_loaded()
             self.manager.register(plugin, name)
             offers = [
                 (offers, _checked(cls, base))

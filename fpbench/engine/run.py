@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from pluggy import HookCaller
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.results import Report
-from ..api.work import Built, Executor, Lost, Result, Trial
+from ..api.work import Built, Executor, Lost, Result
 from ..store.store import Store
-from .attempt import attempt
+from .attempt import attempt, kept
 from .build import build
 from .environment import device_name, tuned
 from .isolation import contained
+from .key import Job, changed_code, weights_of
 from .plan import Plan, cohorts, without
 from .record import keep_samples, record
 from .resources import shortage
@@ -37,6 +39,7 @@ class Setting:
 
     device: the one that estimates are made for and results name.
     limit:  seconds that a trial may take; None for as long as it likes.
+    fresh:  the labels of the methods to try anew, whatever results the store has of them.
     """
 
     store: Store
@@ -45,6 +48,7 @@ class Setting:
     hook: Any
     device: str
     limit: float | None = None
+    fresh: frozenset[str] = frozenset()
 
 
 def run(suite: Suite, setting: Setting) -> Report:
@@ -80,7 +84,13 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     trials = [without(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
-    for result in _attempted(setting, partial(attempt, store=shared(store)), trials):
+    weights = weights_of(plan, store)
+    jobs = [Job.of(trial, weights, trial.label in setting.fresh) for trial in trials]
+    # What is kept is looked up here: a run with nothing left to do starts no worker.
+    known = [kept(job, store=store, device=setting.device) for job in jobs]
+    todo = [job for job, result in zip(jobs, known, strict=True) if result is None]
+    work = partial(attempt, store=shared(store))
+    for result in chain(filter(None, known), _attempted(setting, work, todo)):
         results.append(result)
         tell(hook.fpbench_attempted, result=result)
 
@@ -97,8 +107,13 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
 
 
 def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
-    """Make every model of a plan that the store lacks; by digest, why some could not be made."""
+    """Make every model of a plan that the store lacks; by digest, why some could not be made.
+
+    Models that other code made are reused, with a warning.
+    """
     suite, store, failures = plan.suite, setting.store, dict[str, str]()
+    for sentence in changed_code(plan, store):
+        log.warning("%s", sentence)
     make = partial(build, scenario=suite.scenario, store=shared(store))
     for generation in plan.generations():
         missing = [r for r in generation if not store.intact(r, suite.scenario)]
@@ -146,13 +161,13 @@ def _failed(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
 
 
 def _attempted(
-    setting: Setting, work: Callable[..., Result], trials: Iterable[Trial]
+    setting: Setting, work: Callable[..., Result], jobs: Iterable[Job]
 ) -> Iterator[Result]:
     """Every trial's result; nothing is kept of one whose process was lost."""
-    for outcome in setting.executor.map(work, trials, setting.limit):
+    for outcome in setting.executor.map(work, jobs, setting.limit):
         if isinstance(outcome, Lost):
             device = device_name(setting.device)
-            yield Result(trial=outcome.item, device=device, error=outcome.reason)
+            yield Result(trial=outcome.item.trial, device=device, error=outcome.reason)
         else:
             yield outcome
 
