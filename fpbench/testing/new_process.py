@@ -7,7 +7,6 @@ the suspects' weights. What construct left in memory, on the method or in its mo
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from ..api.fields import plain
 from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import Access
+from ..api.python_file import load
 from .checks import TOLERANCE, expect
 from .toys import TOYS, Zoo
 from .trial_run import Subject
@@ -148,20 +148,14 @@ def _rates(method: Fingerprinter, job: dict[str, Any]) -> Any:
 
 
 def _module(name: str, file: str) -> ModuleType:
-    """The method's module by its name; a loose file, or a script, by its path."""
+    """Import the method's module by its name, or a plugin file or a script by its path."""
     try:
         if name != "__main__":
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-    spec = importlib.util.spec_from_file_location("fpbench_elsewhere_method", file)
-    assert spec is not None, f"expected a Python file, got {file}"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(file), "fpbench_elsewhere_method")
 
 
 if __name__ == "__main__":
