@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
@@ -23,10 +22,8 @@ from ..store.store import Store
 from .attempt import attempt
 from .build import build
 from .environment import device_name, tune
-from .isolation import contained
 from .plan import Plan, cohorts, without
 from .record import keep_samples, record
-from .resources import shortage
 from .suite import Suite
 
 log = logging.getLogger("fpbench")
@@ -67,7 +64,7 @@ def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     try:
         with setting.store.using(models):
             summary = plan.summary(setting.store, setting.device)
-            tell(setting.hook.fpbench_planned, plan=summary)
+            setting.hook.fpbench_planned(plan=summary)
             setting.store.require(summary.bytes)
             yield
     finally:
@@ -85,7 +82,7 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
         trials = []
     for result in _attempted(setting, partial(attempt, store=shared(store)), trials):
         results.append(result)
-        tell(hook.fpbench_attempted, result=result)
+        hook.fpbench_attempted(result=result)
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
@@ -95,7 +92,7 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
     report = Report(suite.name, setting.folder, data, tuple(results))
-    tell(hook.fpbench_reported, report=report)
+    hook.fpbench_reported(report=report)
     return report
 
 
@@ -113,7 +110,7 @@ def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
         todo = [r for r in missing if r.digest not in failures]
         for built in _built(setting, make, cohorts(todo, suite.scenario)):
             failures |= built.failures
-            tell(setting.hook.fpbench_built, built=built)
+            setting.hook.fpbench_built(built=built)
     _refuse_twins(suite, plan.models, store)
     return failures
 
@@ -158,22 +155,6 @@ def _attempted(
             yield Result(trial=outcome.item, device=device, error=outcome.reason)
         else:
             yield outcome
-
-
-def tell(announcement: HookCaller, **what: Any) -> None:
-    """Announce something to everybody; who fails to hear it must not take the run, nor the
-    others' hearing, down."""
-    for hearer in reversed(announcement.get_hookimpls()):
-        try:
-            with contained():
-                hearer.function(*(what[name] for name in hearer.argnames))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if reason := shortage(error):
-                log.warning("reporter %s failed: %s; the run goes on", hearer.plugin_name, reason)
-            else:
-                log.exception("reporter %s failed; the run goes on", hearer.plugin_name)
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:
