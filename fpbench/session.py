@@ -70,10 +70,7 @@ def run(
     parent = Path(runs or os.environ.get("FPBENCH_RUNS", "runs"))
     setting = Setting(
         store=Store(_store_folder(store)), folder=new_folder(parent / loaded.name),
-        executor=find_executor(
-            registry, executor, [where], workers=None, limit=None,
-            plugins=tuple(map(Path, plugins)),
-        ),
+        executor=find_executor(registry, executor, [where], workers=None, limit=None),
         hook=registry.manager.hook,
         device=where, fresh=find_fresh(registry, loaded, fresh),
     )  # fmt: skip
@@ -203,34 +200,24 @@ def find_devices(names: str | None) -> list[str]:
 
 def find_executor(
     registry: Registry, name: str | None, devices: list[str], *, workers: int | None,
-    limit: float | None, plugins: tuple[Path, ...],
+    limit: int | None,
 ) -> Executor:  # fmt: skip
     """Return the executor of a name; by default that of $FPBENCH_EXECUTOR, or `local`.
 
-    Raises SuiteError for a name that no plugin offers, and for options that `inline` cannot take.
+    Raises SuiteError for a name that no plugin offers, and for options that the executor refuses.
     """
     from .api.errors import SuiteError
 
-    beyond = [
-        option
-        for option, given in (
-            ("--workers", workers), ("--limit", limit), ("--device", len(devices) > 1)
-        )
-        if given
-    ]  # fmt: skip
+    beyond = workers or limit or len(devices) > 1
     name = name or ("local" if beyond else os.environ.get("FPBENCH_EXECUTOR", "local"))
-    if name == "inline" and beyond:
-        raise SuiteError(
-            "the inline executor supports one device, one worker and no --limit; leave --executor "
-            "out, or say --executor local",
-            beyond[0],
-        )
-    setup = partial(prepare_worker, tuple(file.absolute() for file in plugins))
-    found: Executor | None = registry.manager.hook.fpbench_executor(
-        name=name, devices=devices, workers=workers, setup=setup
-    )
+    hook = registry.manager.hook
+    found: Executor | None = hook.fpbench_executor(
+        name=name, devices=devices, workers=workers, limit=limit,
+        setup=partial(prepare_worker, tuple(registry.files)),
+    )  # fmt: skip
     if found is None:
-        raise SuiteError(f"no executor {name!r}; expected inline, local or ray", "--executor")
+        names = [known for offered in hook.fpbench_executor_names() for known in offered]
+        raise SuiteError(registry.missing("executor", name, names), "--executor")
     return found
 
 

@@ -55,9 +55,7 @@ def run(
     where = session.find_devices(device)
     setting = Setting(
         store=Store(store_dir), folder=session.new_folder(runs_dir / loaded.name),
-        executor=session.find_executor(
-            registry, executor, where, workers=workers, limit=limit, plugins=plugins
-        ),
+        executor=session.find_executor(registry, executor, where, workers=workers, limit=limit),
         hook=registry.manager.hook, device=where[0], limit=limit,
         fresh=session.find_fresh(registry, loaded, fresh_all or fresh),
     )  # fmt: skip

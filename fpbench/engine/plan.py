@@ -107,7 +107,7 @@ class Plan:
             suite=suite.name,
             scenario=str(scenario),
             place=f"{scenario.name}@{scenario.version}",
-            task=type(scenario).__mro__[1].__name__.lower(),
+            task=scenario.task,
             api=str(suite.api),
             repeats=suite.repeats,
             positives=Counter(r.name for r in suite.positives),

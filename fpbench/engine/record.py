@@ -29,7 +29,6 @@ from ..api.results import (
     SuiteFacts,
     TrialRecord,
 )
-from ..api.scenario import Generation
 from ..api.work import Result
 from ..results.summary import comparisons, summary, verdicts
 from ..store.files import sha256, write
@@ -211,7 +210,7 @@ log = logging.getLogger("fpbench")
 def keep_samples(
     plan: Plan, gone: Collection[str], *, store: Store, folder: Path, device: str
 ) -> None:
-    """Write samples.npz into a run's folder, if its models draw pictures.
+    """Write samples.npz into a run's folder, if its models' outputs are pictures.
 
     rows (r, 2): a kind, and the model that stands for it; images (r, CODES, height, width) or
     (r, CODES, height, width, 3), bytes. The results are on disk: what goes wrong costs one line.
@@ -219,7 +218,7 @@ def keep_samples(
     gone: digests of models that could not be made.
     """
     scenario = plan.suite.scenario
-    if not isinstance(scenario, Generation) or plan.suite.target.digest in gone:
+    if plan.suite.target.digest in gone:
         return
     kinds: dict[str, list[Recipe]] = {"target": [plan.suite.target]}
     for recipe in plan.models[1:]:
@@ -228,6 +227,8 @@ def keep_samples(
     # The middle of a kind, whose members a suite mostly sweeps from mild to severe.
     chosen = {kind: members[len(members) // 2] for kind, members in kinds.items()}
     try:
+        if scenario.pictures(torch.zeros(1, *scenario.output_shape)) is None:
+            return  # before data and models are loaded for nothing
         codes = scenario.data("test").inputs[:CODES].to(device)
         images = []
         for recipe in chosen.values():

@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pluggy import HookCaller
-
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.results import Report
@@ -23,11 +21,9 @@ from ..store.store import Store
 from .attempt import attempt, kept
 from .build import build
 from .environment import device_name, tuned
-from .isolation import contained
 from .key import Job, changed_code, weights_of
 from .plan import Plan, cohorts, without
 from .record import keep_samples, record
-from .resources import shortage
 from .suite import Suite
 
 log = logging.getLogger("fpbench")
@@ -69,7 +65,7 @@ def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     try:
         with tuned(), setting.store.using(models):
             summary = plan.summary(setting.store, setting.device)
-            tell(setting.hook.fpbench_planned, plan=summary)
+            setting.hook.fpbench_planned(plan=summary)
             setting.store.require(summary.bytes)
             yield
     finally:
@@ -92,7 +88,7 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     work = partial(attempt, store=shared(store))
     for result in chain(filter(None, known), _attempted(setting, work, todo)):
         results.append(result)
-        tell(hook.fpbench_attempted, result=result)
+        hook.fpbench_attempted(result=result)
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
@@ -102,7 +98,7 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
     report = Report(setting.folder, found, tuple(results))
-    tell(hook.fpbench_reported, report=report)
+    hook.fpbench_reported(report=report)
     return report
 
 
@@ -125,7 +121,7 @@ def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
         todo = [r for r in missing if r.digest not in failures]
         for built in _built(setting, make, cohorts(todo, suite.scenario)):
             failures |= built.failures
-            tell(setting.hook.fpbench_built, built=built)
+            setting.hook.fpbench_built(built=built)
     _refuse_twins(suite, plan.models, store)
     return failures
 
@@ -170,22 +166,6 @@ def _attempted(
             yield Result(trial=outcome.item.trial, device=device, error=outcome.reason)
         else:
             yield outcome
-
-
-def tell(announcement: HookCaller, **what: Any) -> None:
-    """Announce something to everybody; who fails to hear it must not take the run, nor the
-    others' hearing, down."""
-    for hearer in reversed(announcement.get_hookimpls()):
-        try:
-            with contained():
-                hearer.function(*(what[name] for name in hearer.argnames))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if reason := shortage(error):
-                log.warning("reporter %s failed: %s; the run goes on", hearer.plugin_name, reason)
-            else:
-                log.exception("reporter %s failed; the run goes on", hearer.plugin_name)
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

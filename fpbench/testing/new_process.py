@@ -8,7 +8,6 @@ memory.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from ..api.fields import plain
 from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import Access
+from ..api.python_file import load
 from .checks import TOLERANCE, expect
 from .method_on_toy import MethodOnToy
 from .toys import TOYS, Zoo
@@ -158,13 +158,7 @@ def _module(name: str, file: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-    spec = importlib.util.spec_from_file_location("fpbench_checked_method", file)
-    assert spec is not None, f"expected a Python file, got {file}"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(file), "fpbench_checked_method")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fpbench import SuiteError
+
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+
+def inline(devices: Sequence[str], workers: int | None, limit: int | None) -> Inline:
+    """Return an executor on one device. Raises SuiteError for what it does not support."""
+    beyond = {"--workers": workers, "--limit": limit, "--device": len(devices) > 1}
+    for option, given in beyond.items():
+        if given:
+            raise SuiteError(
+                "the inline executor supports one device, one worker and no --limit; leave "
+                "--executor out, or say --executor local",
+                option,
+            )
+    return Inline(devices[0])
 
 
 @dataclass(frozen=True)
