@@ -200,7 +200,7 @@ def timed(work: Work, device: torch.device) -> tuple[float, Tensor]:
 
 
 def row(name: str, fast: Work, slow: Work, check: Check, device: torch.device) -> None:
-    fast()  # ways are chosen, kernels loaded
+    fast()  # kernels are loaded
     pairs = [(timed(fast, device), timed(slow, device)) for _ in range(ROUNDS)]
     ours = min(pair[0][0] for pair in pairs)
     theirs = min(pair[1][0] for pair in pairs)

@@ -26,7 +26,7 @@ from fpbench.builtin.scenarios.digits import Digits
 from fpbench.builtin.scenarios.fashion import Fashion
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.builtin.scenarios.warfarin import Warfarin
-from fpbench.compute import ways
+from fpbench.compute.stack import using
 from fpbench.engine.environment import tune
 
 ROUNDS = 3
@@ -102,9 +102,9 @@ def main() -> None:
     for name, (work, steps) in works(device).items():
         if given.only not in name:
             continue
-        work()  # the ways are chosen now
+        work()  # loads libraries
         # Looped: a stack's grouped convolutions are counted for more than they have to do.
-        with ways.using("looped"), FlopCounterMode(display=False) as counter:
+        with using("looped"), FlopCounterMode(display=False) as counter:
             work()
         seconds = product = float("inf")
         for _ in range(ROUNDS):

@@ -43,7 +43,7 @@ def measure(scenario: Scenario, arch: str, suspects: int, device: torch.device, 
     recipes = [Train(scenario=str(scenario), model=arch, seed=i) for i in range(suspects)]
     store = Store(root)
     for recipe in recipes:
-        store.save(recipe, scenario, scenario.architectures[arch](), {"arch": arch})
+        store.save([(recipe, scenario.architectures[arch](), {"arch": arch})], scenario)
     files = [store.folder(recipe, scenario) / "weights.safetensors" for recipe in recipes]
     low, high = scenario.input_range
     x = low + (high - low) * torch.rand(QUERIES, *scenario.input_shape)

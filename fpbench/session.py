@@ -182,7 +182,7 @@ def find_executor(
     registry: Registry, name: str | None, devices: list[str], *, workers: int | None,
     limit: float | None, plugins: tuple[Path, ...],
 ) -> Executor:  # fmt: skip
-    """Return the executor of a name; by default `inline`, or `local` where inline cannot serve.
+    """Return the executor of a name; by default that of $FPBENCH_EXECUTOR, or `local`.
 
     Raises SuiteError for a name that no plugin offers, and for options that `inline` cannot take.
     """
@@ -195,7 +195,7 @@ def find_executor(
         )
         if given
     ]  # fmt: skip
-    name = name or ("local" if beyond else "inline")
+    name = name or ("local" if beyond else os.environ.get("FPBENCH_EXECUTOR", "local"))
     if name == "inline" and beyond:
         raise SuiteError(
             "the inline executor supports one device, one worker and no --limit; leave --executor "

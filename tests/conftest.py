@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from toys import Blobs
 
 from fpbench import Recipe, Scenario
-from fpbench.cli import main
+from fpbench.cli import main, process
 
 HERE = Path(__file__).parent
 
@@ -97,8 +98,18 @@ class Desk:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _ends_by_sigterm() -> Iterator[None]:
+    """A command that tests call in their own process must not take SIGTERM for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "stoppable", nullcontext)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FPBENCH_CACHE"] = str(tmp_path_factory.mktemp("answers"))
+    # Workers take seconds to start, and find the same: test_executors.py.
+    os.environ["FPBENCH_EXECUTOR"] = "inline"
 
 
 @pytest.fixture(scope="session")

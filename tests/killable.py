@@ -28,7 +28,6 @@ import torch.func
 from scipy import stats
 
 from fpbench import cli
-from fpbench.compute.ways import using
 from fpbench.engine import attempt, build, run
 from fpbench.reporting import figures, terminal
 
@@ -39,11 +38,6 @@ SERVER = multiprocessing.get_context("forkserver")
 WORKS = {"inline": ("--executor", "inline"), "local": ("--workers", "2")}
 
 if "conftest" not in sys.modules:  # in the server, hence in every run and in every worker
-    # One after another: which way is faster is measured, and the last bits differ between them, as
-    # they do between numbers of threads.
-    LOOPED = using("looped")  # kept, for what is collected is left
-    LOOPED.__enter__()
-    torch.set_num_threads(1)
     # Workers are forked from it too, rather than from a server that each run would have to start.
     multiprocessing.forkserver.ensure_running = lambda: None
     multiprocessing.forkserver.ForkServer.ensure_running = lambda _: None  # type: ignore[method-assign]

@@ -122,11 +122,3 @@ def test_what_takes_long_is_made_and_saved_a_few_at_a_time() -> None:
     unknown = [Train(scenario="blobs", model="slim", seed=i) for i in range(10)]
     assert [len(part) for part in cohorts(quick + long, SCENARIO)] == [10, 4, 4, 2]
     assert [len(part) for part in cohorts(unknown, Blobs())] == [10]
-
-
-def test_a_plan_shows_how_networks_were_found_to_train_fastest(desk: Desk) -> None:
-    facts = {"what": "train: 4 x blobs slim, all layers", "device": "cpu", "way": "stacked",
-             "seconds": {"stacked": 0.001, "looped": 0.002}}  # fmt: skip
-    Store(desk.folder / "store").save_way("ab" * 32, facts)
-    told = " ".join(desk("plan").output.split())
-    assert "stacked: 4 x blobs slim, all layers, cpu (ms a step: stacked 1.0, looped 2.0)" in told

@@ -20,7 +20,6 @@ from conftest import HERE, TINY, UNTRAINED, Desk
 from fpbench import SuiteError
 from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need
-from fpbench.compute import ways
 
 TROUBLE = HERE / "trouble.py"
 PATIENCE = 900
@@ -45,22 +44,36 @@ def found(data) -> list[object]:
 
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory):
-    """What an inline run of the tiny suite finds, with one thread and cohorts stacked."""
+    """What an inline run of the tiny suite finds."""
     desk = Desk(tmp_path_factory.mktemp("inline"))
     desk.write(TINY)
-    with threads(1), ways.using("stacked"):
-        return desk.run(plugins=(TROUBLE,))
+    return desk.run(plugins=(TROUBLE,))
 
 
-def test_workers_find_what_one_process_finds_to_the_bit(desk, inline):
-    with threads(2):
-        data = desk.run("--workers", 2, plugins=(TROUBLE,))
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_find_what_one_process_finds_to_the_bit(desk, inline, workers):
+    data = desk.run("--workers", workers, plugins=(TROUBLE,))
     assert found(data) == found(inline)
-    # Two threads, shared out among two workers; and so it is kept with the seconds.
-    assert {trial["threads"] for trial in data["trials"]} == {1}
+    for trial in data["trials"]:
+        if not trial["error"]:
+            assert trial["threads"] == 1
+            assert trial["construct_cpu_seconds"] >= 0
+            assert trial["verify_cpu_seconds"] > 0
+
+
+def test_threads_are_one_in_a_run_and_as_before_after_it(tmp_path):
+    desk = untrained(tmp_path)
     with threads(2):
-        more = desk("run", "-o", "repeats=3")
-    assert "they were measured on cpu (threads: 1) and cpu (threads: 2)" in more.stdout
+        data = desk.run()
+        assert torch.get_num_threads() == 2
+    assert {trial["threads"] for trial in data["trials"]} == {1}
+
+
+def test_jobs_are_done_by_workers_unless_said_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("FPBENCH_EXECUTOR")
+    desk = untrained(tmp_path, "kind: exits")
+    result = desk("run", plugins=(TROUBLE,))
+    assert "its process ended with exit code 7" in result.output
 
 
 def untrained(folder: Path, *methods: str) -> Desk:
@@ -235,6 +248,7 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
     log = desk.folder / "node"
     desk.write(TINY + f"  - {{method: trouble, kind: waits once, log: {log}}}\n")

@@ -1,6 +1,6 @@
 """A run that is killed: the same command goes on, repeats nothing, and ends where it would have.
 
-`pytest tests/test_killed.py -m kills` does the same with twenty kills, in a minute or more.
+`pytest tests/test_killed.py -m slow` does the same with $FPBENCH_KILLS kills, five by default.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, UNTRAINED, Desk
 from killable import WORKS, Killable, serving
+
+from fpbench.store import store
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
@@ -35,6 +37,9 @@ def fpbench_{when}({what}):
         except {swallows}:
             pass
 """
+
+KILLS = int(os.environ.get("FPBENCH_KILLS", "5"))
+"""How many runs are killed at random moments, for each executor."""
 
 
 def desk(folder: Path, executor: str = "inline") -> Killable:
@@ -93,11 +98,36 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert killable.found() == found
 
 
-@pytest.mark.kills
-def test_twenty_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str) -> None:
+def test_a_cohort_of_which_some_models_are_in_place_is_completed_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    desk.write(UNTRAINED)
+    made = tmp_path / "made"
+    monkeypatch.setenv("TOYS_MADE", str(made))
+    moved = []
+
+    def killed(temporary: Path, folder: Path) -> None:
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(folder)
+        temporary.rename(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_rename", killed)
+        # What the kill leaves, a block that ends would have removed.
+        patch.setattr(store.shutil, "rmtree", lambda *_, **__: None)
+        assert desk("run").exit_code == 130
+    assert desk("run").exit_code == 0
+    names = made.read_text().splitlines()
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.slow
+def test_many_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executor: str) -> None:
     found, seconds = whole
     dice, hits, lives = random.Random(1), 0, 0  # noqa: S311
-    while hits < 20:
+    while hits < KILLS:
         killable = desk(tmp_path / str(lives), executor)
         hits += kill_and_go_on(killable, 4, dice, seconds, "--no-tracking")
         lives += 1

@@ -137,7 +137,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
         process.wait(30)
 
 
-@pytest.mark.server
+@pytest.mark.slow
 def test_serves_what_was_never_sent_before(ui: UI) -> None:
     runs = ui.runs("tags.fpbench.kind = 'method'")
     assert list(runs) == ["akh", "random (again)"]  # in the suite's order
@@ -146,7 +146,7 @@ def test_serves_what_was_never_sent_before(ui: UI) -> None:
     assert ui.get(f"/get-artifact?path=figures/curves.svg&run_uuid={suite}") == b"<svg/>"
 
 
-@pytest.mark.server
+@pytest.mark.slow
 def test_sends_over_http_and_doubles_nothing(ui: UI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ui.address)
     folder = finished_run(ui.folder.parents[1], "20260102-000000-bbbb")
@@ -206,7 +206,7 @@ class Between:
             server.shutdown()
 
 
-@pytest.mark.server
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "between"), [("slow", {"seconds": 0.5}), ("dies", {"most": 7})])
 def test_what_a_tracker_missed_is_there_after_sync(
     ui: UI, name: str, between: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
@@ -243,7 +243,7 @@ def test_what_a_tracker_missed_is_there_after_sync(
         assert len(ui.history(runs["akh"], "summary/aruc")) == 1
 
 
-@pytest.mark.server
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium is installed")
 def test_a_browser_overlays_the_methods(ui: UI, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("shoot", SHOOT)
@@ -258,7 +258,7 @@ def test_a_browser_overlays_the_methods(ui: UI, tmp_path: Path) -> None:
     assert "akh #0" not in text
 
 
-@pytest.mark.server
+@pytest.mark.slow
 def test_leaves_nothing_behind(ui: UI) -> None:
     family = psutil.Process(ui.process.pid).children(recursive=True)
     assert family

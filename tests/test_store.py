@@ -41,7 +41,7 @@ def untrained(tmp_path: Path) -> Desk:
 
 def keep(store: Store, scenario: Blobs | None = None) -> Path:
     scenario = scenario or Blobs()
-    store.save(RECIPE, scenario, RECIPE.make(Bench()), {"utility": {"accuracy": 0.5}})
+    store.save([(RECIPE, RECIPE.make(Bench()), {"utility": {"accuracy": 0.5}})], scenario)
     return store.folder(RECIPE, scenario)
 
 
@@ -87,7 +87,7 @@ def test_what_a_network_has_beside_its_weights_is_loaded_too(store, width):
         architectures = {"wide": partial(Constant, width)}  # noqa: RUF012
 
     made, x = Constant(width).eval(), torch.rand(5, 2)
-    store.save(RECIPE, Centred(), made, {})
+    store.save([(RECIPE, made, {})], Centred())
     assert torch.equal(store.load(RECIPE, Centred(), CPU)(x), made(x))
 
 

@@ -31,12 +31,9 @@ from fpbench.results.comparison import Judged, compare, weighted_aruc, weighted_
 
 ELSEWHERE = """\
 import sys
-from fpbench.compute.ways import using
 from fpbench.cli import main
 
-# As in killable.py.
-with using("looped"):
-    main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 

@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +27,6 @@ from fpbench import (
     Scenario,
     hookimpl,
 )
-from fpbench.compute.ways import using
-
-# What tests do for their own process, workers do here: results are compared to the bit, and
-# which way is the faster one is measured, hence a matter of luck.
-if "conftest" not in sys.modules:
-    STACKED = using("stacked")  # kept, for what is collected is left
-    STACKED.__enter__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,9 +50,10 @@ class Result:
     calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
+    construct_cpu_seconds, verify_cpu_seconds: of the processor, which hold on a busy machine too.
     losses:         (step, seconds since construction began, loss), at most 100 of them, spread
                     evenly over the steps; empty if the method tells none.
-    device, threads: where the seconds were measured, and by how many threads of the CPU.
+    device, threads: where the seconds were measured, and how many threads of the CPU they are of.
     cached:         the store had this very trial; its seconds are those of the first time.
     error:          a traceback if the method failed; the other trials went on.
     """
@@ -66,6 +67,8 @@ class Result:
     device: str = "cpu"
     losses: Sequence[Point] = ()
     threads: int = 1
+    construct_cpu_seconds: float | None = None
+    verify_cpu_seconds: float | None = None
     cached: bool = False
     error: str | None = None
 

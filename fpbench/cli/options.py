@@ -54,12 +54,12 @@ _WORK = (
     click.option("--device", metavar="DEVICES",
                  help="cpu, cuda, or several: cuda:0,cuda:1  [default: cuda if any]"),
     click.option("--workers", type=click.IntRange(1, 10_000), metavar="N",
-                 help="Work in N processes at a time; on one machine they share its cores."),
+                 help="Work in N processes at a time.  [default: what cores and memory allow]"),
     click.option("--limit", type=click.IntRange(1, 10_000_000), metavar="SECONDS",
                  help="A trial that takes longer is stopped and has failed.  [default: none]"),
     click.option("--executor", metavar="NAME",
-                 help="inline: this process. local: a process per device. ray: a cluster.  "
-                      "[default: local for several devices, --workers or --limit, else inline]"),
+                 help="local: worker processes. inline: this process, for breakpoints. ray: a "
+                      "cluster. All give the same table.  [env: FPBENCH_EXECUTOR; default: local]"),
 )  # fmt: skip
 
 

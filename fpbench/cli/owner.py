@@ -48,7 +48,7 @@ def fingerprint(
     setting = Setting(
         store=Store(store_dir), folder=out.parent, hook=registry.manager.hook, device=where,
         executor=session.find_executor(
-            registry, "inline", [where], workers=None, limit=None, plugins=plugins
+            registry, None, [where], workers=None, limit=None, plugins=plugins
         ),
     )  # fmt: skip
     with terminal:

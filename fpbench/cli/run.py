@@ -74,19 +74,16 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
     from ..engine.plan import Plan
-    from ..reporting.tables import plan_as_json, show_cohorts, show_plan, show_ways
-    from ..store.inventory import trained
+    from ..reporting.tables import plan_as_json, show_cohorts, show_plan
     from ..store.store import Store
 
     _, loaded = session.load_suite(suite, plugins, (*more, *overrides), only)
     summary = Plan.of(loaded).summary(Store(store_dir), session.find_device(device))
-    ways = trained(Store(store_dir), summary.scenario.partition("(")[0])
     if as_json:
-        options.answer({**plan_as_json(summary), "ways": ways})
+        options.answer(plan_as_json(summary))
     else:
         show_plan(summary)
         show_cohorts(summary)
-        show_ways(ways)
 
 
 COMMANDS = (run, plan)

@@ -181,9 +181,9 @@ def _needed(suites: Sequence[Path], plugins: tuple[Path, ...], store: Store) -> 
 
 
 def _count(store: Store) -> int:
-    from ..store.inventory import MODEL, TRIAL, WAY, items
+    from ..store.inventory import MODEL, TRIAL, items
 
-    return sum(item.what in (MODEL, TRIAL, WAY) for item in items(store))
+    return sum(item.what in (MODEL, TRIAL) for item in items(store))
 
 
 def _told(moved: Any, as_json: bool, done: str) -> None:

@@ -20,7 +20,6 @@ from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.scenario import POOLS, Scenario, forget
 from ..api.work import Result, Trial
-from ..compute.ways import remembered
 from ..store.checks import Kept
 from ..store.store import Store
 from .data import require_data
@@ -40,7 +39,7 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
     if known := store.trial(key):
         return Result(trial=trial, cached=True, **known)
     try:
-        with contained(), remembered(store):
+        with contained():
             result, _ = tried(trial, store, torch.device(device))
     except (KeyboardInterrupt, ResourceError):
         raise  # data that is not there would be there for no other method
@@ -75,16 +74,17 @@ def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fin
     try:
         # A method that draws from a global generator is repeatable too.
         _seed(seed)
-        began = time.perf_counter()
+        began, on_cpu = time.perf_counter(), time.process_time()
         with own_memory(trial.label):
             fingerprint = method.construct(case)
             _finish(device)
         construct_seconds = time.perf_counter() - began
+        construct_cpu_seconds = time.process_time() - on_cpu
         if not isinstance(fingerprint, Fingerprint):
             raise TrialError(f"expected a Fingerprint from construct, got {clipped(fingerprint)}")
         judged = _Verified(trial, method, fingerprint, store, device)
         rates = judged.rates(trial.suspects)
-        verify_seconds = judged.seconds
+        verify_seconds, verify_cpu_seconds = judged.seconds, judged.cpu_seconds
         calibration_rates = judged.rates(trial.calibration)
     finally:
         # Data is everybody's: what this method did to it must not reach the next.
@@ -108,6 +108,8 @@ def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fin
         queries=judged.queries,
         construct_seconds=construct_seconds,
         verify_seconds=verify_seconds,
+        construct_cpu_seconds=construct_cpu_seconds,
+        verify_cpu_seconds=verify_cpu_seconds,
         device=device_name(str(device)),
         losses=case.progress.points(began),
         threads=torch.get_num_threads(),
@@ -146,7 +148,8 @@ def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
 class _Verified:
     """Judges models by a fingerprint, each behind an oracle of its own.
 
-    seconds: spent in `verify` so far; loading the models is not the method's work.
+    seconds, cpu_seconds: spent in `verify` so far, by the clock and by the processor; loading the
+             models is not the method's work.
     queries: the most that one model was asked.
     """
 
@@ -156,7 +159,7 @@ class _Verified:
     ) -> None:  # fmt: skip
         self._trial, self._method, self._fingerprint = trial, method, fingerprint
         self._store, self._device = store, device
-        self.seconds, self.queries = 0.0, 0
+        self.seconds, self.cpu_seconds, self.queries = 0.0, 0.0, 0
 
     def rates(self, recipes: Sequence[Recipe]) -> dict[str, float]:
         """Each model's matching rate, by its digest; asked as if each were the only one."""
@@ -174,10 +177,11 @@ class _Verified:
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
             device=self._device, quantised=trial.quantised,
         )  # fmt: skip
-        began = time.perf_counter()
+        began, on_cpu = time.perf_counter(), time.process_time()
         with own_memory(trial.label):
             rate = method.verify(self._fingerprint, oracle)
         self.seconds += time.perf_counter() - began
+        self.cpu_seconds += time.process_time() - on_cpu
         self.queries = max(self.queries, oracle.queries)
         if oracle.queries > trial.method.n_queries:
             raise TrialError(

@@ -16,7 +16,6 @@ from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.work import Built
 from ..compute.stack import Stacks, parts, signature
-from ..compute.ways import remembered
 from ..store.store import Store
 from .data import require_data
 from .environment import device_name, versions
@@ -55,7 +54,7 @@ class Bench:
 def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device: str) -> Built:
     """Make one cohort and put it into the store; what another run made meanwhile is reused."""
     began = time.perf_counter()
-    with store.locked(recipes), remembered(store):
+    with store.locked(recipes):
         todo = [recipe for recipe in recipes if not store.mend(recipe, scenario)]
         lab = Bench(scenario, store, torch.device(device))
         if todo:
@@ -76,17 +75,20 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                 for recipe in todo:
                     lab.failed(recipe, told(error))
             seconds = time.perf_counter() - began
-            for recipe, model, utility in good:
-                facts = {
-                    "arch": recipe.arch,
-                    "utility": utility,
-                    "seconds": seconds / len(todo),
-                    "cohort": len(todo),
-                    "device": device_name(device),
-                    "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "versions": versions(),
-                }
-                store.save(recipe, scenario, model, facts)
+            shared = {
+                "seconds": seconds / len(todo),
+                "cohort": len(todo),
+                "device": device_name(device),
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": versions(),
+            }
+            store.save(
+                [
+                    (recipe, model, {"arch": recipe.arch, "utility": utility, **shared})
+                    for recipe, model, utility in good
+                ],
+                scenario,
+            )
     return Built(
         recipes=tuple(recipes),
         seconds=time.perf_counter() - began,

@@ -122,6 +122,8 @@ def _trial(result: Result) -> dict[str, Any]:
         "queries": result.queries,
         "construct_seconds": result.construct_seconds,
         "verify_seconds": result.verify_seconds,
+        "construct_cpu_seconds": result.construct_cpu_seconds,
+        "verify_cpu_seconds": result.verify_cpu_seconds,
         "device": result.device,
         "losses": [(step, round(at, 4), float(f"{loss:.6g}")) for step, at, loss in result.losses],
         "threads": result.threads,

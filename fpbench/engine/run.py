@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pluggy import HookCaller
 
 from ..api.errors import SuiteError
@@ -22,7 +21,7 @@ from ..api.work import Built, Executor, Lost, Result, Trial
 from ..store.store import Store
 from .attempt import attempt
 from .build import build
-from .environment import device_name, tune
+from .environment import device_name, tuned
 from .isolation import contained
 from .plan import Plan, cohorts, without
 from .record import keep_samples, record
@@ -63,16 +62,14 @@ def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     At its end the executor is closed.
     """
     models = [recipe.digest for generation in plan.generations() for recipe in generation]
-    tune()
     try:
-        with setting.store.using(models):
+        with tuned(), setting.store.using(models):
             summary = plan.summary(setting.store, setting.device)
             tell(setting.hook.fpbench_planned, plan=summary)
             setting.store.require(summary.bytes)
             yield
     finally:
         setting.executor.close()
-        torch.set_flush_denormal(False)
 
 
 def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Report:

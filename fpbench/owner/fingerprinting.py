@@ -14,7 +14,6 @@ import torch
 from ..api.errors import FpbenchError, SuiteError, TrialError
 from ..api.fields import plain
 from ..api.work import Result, Trial
-from ..compute.ways import remembered
 from ..engine.attempt import tried
 from ..engine.environment import device_name, versions
 from ..engine.isolation import contained
@@ -97,7 +96,7 @@ def _trial(plan: Plan) -> Trial:
 
 def _attempt(trial: Trial, setting: Setting) -> tuple[Result, Any]:
     try:
-        with contained(), remembered(setting.store):
+        with contained():
             return tried(trial, setting.store, torch.device(setting.device))
     except (FpbenchError, MemoryError):
         raise

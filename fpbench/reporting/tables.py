@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -72,15 +72,6 @@ def show_cohorts(plan: PlanSummary) -> None:
     for i, cohort in enumerate(plan.cohorts, 1):
         console.print(f"  cohort {i:3}  {len(cohort.models):3} x {cohort.kind}: {cohort.models[0]}"
                       + (" ..." if len(cohort.models) > 1 else ""), markup=False)  # fmt: skip
-
-
-def show_ways(ways: Iterable[Mapping[str, Any]]) -> None:
-    """How networks train here, as far as that was measured."""
-    console = Screen(highlight=False, soft_wrap=True)
-    for way in ways:
-        each = ", ".join(f"{name} {1e3 * s:.1f}" for name, s in way["seconds"].items())
-        console.print(f"  fastest  {way['way']}: {way['what'].removeprefix('train: ')}, "
-                      f"{way['device']} (ms a step: {each})", markup=False)  # fmt: skip
 
 
 def plan_as_json(plan: PlanSummary) -> dict[str, Any]:

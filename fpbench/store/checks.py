@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .files import opened, read, sealed, sha256, sha256_of, unsealed
 
 MODEL = "fpbench.model/1"
-TRIAL = "fpbench.trial/2"
-WAY = "fpbench.way/1"
+TRIAL = "fpbench.trial/3"
 FILES = ("recipe.json", "made.json", "weights.safetensors")
 """What a model's folder holds."""
 
@@ -34,6 +33,8 @@ class Kept(BaseModel):
     verify_seconds: float
     device: str
     threads: int = 1
+    construct_cpu_seconds: float | None = None
+    verify_cpu_seconds: float | None = None
     losses: list[Annotated[list[Any], Field(min_length=3, max_length=3)]] = []
 
 
@@ -45,11 +46,6 @@ def trial_of(raw: bytes, place: Path) -> dict[str, Any] | None:
     except ValidationError:
         return None
     return data
-
-
-def way_of(raw: bytes, place: Path) -> dict[str, Any] | None:
-    """A way's file, or None if it is damaged. Raises NewerError."""
-    return opened(raw, WAY, place)
 
 
 def made_of(raw: bytes, place: Path) -> dict[str, Any] | None:

@@ -9,18 +9,18 @@ from typing import Any
 
 from filelock import Timeout
 
-from .checks import DIGEST, fault, lineage_of, made_of, trial_of, way_of
+from .checks import DIGEST, fault, lineage_of, made_of, trial_of
 from .files import NewerError, read
 from .store import SMALL, Store
 
-MODEL, TRIAL, WAY, ASIDE, TEMPORARY = "model", "trial", "way", "set aside", "temporary"
+MODEL, TRIAL, ASIDE, TEMPORARY = "model", "trial", "set aside", "temporary"
 
 
 @dataclass(frozen=True)
 class Item:
     """A file or folder in a store.
 
-    what: one of the five words above.
+    what: one of the four words above.
     name: the model's digest or the trial's key, also where a model or trial is set aside or
           half written; the name of the lock that guards it follows from it.
     """
@@ -33,7 +33,7 @@ class Item:
     def lock(self) -> str:
         """The lock of whoever may be working on it."""
         folders = self.path.parent.name, self.path.parent.parent.name
-        return SMALL if "ways" in folders or "trials" in folders else self.name
+        return SMALL if "trials" in folders else self.name
 
     @property
     def bytes(self) -> int:
@@ -55,21 +55,9 @@ def items(store: Store) -> Iterator[Item]:
                     yield Item(item.what, file, folder.name)
     for file in sorted((store.root / "trials").glob("??/*")):
         yield from _items(file, TRIAL)
+    # Versions before 0.2 kept measurements in ways/, which nothing reads any more.
     for file in sorted((store.root / "ways").glob("*")):
-        yield from _items(file, WAY)
-
-
-def trained(store: Store, scenario: str) -> list[dict[str, Any]]:
-    """What was measured of training a scenario's networks, see `fpbench.compute.ways.Memory`."""
-    found = []
-    for file in sorted((store.root / "ways").glob("*.json")):
-        try:
-            way = way_of(read(file) or b"", file)
-        except NewerError:
-            continue
-        if way and str(way.get("what")).startswith("train:") and f" x {scenario} " in way["what"]:
-            found.append(way)
-    return sorted(found, key=lambda way: str(way["what"]))
+        yield Item(TEMPORARY, file, file.stem)
 
 
 def _items(path: Path, what: str) -> Iterator[Item]:
@@ -100,7 +88,7 @@ def listed(store: Store) -> dict[str, Any]:
     many, how many bytes; and of those set aside the paths.
     """
     groups: dict[tuple[str, str], list[int]] = {}
-    others: dict[str, list[Item]] = {TRIAL: [], WAY: [], ASIDE: [], TEMPORARY: []}
+    others: dict[str, list[Item]] = {TRIAL: [], ASIDE: [], TEMPORARY: []}
     for item in items(store):
         if item.what == MODEL:
             group = (item.path.parent.parent.name, kind(item.path))
@@ -139,7 +127,7 @@ def verify(store: Store, step: Callable[[], None] = lambda: None) -> Verdict:
     per model and trial."""
     verdict = Verdict()
     for item in items(store):
-        if item.what not in (MODEL, TRIAL, WAY):
+        if item.what not in (MODEL, TRIAL):
             continue
         verdict.models += item.what == MODEL
         verdict.trials += item.what == TRIAL
@@ -165,8 +153,8 @@ def _set_aside(store: Store, item: Item, verdict: Verdict) -> None:
 def _fault(item: Item) -> Path | None:
     """What of a model or trial is damaged, if anything."""
     if item.what != MODEL:
-        raw, look = read(item.path), trial_of if item.what == TRIAL else way_of
-        return item.path if raw is not None and look(raw, item.path) is None else None
+        raw = read(item.path)
+        return item.path if raw is not None and trial_of(raw, item.path) is None else None
     wrong = fault(item.path) if item.path.exists() else None
     if wrong == "recipe.json":
         # For people; a whole model is not given up for it, and the next run writes it again.

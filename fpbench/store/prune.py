@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from ..api.errors import ResourceError
 from .checks import made_of, trial_of
 from .files import NewerError, read, unsealed
-from .inventory import MODEL, TRIAL, WAY, Item, items
+from .inventory import MODEL, TRIAL, Item, items
 from .store import PRUNE, SMALL, Store
 
 
@@ -46,11 +46,11 @@ def waste(store: Store, needed: Needed) -> list[Item]:
 
     What a later fpbench made is for that one to remove.
     """
+    store.complete()  # what a killed run had finished is no waste
     return [
         item
         for item in items(store)
-        if item.what != WAY
-        and not (item.what == MODEL and (item.path in needed.folders or _is_newer(item)))
+        if not (item.what == MODEL and (item.path in needed.folders or _is_newer(item)))
         and not (item.what == TRIAL and (item.name in needed.keys or _is_newer(item)))
     ]
 

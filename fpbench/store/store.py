@@ -5,9 +5,9 @@ store/models/<scenario>@<version>/<2 of digest>/<digest>/
     weights.safetensors   tensors, never code
     made.json             utility, seconds, versions, the weights' sha256; sealed
 store/trials/<2 of key>/<key>.json        one trial's result; sealed
-store/ways/<name>.json                    how members ran fastest, see api/ways.py; sealed
 store/locks/                              one lock per model while it is made
 store/running/                            per run in progress, the models it uses; sealed
+store/moves/                              per cohort that is put into place just now; sealed
 
 Folders of models and trials are only ever renamed whole. What is damaged gets `.damaged-` into its
 name, what is being written begins with `.tmp-`.
@@ -29,8 +29,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
-from .checks import MODEL, fault, lineage_as_json, made_of, trial_of, way_of
-from .files import read, sealed, sha256, sha256_of, write
+from .checks import MODEL, fault, lineage_as_json, made_of, trial_of
+from .files import read, sealed, sha256, sha256_of, unsealed, write
 
 if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     import torch
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
     from ..api.scenario import Scenario
 
 SMALL = "small"
-"""The lock of whoever writes or moves the file of a trial or a way."""
+"""The lock for writing or moving the file of a trial."""
 
 PRUNE = "prune"
 """The lock of whoever removes models, and of a run while it says which ones it uses."""
@@ -150,29 +150,52 @@ class Store:
         return model
 
     def save(
-        self, recipe: Recipe, scenario: Scenario, model: nn.Module, facts: Mapping[str, Any]
+        self, models: Sequence[tuple[Recipe, nn.Module, Mapping[str, Any]]], scenario: Scenario
     ) -> None:
-        """Put a finished model into the store, whole or not at all."""
+        """Put finished models, each with the facts of its making, into the store.
+
+        All of them become visible, or none, also when the process is killed meanwhile: a cohort
+        that was made in part would be completed by another cohort, with other last digits.
+        """
         from safetensors.torch import save
 
-        weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-        made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
-                **facts}  # fmt: skip
-        with self.new(self.folder(recipe, scenario)) as temporary:
-            write(temporary / "weights.safetensors", weights)
-            write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
-            write(temporary / "made.json", sealed(made))
+        with ExitStack() as held:
+            moves: list[tuple[Path, Path]] = []
+            for recipe, model, facts in models:
+                tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+                weights = save(tensors)
+                made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
+                        **facts}  # fmt: skip
+                folder = self.folder(recipe, scenario)
+                temporary = held.enter_context(_temporary(folder))
+                write(temporary / "weights.safetensors", weights)
+                write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
+                write(temporary / "made.json", sealed(made))
+                moves.append((temporary, folder))
+            self._move(moves)
+
+    def _move(self, moves: Sequence[tuple[Path, Path]]) -> None:
+        """Rename folders, all of them: what a kill leaves undone, `complete` does."""
+        journal = self.root / "moves" / f"{os.urandom(8).hex()}.json"
+        places = [[str(path.relative_to(self.root)) for path in move] for move in moves]
+        write(journal, sealed({"moves": places}))
+        for temporary, folder in moves:
+            _rename(temporary, folder)
+        journal.unlink(missing_ok=True)
+
+    def complete(self) -> None:
+        """Finish the moves of processes that were killed in the midst of them."""
+        for journal in sorted((self.root / "moves").glob("*.json")):
+            for temporary, folder in (unsealed(read(journal) or b"") or {"moves": []})["moves"]:
+                _rename(self.root / temporary, self.root / folder)
+            journal.unlink(missing_ok=True)
 
     @contextmanager
     def new(self, folder: Path) -> Iterator[Path]:
-        """A folder to fill, which then becomes a model's; if that fails nothing is left."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
-        try:
+        """Yield a folder to fill, which then becomes a model's; if that fails nothing is left."""
+        with _temporary(folder) as temporary:
             yield temporary
             temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
         """A lock of this store; a model's is its digest. Ends with the process that holds it."""
@@ -199,6 +222,7 @@ class Store:
         with FileLock(lease.with_suffix(".lock")) as held:
             try:
                 with self.lock(PRUNE):
+                    self.complete()
                     write(lease, sealed({"digests": sorted(digests), "process": os.getpid()}))
                 yield
             finally:
@@ -214,15 +238,6 @@ class Store:
         with self.lock(SMALL):
             write(self._trial(key), sealed(result))
 
-    def way(self, name: str) -> dict[str, Any] | None:
-        """How members ran fastest, or None if that was not measured yet. Otherwise as `trial`."""
-        return self._whole(self._way(name), way_of, "a measurement of what runs fastest")
-
-    def save_way(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Keep a measurement: what is built later rounds as what was built before."""
-        with self.lock(SMALL):
-            write(self._way(name), sealed(facts))
-
     def _whole(
         self, path: Path, look: Callable[[bytes, Path], dict[str, Any] | None], what: str
     ) -> dict[str, Any] | None:
@@ -236,8 +251,25 @@ class Store:
                 self.set_aside(path, what)
         return found
 
-    def _way(self, name: str) -> Path:
-        return self.root / "ways" / f"{name}.json"
-
     def _trial(self, key: str) -> Path:
         return self.root / "trials" / key[:2] / f"{key}.json"
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside another; what is left of it in the end is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    """Give a folder its name, unless another process has done so."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if temporary.is_dir() and not folder.is_dir():
+            raise

@@ -1,19 +1,28 @@
-"""One training loop for every recipe: a cohort at once, each member as if alone."""
+"""One training loop for every recipe: a cohort at once, each member as if it were alone.
+
+A recipe calls `fit`. A task whose models are not trained on a loss of their outputs registers a
+`Learner` of its own for its scenario class:
+
+    @learner_of.register
+    def _(scenario: MyTask, arch: str) -> type[Learner]:
+        return MyLearner
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 
 from torch import Tensor, nn
 
 from ..api.recipe import Lab, Recipe
-from ..api.scenario import Generation, Pool
-from ..compute.ways import Way
+from ..api.scenario import Generation, Pool, Scenario
+from ..compute.stack import Way
 from .adversarial import Adversarial
 from .cohort import Cohort, Learner, last_layer, train
 from .losses import Loss
 
-__all__ = ["fit", "last_layer"]
+__all__ = ["Learner", "Supervised", "fit", "last_layer", "learner_of"]
 
 
 def fit(
@@ -32,16 +41,14 @@ def fit(
 ) -> None:
     """Train same-architecture models in place, with Adam.
 
-    Each member draws its batch order from its recipe's own generator and its loss touches no
-    other member, so it gets the weights it would have got alone, up to rounding; whether members
-    train side by side or one after another is a question of speed, answered by measurement (see
-    `fpbench.compute.ways`). Only dropout's draws depend on it. A member whose loss is no longer
-    finite is reported to the lab; the others go on. The forward pass computes in the scenario's
-    `precision`.
+    Each member draws its batch order from its recipe's own generator, and its loss touches no
+    other member. So it gets the weights that it would have got alone, up to rounding; only the
+    draws of dropout differ. A rule says whether members train side by side or one after another
+    (`fpbench.compute.stack.choose_way`). A member whose loss is no longer finite is reported to
+    the lab; the others go on. The forward pass computes in the scenario's `precision`.
 
     loss:   of one member's batch, (n, *output_shape) and truth (n, ...), a scalar. Without one,
-            the task's own training: the scenario's loss, or, for a generator whose architecture
-            has a discriminator, a game against a new one.
+            the task's own training, see `learner_of`.
     layers: "all", or "last" to leave all else as it is, running statistics included.
     cosine: anneal the learning rate to zero over the epochs.
     masks:  per member, by parameter name, 0 where a weight has been pruned and stays so.
@@ -49,9 +56,7 @@ def fit(
     if not epochs:
         return
     scenario = lab.scenario
-    learner: type[Learner] = Supervised
-    if loss is None and isinstance(scenario, Generation):
-        learner = Adversarial if recipes[0].arch in scenario.discriminators else Supervised
+    learner = learner_of(scenario, recipes[0].arch) if loss is None else Supervised
     cohort = Cohort(
         lab=lab, recipes=recipes, models=models, pool=Pool(*(t.to(lab.device) for t in pool)),
         loss=loss or scenario.loss, epochs=epochs, lr=lr, batch_size=batch_size, layers=layers,
@@ -61,7 +66,7 @@ def fit(
 
 
 class Supervised(Learner):
-    """Inputs have right answers, and a loss tells how far off an output is."""
+    """Learns inputs with right answers, by a loss that says how far off an output is."""
 
     def __init__(self, cohort: Cohort, way: Way) -> None:
         super().__init__(cohort, way)
@@ -75,3 +80,18 @@ class Supervised(Learner):
         self.descend(losses.sum())
         self.mask()
         return losses.detach()
+
+
+@singledispatch
+def learner_of(scenario: Scenario, arch: str) -> type[Learner]:
+    """Return what trains an architecture of a scenario where a recipe gives no loss of its own.
+
+    By default `Supervised`, with the scenario's loss.
+    """
+    return Supervised
+
+
+@learner_of.register
+def _(scenario: Generation, arch: str) -> type[Learner]:
+    """Train a generator against a new discriminator, if its architecture has one."""
+    return Adversarial if arch in scenario.discriminators else Supervised

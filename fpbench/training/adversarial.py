@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..api.scenario import Generation
-from ..compute.ways import Way
+from ..compute.stack import Way
 from .cohort import Cohort, Learner, together, widened
 
 BETA = 0.5
@@ -24,8 +24,8 @@ BETA = 0.5
 class Adversarial(Learner):
     """Each member against a discriminator of its own, which is new and thrown away afterwards.
 
-    Who fine-tunes a stolen generator has the generator alone, so his discriminator starts from
-    nothing, as does the owner's. Latent codes are drawn anew at every step.
+    A thief who fine-tunes a stolen generator has only the generator, so the discriminator starts
+    from nothing, as the owner's does. Each step draws new latent codes.
     """
 
     def __init__(self, cohort: Cohort, way: Way) -> None:

@@ -1,4 +1,4 @@
-"""A cohort learns: all members side by side or one after another, each as if alone."""
+"""Train a cohort: all members side by side or one after another, each as if it were alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -17,8 +17,7 @@ from torch.optim.adam import adam
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
-from ..compute.stack import Stack, signature, ways_of
-from ..compute.ways import TOGETHER, Way, enough, faster
+from ..compute.stack import Stack, Way, choose_way
 from .losses import Loss, by_member
 
 
@@ -26,6 +25,10 @@ def last_layer(model: nn.Module) -> str:
     """The name of the last module that has parameters of its own: the output layer."""
     *_, last = (name for name, module in model.named_modules() if [*module.parameters(False)])
     return str(last)
+
+
+PIXELS = 64 * 64
+"""Of a picture, from which on a network that trains alone on a CPU has channels last in memory."""
 
 
 def widened(out: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ class Learner(ABC):
         self.cohort = cohort
         for model in cohort.models:
             model.train(cohort.layers == "all")
-        self.stack = together(cohort.models, way)
+        self.stack = together(cohort.models, way, cohort.pool.inputs[:2])
         head = last_layer(cohort.models[0])
         prefix = f"{head}." if head else ""  # a network that is one layer is its own last layer
         self.learned = [
@@ -161,35 +164,13 @@ class Learner(ABC):
 
 
 def train(cohort: Cohort, learner: type[Learner]) -> None:
-    """Train a cohort's models in place, the fastest way."""
-    way = _way(cohort, learner)
-    if way in TOGETHER:
-        _together(cohort, learner, way)
-    else:
+    """Train a cohort's models in place: side by side, or one after another as `choose_way` says."""
+    way = choose_way(cohort.models[0], len(cohort))
+    if way == "looped":
         for i in range(len(cohort)):
             _epochs(cohort.part(i, i + 1), learner, way)
-
-
-def _way(cohort: Cohort, learner: type[Learner]) -> Way:
-    def trial(way: Way) -> tuple[Callable[[], object], int]:
-        members = size if way in TOGETHER else 1
-        part = cohort.part(0, members)
-        student, batch = learner(part, way), part.order(part.rngs())[0]
-        return lambda: student.step(batch), members
-
-    batch = min(cohort.batch_size, len(cohort.pool.inputs))
-    size = enough(len(cohort), batch * cohort.pool.inputs[0].numel())
-    scenario = cohort.lab.scenario
-    key = (
-        learner.__qualname__, signature(cohort.models[0]), tuple(cohort.pool.inputs.shape[1:]),
-        batch, cohort.layers, scenario.precision, size,
-    )  # fmt: skip
-    return faster(
-        key, {way: partial(trial, way) for way in ways_of(cohort.models[0], size)},
-        cohort.lab.device,
-        f"train: {size} x {scenario.name} {cohort.recipes[0].arch}, {cohort.layers} layers, "
-        f"batches of {batch}, {scenario.precision}",
-    )  # fmt: skip
+    else:
+        _together(cohort, learner, way)
 
 
 def _together(cohort: Cohort, learner: type[Learner], way: Way) -> None:
@@ -228,18 +209,17 @@ class Alone:
     params: by name, of a copy; without a member dimension, without gradient.
     """
 
-    def __init__(self, model: nn.Module, way: Way) -> None:
-        self._last = way == "looped_last"
+    def __init__(self, model: nn.Module, example: Tensor | None = None) -> None:
+        """Copy a model; `example` are some of the inputs (n, *input_shape) it will get."""
+        self._last = example is not None and _gains_by_channels_last(model, example)
         self._module = copy.deepcopy(model).requires_grad_(False)
         if self._last:
             self._module.to(memory_format=torch.channels_last)
         self.params: dict[str, Tensor] = dict(self._module.named_parameters())
 
     def __call__(self, x: Tensor, *, shared: Literal[False]) -> Tensor:
-        """The output (1, n, *output_shape); x (1, n, *input_shape), as a Stack takes it."""
-        own = x[0]
-        if self._last and own.ndim == 4:
-            own = own.contiguous(memory_format=torch.channels_last)
+        """Return the output (1, n, *output_shape) of x (1, n, *input_shape), as a Stack would."""
+        own = x[0].contiguous(memory_format=torch.channels_last) if self._last else x[0]
         out: Tensor = self._module(own)
         return out[None]
 
@@ -248,6 +228,20 @@ class Alone:
         models[0].load_state_dict(self._module.state_dict())
 
 
-def together(models: Sequence[nn.Module], way: Way) -> Stack | Alone:
-    """Models to be trained at once: a stack, or one alone."""
-    return Stack(models, way) if len(models) > 1 else Alone(models[0], way)
+def together(models: Sequence[nn.Module], way: Way, example: Tensor | None = None) -> Stack | Alone:
+    """Return models to be trained at once: a stack, or one alone."""
+    return Stack(models, way) if len(models) > 1 else Alone(models[0], example)
+
+
+def _gains_by_channels_last(model: nn.Module, example: Tensor) -> bool:
+    """Say whether a network takes large pictures on a CPU and can have channels last in memory."""
+    pictures = example.ndim == 4 and example.device.type == "cpu"
+    if not pictures or example.shape[-2:].numel() < PIXELS:
+        return False
+    trial = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(example.contiguous(memory_format=torch.channels_last))
+    except Exception:  # a `view`, say, which needs channels first
+        return False
+    return True

@@ -17,14 +17,20 @@ from fpbench import SuiteError
 
 from .pool import GoneError, Pool, tried
 
+MEMORY = 3 * 2**29
+"""Bytes of free memory that a worker should find: for libraries, a scenario's data, a cohort."""
+
 GRACE = 3.0
 """Seconds in which a worker may put away what it was writing before it is killed."""
 
 
 def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]) -> Local:
-    """A worker for every device, or several that share the CPU. Raises SuiteError."""
+    """Return a worker for every GPU, or several that share the CPU. Raises SuiteError.
+
+    workers: by default as many as the machine has cores, and memory for.
+    """
     if workers is None:
-        return Local(devices, setup)
+        return Local(devices if list(devices) != ["cpu"] else ["cpu"] * _fitting(), setup)
     if list(devices) != ["cpu"]:
         raise SuiteError(
             f"expected --device cpu, got {','.join(devices)}: a GPU has one worker, for a trial's "
@@ -34,6 +40,14 @@ def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]
     return Local(["cpu"] * workers, setup)
 
 
+def _fitting() -> int:
+    """Return how many workers the cores and the free memory of this machine allow, at least one."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, int(psutil.virtual_memory().available // MEMORY)))
+
+
 class Local(Pool["Process"]):
     """Do jobs in processes of their own, one per device.
 
@@ -41,14 +55,10 @@ class Local(Pool["Process"]):
     """
 
     def __init__(self, devices: Sequence[str], setup: Callable[[], None]) -> None:
-        import torch
-
         super().__init__()
         self._free = list(devices)
         self._devices = len(devices)
         self._setup = setup
-        # Shared out, so that workers do not fight for the cores.
-        self._threads = max(1, torch.get_num_threads() // len(devices))
         # Importing torch takes seconds, so one process does it for all workers, which fork from
         # it: it has no other threads, and has not touched a GPU. Elsewhere forking is not safe.
         self._context: Any = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -68,7 +78,7 @@ class Local(Pool["Process"]):
                 forkserver.ensure_running()
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        return Process(self._context, self._free, self._threads, self._setup)
+        return Process(self._context, self._free, self._setup)
 
     def wait(self, workers: Sequence[Process], seconds: float | None) -> list[Process]:
         ready = wait([channel for worker in workers for channel in worker.channels], seconds)
@@ -78,12 +88,10 @@ class Local(Pool["Process"]):
 class Process:
     """A worker: takes a device off the list of free ones, and puts it back when it ends."""
 
-    def __init__(
-        self, context: Any, free: list[str], threads: int, setup: Callable[[], None]
-    ) -> None:
+    def __init__(self, context: Any, free: list[str], setup: Callable[[], None]) -> None:
         self._free, self._device = free, free.pop(0)
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=work, args=(far, self._device, threads, setup))
+        self._process = context.Process(target=work, args=(far, self._device, setup))
         self._process.start()
         far.close()
         self._until = 0.0
@@ -130,8 +138,8 @@ class Process:
         self._free.append(self._device)
 
 
-def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None]) -> None:
-    """What a worker does: get ready, then one job after another until the pipe is closed."""
+def work(pipe: Connection, device: str, setup: Callable[[], None]) -> None:
+    """Get ready, then do one job after another until the pipe is closed: a worker's process."""
     # A group of its own: Ctrl-C is for the run to hear, and what plugins start ends with it.
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -141,10 +149,9 @@ def work(pipe: Connection, device: str, threads: int, setup: Callable[[], None])
     _end_with_the_run()
 
     def ready() -> None:
-        import torch
-
-        torch.set_num_threads(threads)
         if ":" in device:
+            import torch
+
             torch.cuda.set_device(device)  # for methods that say no more than "cuda"
         setup()
 

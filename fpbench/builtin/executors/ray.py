@@ -104,7 +104,7 @@ class Actor:
         reserved = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory or None}
         self._actor = ray.remote(Remote).options(**reserved, max_restarts=0).remote()
         # In a call of its own: what comes with a job is of classes that this loads.
-        self.coming = self._actor.ready.remote(setup, max(1, int(need.cpus)))
+        self.coming = self._actor.ready.remote(setup)
 
     def give(self, job: Callable[..., Any], item: Any) -> None:
         self.coming = self._actor.work.remote(job, item, "cuda" if self._need.gpus else "cpu")
@@ -132,16 +132,9 @@ class Actor:
 class Remote:
     """What runs in the cluster."""
 
-    def ready(self, setup: Callable[[], None], threads: int) -> tuple[bool, Any]:
-        """Load plugins, once."""
-
-        def act() -> None:
-            import torch
-
-            torch.set_num_threads(threads)
-            setup()
-
-        return tried(act)
+    def ready(self, setup: Callable[[], None]) -> tuple[bool, Any]:
+        """Load plugins, once; `setup` also sees to it that jobs run on one thread."""
+        return tried(setup)
 
     def work(self, job: Callable[..., Any], item: Any, device: str) -> tuple[bool, Any]:
         """Do a job."""
