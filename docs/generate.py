@@ -11,16 +11,16 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from fpbench.api.results import MethodRecord, RunRecord, Summary, with_interval
 from fpbench.engine.registry import Registry
 from fpbench.reporting.tables import show_methods
 from fpbench.testing.toys import TOYS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reproduction import reproduction
+from reproduction import Kept, kept, reproduction
 
 DOCS = Path(__file__).parent
 
@@ -53,13 +53,10 @@ What the papers claim, on their own zoos:
 
 def take(results: Path) -> None:
     """Keep what documents are made from: everything but single models, trials and the machine."""
-    data = json.loads(results.read_text())
-    run = {k: data["run"][k] for k in ("id", "started", "seconds", "device", "cpus", "git")}
-    run["versions"] = {k: data["run"]["versions"][k] for k in ("python", "fpbench", "torch")}
-    suite = {k: data["suite"][k] for k in ("name", "sha256", "overrides", "seed", "repeats")}
-    kept = {"schema": data["schema"], "run": run, "suite": suite, "scenario": data["scenario"],
-            "methods": data["methods"], "comparisons": data["comparisons"]}  # fmt: skip
-    (DOCS / "results" / f"{suite['name']}.json").write_text(json.dumps(kept) + "\n")
+    record = RunRecord.of(json.loads(results.read_text()), results)
+    found = Kept.of(record.as_json(), results)
+    text = json.dumps(found.as_json()) + "\n"
+    (DOCS / "results" / f"{found.suite.name}.json").write_text(text)
 
 
 def methods() -> str:
@@ -78,17 +75,16 @@ def methods() -> str:
         if method.claim:
             claims.append([_link(name), method.claim])
 
-    data = json.loads((DOCS / "results" / "quickstart.json").read_text())
-    run, suite = data["run"], data["suite"]
-    measured = [_measured(m) for m in data["methods"] if m["summary"] and m["name"] in offers]
+    found = quickstart()
+    run, suite = found.run, found.suite
+    measured = [_measured(m, m.summary) for m in found.methods if m.summary and m.name in offers]
     return "".join(
         [
             HEAD,
             _table(["method", "paper", "tasks", "access", "queries", "needs an ensemble"], traits),
             MEASURED.format(
-                suite=suite["name"], scenario=data["scenario"]["name"], device=run["device"],
-                cpus=run["cpus"], commit=(run["git"] or {}).get("commit", "unknown")[:10],
-                repeats=suite["repeats"],
+                suite=suite.name, scenario=found.scenario.name, device=run.device,
+                cpus=run.cpus, commit=run.commit, repeats=suite.repeats,
             ),
             _table(["method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct"], measured),
             CLAIMS,
@@ -97,13 +93,22 @@ def methods() -> str:
     )  # fmt: skip
 
 
-def _measured(method: dict[str, Any]) -> list[str]:
-    s = method["summary"]
+def quickstart() -> Kept:
+    """Return what is kept of the run that README.md and docs/methods.md show."""
+    found = kept("quickstart")
+    if found is None:
+        raise FileNotFoundError("expected docs/results/quickstart.json; keep a run of it: take")
+    return found
+
+
+def _measured(method: MethodRecord, s: Summary) -> list[str]:
     return [
-        _link(method["method"]),
-        *(f"{s[k]:.3f} ± {s[f'{k}_ci']:.3f}" for k in ("aruc", "aruc_calibrated", "auc")),
-        f"{100 * s['robustness_at_full_uniqueness']:.0f} %",
-        f"{s['construct_seconds']:.2f} s",
+        _link(method.method),
+        with_interval(s.aruc, s.aruc_ci),
+        with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
+        with_interval(s.auc, s.auc_ci),
+        f"{100 * s.robustness_at_full_uniqueness:.0f} %",
+        f"{s.construct_seconds:.2f} s",
     ]
 
 
@@ -122,9 +127,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def readme() -> str:
     """The text of README.md, with quickstart's table as the terminal shows it."""
-    data = json.loads((DOCS / "results" / "quickstart.json").read_text())
+    found = quickstart()
     console = Console(file=io.StringIO(), width=100, highlight=False, record=True)
-    show_methods(data, console)
+    show_methods(found.methods, found.comparisons, console)
     table = "\n".join(line.rstrip() for line in console.export_text().splitlines())
     before, _, rest = (DOCS.parent / "README.md").read_text().partition(BEGIN)
     _, _, after = rest.partition(END)

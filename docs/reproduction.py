@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import AwareDatetime, BaseModel
+
+from fpbench.api.results import (
+    Comparisons,
+    GitRevision,
+    MethodRecord,
+    ScenarioFacts,
+    Summary,
+    Versioned,
+    with_interval,
+)
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,6 +48,56 @@ held out.
 """
 
 
+class KeptVersions(BaseModel):
+    """The versions that a reader of the documents may want."""
+
+    python: str
+    fpbench: str
+    torch: str
+
+
+class KeptRun(BaseModel):
+    """When a run was, and on which machine."""
+
+    id: str
+    started: AwareDatetime
+    seconds: float
+    device: str
+    cpus: int
+    git: GitRevision | None
+    versions: KeptVersions
+
+    @property
+    def commit(self) -> str:
+        """The first ten digits of the commit."""
+        return self.git.commit[:10] if self.git else "unknown"
+
+
+class KeptSuite(BaseModel):
+    """Which suite a run was of."""
+
+    name: str
+    sha256: str
+    overrides: tuple[str, ...]
+    seed: int
+    repeats: int
+
+
+class Kept(Versioned):
+    """The parts of a run's results that documents are made from, as docs/results/ keeps them."""
+
+    run: KeptRun
+    suite: KeptSuite
+    scenario: ScenarioFacts
+    methods: tuple[MethodRecord, ...]
+    comparisons: Comparisons
+
+    @property
+    def finished(self) -> dict[str, Summary]:
+        """The summaries of the methods that have results, by label."""
+        return {m.method: m.summary for m in self.methods if m.summary}
+
+
 @dataclass(frozen=True)
 class Claim:
     """One number of the paper's.
@@ -54,6 +116,16 @@ class Claim:
     method: str
     metric: str
 
+
+INTERVALS: Mapping[str, Callable[[Summary], tuple[float, float | None]]] = {
+    "aruc": lambda s: (s.aruc, s.aruc_ci),
+    "robustness_at_full_uniqueness": lambda s: (
+        s.robustness_at_full_uniqueness,
+        s.robustness_at_full_uniqueness_ci,
+    ),
+    "construct_seconds": lambda s: (s.construct_seconds, s.construct_seconds_ci),
+}
+"""Mean and half-width of what is claimed, by name."""
 
 CLAIMS = (
     Claim("Figure 2a", "MetaV as the paper sets it, ARUC, Skin", "0.86 ± 0.01", 0.86,
@@ -109,9 +181,10 @@ def reproduction() -> str:
     return "".join([HEAD, *_single_numbers(), CPU_ONLY, *_where(), *_sweeps()])
 
 
-def _kept(suite: str) -> dict[str, Any] | None:
+def kept(suite: str) -> Kept | None:
+    """Return what is kept of a suite's run, None if it was not run."""
     file = RESULTS / f"{suite}.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    return Kept.of(json.loads(file.read_text()), file) if file.exists() else None
 
 
 def _single_numbers() -> Iterator[str]:
@@ -120,16 +193,16 @@ def _single_numbers() -> Iterator[str]:
         ours, verdict = "not run", ""
         summary = _summary(claim)
         if summary:
-            value, half = summary[claim.metric], summary[f"{claim.metric}_ci"] or 0.0
+            value, interval = INTERVALS[claim.metric](summary)
+            half = interval or 0.0
             ours, verdict = _shown(claim.metric, value, half), _verdict(claim, value, half)
         cells = (claim.place, claim.what, claim.paper, ours, f"`{claim.suite}`", verdict)
         yield f"| {' | '.join(cells)} |\n"
 
 
-def _summary(claim: Claim) -> dict[str, Any] | None:
-    data = _kept(claim.suite)
-    methods = {m["method"]: m["summary"] for m in data["methods"]} if data else {}
-    return methods.get(claim.method)
+def _summary(claim: Claim) -> Summary | None:
+    found = kept(claim.suite)
+    return found.finished.get(claim.method) if found else None
 
 
 def _shown(metric: str, value: float, half: float) -> str:
@@ -155,14 +228,12 @@ def _where() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |\n"
     studies = [name for _, _, suite, _, _ in SWEEPS for name in (suite, _small(suite))]
     for name in dict.fromkeys([*(c.suite for c in CLAIMS), *studies]):
-        if data := _kept(name):
-            run = data["run"]
-            first = next(m["summary"] for m in data["methods"] if m["summary"])
-            judged = sum(kind["judged"] for kind in first["kinds"].values()) // first["repeats"]
-            commit = (run["git"] or {}).get("commit", "unknown")[:10]
-            cells = (f"`{name}`", data["scenario"]["data"] or data["scenario"]["name"],
-                     f"{judged} x {first['repeats']} repeats",
-                     f"{run['device']}, {run['cpus']} cores", commit)  # fmt: skip
+        if found := kept(name):
+            first = next(iter(found.finished.values()))
+            judged = sum(kind.judged for kind in first.kinds.values()) // first.repeats
+            cells = (f"`{name}`", found.scenario.data or found.scenario.name,
+                     f"{judged} x {first.repeats} repeats",
+                     f"{found.run.device}, {found.run.cpus} cores", found.run.commit)  # fmt: skip
             yield f"| {' | '.join(cells)} |\n"
 
 
@@ -175,27 +246,28 @@ def _small(suite: str) -> str:
 def _sweeps() -> Iterator[str]:
     for place, what, suite, key, paper in SWEEPS:
         yield f"\n## {place}: {what}\n\n{paper}\n\n"
-        if data := _kept(suite):
-            yield from _sweep(data, key)
+        if found := kept(suite):
+            yield from _sweep(found, key)
             continue
         yield f"Not run: `fpbench run suites/paper/{suite}.yaml`"
-        if data := _kept(_small(suite)):
+        if found := kept(_small(suite)):
             yield f". In small, `{_small(suite)}`:\n\n"
-            yield from _sweep(data, key)
+            yield from _sweep(found, key)
         else:
             yield f", nor in small, `suites/paper/{_small(suite)}.yaml`.\n"
 
 
-def _sweep(data: dict[str, Any], key: str) -> Iterator[str]:
+def _sweep(found: Kept, key: str) -> Iterator[str]:
     lines: dict[str, dict[float, str]] = {}
     beside = []
-    for m in (m for m in data["methods"] if m["summary"]):
-        x = m["ensemble"] if key == "ensemble" else m["fields"][key]
-        s = m["summary"]
-        label = m["method"].split("(")[0]
-        aruc = f"{s['aruc']:.3f} ± {s['aruc_ci'] or 0:.3f}"
+    for m in found.methods:
+        if not (s := m.summary):
+            continue
+        x: Any = m.ensemble if key == "ensemble" else m.fields[key]
+        label = m.method.split("(")[0]
+        aruc = with_interval(s.aruc, s.aruc_ci or 0)
         if key == "steps":
-            aruc += f" ({s['construct_seconds']:.0f} s)"
+            aruc += f" ({s.construct_seconds:.0f} s)"
         if x is None:
             beside.append(f"{label} {aruc}")
         else:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api.attacks import deepfool, descend, pgd
+    from .api.data_file import DataFile
     from .api.errors import (
         FieldError,
         FpbenchError,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from .api.work import Built, Executor, Lost, PlanSummary, Result, Trial
     from .compute.folded import folded
     from .session import plan, read, run
+    from .training import fit, last_layer
 
 _HOMES = {
     "attacks": "deepfool descend pgd",
+    "data_file": "DataFile",
     "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
@@ -46,6 +49,7 @@ _HOMES = {
 }
 _HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}
 _HOME |= dict.fromkeys(("plan", "read", "run"), ".session")
+_HOME |= dict.fromkeys(("fit", "last_layer"), ".training")
 _HOME["folded"] = ".compute.folded"
 
 __all__ = [
@@ -54,6 +58,7 @@ __all__ = [
     "Case",
     "Classification",
     "Count",
+    "DataFile",
     "Ensemble",
     "Executor",
     "FieldError",
@@ -84,8 +89,10 @@ __all__ = [
     "agreement",
     "deepfool",
     "descend",
+    "fit",
     "folded",
     "hookimpl",
+    "last_layer",
     "pgd",
     "plan",
     "read",

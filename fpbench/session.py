@@ -34,7 +34,8 @@ def run(
     suite: PathLike, *, store: PathLike | None = None, runs: PathLike | None = None,
     device: str | None = None, only: Sequence[str] = (), more: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None, plugins: Sequence[PathLike] = (),
-    executor: str = "inline", tracking: bool = True, quiet: bool = False,
+    executor: str = "inline", fresh: Sequence[str] | bool = (), tracking: bool = True,
+    quiet: bool = False,
 ) -> Report:  # fmt: skip
     """Run a suite, as `fpbench run` does. Work that is in the store is not done again.
 
@@ -47,6 +48,7 @@ def run(
     overrides: values by the suite's dotted keys: {"methods.metav.n_queries": 50}.
     plugins:   plugin files to load; each call reads them anew.
     executor:  the name of the executor that does the work.
+    fresh:     the methods to try anew, though the store has results of them; True for all.
     tracking:  whether results go to MLflow too.
     quiet:     show nothing while it runs.
 
@@ -68,12 +70,9 @@ def run(
     parent = Path(runs or os.environ.get("FPBENCH_RUNS", "runs"))
     setting = Setting(
         store=Store(_store_folder(store)), folder=new_folder(parent / loaded.name),
-        executor=find_executor(
-            registry, executor, [where], workers=None, limit=None,
-            plugins=tuple(map(Path, plugins)),
-        ),
+        executor=find_executor(registry, executor, [where], workers=None, limit=None),
         hook=registry.manager.hook,
-        device=where,
+        device=where, fresh=find_fresh(registry, loaded, fresh),
     )  # fmt: skip
     with bars or nullcontext():
         return run_suite(loaded, setting)
@@ -97,8 +96,7 @@ def read(folder: PathLike) -> Report:
     from .api.results import Report
     from .results.folder import read as read_folder
 
-    data = read_folder(Path(folder))
-    return Report(data["suite"]["name"], Path(folder), data)
+    return Report(Path(folder), read_folder(Path(folder)))
 
 
 def _as_words(
@@ -110,11 +108,16 @@ def _as_words(
     Override values are written as JSON, which is also YAML.
     """
     for name, value in (("only", only), ("more", more), ("plugins", plugins)):
-        if isinstance(value, str):
-            raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
+        _refuse_word(name, value)
     settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
     added = additions(tuple(more))
     return Path(suite), tuple(map(Path, plugins)), (*added, *settings), tuple(only)
+
+
+def _refuse_word(name: str, value: object) -> None:
+    """Raise TypeError for a text where a list of them is expected: its letters are no methods."""
+    if isinstance(value, str):
+        raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
 
 
 def _store_folder(store: PathLike | None) -> Path:
@@ -146,6 +149,23 @@ def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
     from .engine.source import addition
 
     return tuple(map(addition, methods))
+
+
+def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) -> frozenset[str]:
+    """Return the labels of a suite's methods that some words mean, as `--fresh` does; True is all.
+
+    Raises SuiteError for a word that is neither a label nor a name.
+    """
+    from .api.errors import SuiteError
+
+    _refuse_word("fresh", methods)
+    names = {variant.label: variant.method.name for variant in suite.methods}
+    if isinstance(methods, bool):
+        return frozenset(names if methods else ())
+    for method in methods:
+        if method not in (known := {*names, *names.values()}):
+            raise SuiteError(registry.missing("method", method, known), f"--fresh {method}")
+    return frozenset(label for label, name in names.items() if {label, name} & set(methods))
 
 
 def find_device(device: str | None) -> str:
@@ -180,34 +200,24 @@ def find_devices(names: str | None) -> list[str]:
 
 def find_executor(
     registry: Registry, name: str | None, devices: list[str], *, workers: int | None,
-    limit: float | None, plugins: tuple[Path, ...],
+    limit: int | None,
 ) -> Executor:  # fmt: skip
     """Return the executor of a name; by default that of $FPBENCH_EXECUTOR, or `local`.
 
-    Raises SuiteError for a name that no plugin offers, and for options that `inline` cannot take.
+    Raises SuiteError for a name that no plugin offers, and for options that the executor refuses.
     """
     from .api.errors import SuiteError
 
-    beyond = [
-        option
-        for option, given in (
-            ("--workers", workers), ("--limit", limit), ("--device", len(devices) > 1)
-        )
-        if given
-    ]  # fmt: skip
+    beyond = workers or limit or len(devices) > 1
     name = name or ("local" if beyond else os.environ.get("FPBENCH_EXECUTOR", "local"))
-    if name == "inline" and beyond:
-        raise SuiteError(
-            "the inline executor supports one device, one worker and no --limit; leave --executor "
-            "out, or say --executor local",
-            beyond[0],
-        )
-    setup = partial(prepare_worker, tuple(file.absolute() for file in plugins))
-    found: Executor | None = registry.manager.hook.fpbench_executor(
-        name=name, devices=devices, workers=workers, setup=setup
-    )
+    hook = registry.manager.hook
+    found: Executor | None = hook.fpbench_executor(
+        name=name, devices=devices, workers=workers, limit=limit,
+        setup=partial(prepare_worker, tuple(registry.files)),
+    )  # fmt: skip
     if found is None:
-        raise SuiteError(f"no executor {name!r}; expected inline, local or ray", "--executor")
+        names = [known for offered in hook.fpbench_executor_names() for known in offered]
+        raise SuiteError(registry.missing("executor", name, names), "--executor")
     return found
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, Oracle, TrialError
 from fpbench.testing import N_QUERIES, check_fingerprinter, run_checks
 from fpbench.testing.checks import CHECKS, survives_two_classes
+from fpbench.testing.method_on_toy import MethodOnToy
 from fpbench.testing.toys import TOYS, TWO_CLASSES, identical, toy_zoo
-from fpbench.testing.trial_run import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class BitForBit(Good):
 
 def broken(cls: type[Fingerprinter]) -> dict[str, str]:
     """The checks that fail, and what they say; those that need no other process."""
-    subject = Subject(cls(n_queries=N_QUERIES), toy_zoo(TOYS[0]), Access.PROBS)
+    subject = MethodOnToy(cls(n_queries=N_QUERIES), toy_zoo(TOYS[0]), Access.PROBS)
     said = {}
     for check in CHECKS:
         try:
@@ -231,7 +231,7 @@ def test_a_check_catches_who_breaks_it(cls: type[Good], check: str, todo: str) -
 def test_a_gate_names_the_fault_once(
     cls: type[Good], check: str, todo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fpbench.testing.Elsewhere", NoChild)
+    monkeypatch.setattr("fpbench.testing.NewProcess", NoChild)
     failed = [row for row in run_checks(cls) if not row["passed"]]
     here = [row for row in failed if row["scenario"] == TOYS[0].name]
     assert [row["check"] for row in here] == [check]
@@ -272,7 +272,7 @@ KEPT: dict[str, Tensor] = {}
 
 def test_what_construct_left_in_memory_is_missed_in_another_process() -> None:
     failed = [row for row in run_checks(Forgetful) if not row["passed"]]
-    assert [row["check"] for row in failed] == ["rates_alike_elsewhere"]
+    assert [row["check"] for row in failed] == ["rates_the_same_in_a_new_process"]
     assert "put all that match needs into the evidence" in failed[0]["reason"]
 
 
@@ -310,8 +310,8 @@ def test_two_classes_may_not_crash() -> None:
         survives_two_classes(two_classes(Third))
 
 
-def two_classes(cls: type[Good]) -> Subject:
-    return Subject(cls(n_queries=N_QUERIES), toy_zoo(TWO_CLASSES), Access.PROBS)
+def two_classes(cls: type[Good]) -> MethodOnToy:
+    return MethodOnToy(cls(n_queries=N_QUERIES), toy_zoo(TWO_CLASSES), Access.PROBS)
 
 
 class Misspelt(Good):
@@ -332,7 +332,7 @@ class LabelsOnly(Good):
 def test_a_task_that_offers_no_such_access_is_declined_with_both_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fpbench.testing.Elsewhere", NoChild)
+    monkeypatch.setattr("fpbench.testing.NewProcess", NoChild)
     rows = [row for row in run_checks(LabelsOnly) if row["scenario"] == "toy-regression"]
     assert [row["reason"] for row in rows] == [
         "declined: good needs label; toy-regression gives output"

@@ -9,10 +9,9 @@ import pooch
 import pytest
 from conftest import Desk
 
-from fpbench import ResourceError
+from fpbench import DataFile, ResourceError
 from fpbench.builtin.scenarios import fmnist
 from fpbench.builtin.scenarios.derma import ARCHIVES
-from fpbench.builtin.scenarios.files import DataFile
 
 HELLO = DataFile("greetings", "hello.txt", "md5:5d41402abc4b2a76b9719d911017c592", "http://x/hello")
 

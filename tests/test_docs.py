@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 import fpbench
+import fpbench.testing
 from fpbench.api import hooks
 from fpbench.cli import main
 
@@ -46,6 +47,15 @@ def test_every_public_name_has_a_docstring() -> None:
         # A type alias has no docstring of its own at run time.
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{name} has no docstring"
+
+
+def test_every_public_name_has_an_entry_in_the_plugins_page() -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    section = text.partition("## Public names\n")[2]
+    entries = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    entries += [line for line in section.splitlines() if line.startswith("From Python")]
+    named = re.findall(r"`(\w+)`", " ".join(entries))
+    assert sorted(named) == sorted([*fpbench.__all__, *fpbench.testing.__all__])
 
 
 def test_the_example_suite_plans(tmp_path: Path) -> None:

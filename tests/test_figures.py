@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from finished_runs import finished_run
 
+from fpbench import Report, read
+from fpbench.api.results import MethodRecord, RunRecord
 from fpbench.reporting.figures import draw, fpbench_reported, losses, sweeps
 
 
@@ -19,8 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_draws_every_method_that_has_results(folder: Path) -> None:
-    data = json.loads((folder / "results.json").read_text())
-    files = draw(data, folder)
+    files = draw(read(folder).record, folder)
     assert {f.name for f in files} == {
         f"{name}.{ending}"
         for name in ("curves", "full-uniqueness", "overlay")
@@ -36,51 +37,58 @@ def test_draws_every_method_that_has_results(folder: Path) -> None:
 
 
 def test_same_results_give_the_same_bytes(folder: Path) -> None:
-    data = json.loads((folder / "results.json").read_text())
-    first = {f: f.read_bytes() for f in draw(data, folder)}
-    assert {f: f.read_bytes() for f in draw(data, folder)} == first
+    record = read(folder).record
+    first = {f: f.read_bytes() for f in draw(record, folder)}
+    assert {f: f.read_bytes() for f in draw(record, folder)} == first
 
 
 def test_more_methods_than_colours_and_labels_that_look_like_mathematics(folder: Path) -> None:
-    data = json.loads((folder / "results.json").read_text())
-    akh = data["methods"][0]
-    data["methods"] = [{**akh, "method": f"$_{{{i}$ & <{i}>"} for i in range(17)]
-    draw(data, folder)
+    record = read(folder).record
+    akh = record.methods[0]
+    labels = [f"$_{{{i}$ & <{i}>" for i in range(17)]
+    methods = tuple(akh.model_copy(update={"method": label}) for label in labels)
+    draw(record.model_copy(update={"methods": methods}), folder)
     assert "$_{16$ &amp; &lt;16&gt;" in (folder / "figures" / "overlay.svg").read_text()
 
 
 def test_one_repeat_has_no_interval(tmp_path: Path) -> None:
     folder = finished_run(tmp_path, repeats=1)
-    draw(json.loads((folder / "results.json").read_text()), folder)
+    draw(read(folder).record, folder)
     assert "±" not in (folder / "figures" / "curves.svg").read_text()
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
-    assert draw({"methods": [{"summary": None}]}, tmp_path) == []
-    assert not list(tmp_path.iterdir())
+    trouble = {"akh": "KeyError: 'x'", "random (again)": "KeyError: 'y'"}
+    folder = finished_run(tmp_path, repeats=1, errors=trouble)
+    assert draw(read(folder).record, folder) == []
+    assert not (folder / "figures").exists()
 
 
 def test_a_figure_that_fails_costs_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    report = SimpleNamespace(data={"methods": [{"summary": {"aruc": 1.0}}]}, folder=tmp_path)
+    report = Report(tmp_path / "gone", read(finished_run(tmp_path)).record)
     with caplog.at_level(logging.WARNING, "fpbench"):
-        fpbench_reported(report)  # type: ignore[arg-type]
-    assert [r.getMessage() for r in caplog.records] == ["no figures: KeyError: 'suite'"]
+        fpbench_reported(report)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("no figures: FileNotFoundError")
 
 
-def swept(data, key, values):
-    """The same results as if akh had been tried with several values of a setting."""
-    akh = data["methods"][0]
-    variants = [
-        {**akh, "method": f"akh({key}={v})", "fields": {**akh["fields"], key: v}} for v in values
-    ]
-    return {**data, "methods": [*variants, *data["methods"][1:]]}
+def variant(method: MethodRecord, key: str, value: Any) -> MethodRecord:
+    """The same results as if the method had been tried with a value of a setting."""
+    name, _, others = method.method.rstrip(")").partition("(")
+    label = f"{name}({','.join([*filter(None, [others]), f'{key}={value}'])})"
+    return method.model_copy(update={"method": label, "fields": {**method.fields, key: value}})
+
+
+def swept(record: RunRecord, key: str, values: Sequence[Any], first: int = 1) -> RunRecord:
+    """The same results as if the first methods had been tried with several values of a setting."""
+    variants = [variant(m, key, value) for m in record.methods[:first] for value in values]
+    return record.model_copy(update={"methods": (*variants, *record.methods[first:])})
 
 
 def test_what_a_suite_sweeps_becomes_an_axis(folder: Path) -> None:
-    data = json.loads((folder / "results.json").read_text())
-    files = draw(swept(data, "n_queries", [10, 50, 100]), folder)
+    files = draw(swept(read(folder).record, "n_queries", [10, 50, 100]), folder)
     assert "aruc-against-n_queries.svg" in {f.name for f in files}
     svg = (folder / "figures" / "aruc-against-n_queries.svg").read_text()
     assert "number of queries N" in svg
@@ -93,40 +101,35 @@ DESCENT = [(0, 0.1, 3.0), (1, 0.2, 2.0), (2, 0.3, 1.5)]
 
 def test_a_loss_that_is_told_is_drawn_with_an_axis_per_method(tmp_path: Path) -> None:
     folder = finished_run(tmp_path, losses={"akh": DESCENT, "random (again)": DESCENT[:2]})
-    data = json.loads((folder / "results.json").read_text())
-    assert "loss.svg" in {f.name for f in draw(data, folder)}
+    assert "loss.svg" in {f.name for f in draw(read(folder).record, folder)}
     svg = (folder / "figures" / "loss.svg").read_text()
     assert svg.count(">seconds of construction<") == 2
     assert ">akh<" in svg
     assert ">random<" in svg
 
 
-def test_the_loss_drawn_is_the_mean_at_steps_that_every_repeat_told() -> None:
+def test_the_loss_drawn_is_the_mean_at_steps_that_every_repeat_told(tmp_path: Path) -> None:
+    trials = read(finished_run(tmp_path, repeats=3)).record.trials
     told = [DESCENT, [(0, 0.3, 5.0), (2, 0.5, None)], []]
-    trials = [{"method": "akh", "losses": points} for points in told]
-    found = losses({"trials": [*trials, {"method": "random"}]})
-    assert found == {"akh": [(0, pytest.approx(0.2), 4.0)]}
+    akh = [
+        trial.model_copy(update={"losses": points})
+        for trial, points in zip(trials[:3], told, strict=True)
+    ]
+    assert losses([*akh, *trials[3:]]) == {"akh": [(0, pytest.approx(0.2), 4.0)]}
 
 
 def test_aruc_over_seconds_has_the_loss_of_the_longest_beside_it(tmp_path: Path) -> None:
     folder = finished_run(tmp_path)
-    data = swept(json.loads((folder / "results.json").read_text()), "steps", [10, 50])
-    told = {"method": "akh(steps=50)", "losses": DESCENT}
-    draw({**data, "trials": [told]}, folder)
+    record = swept(read(folder).record, "steps", [10, 50])
+    told = record.trials[0].model_copy(update={"method": "akh(steps=50)", "losses": DESCENT})
+    draw(record.model_copy(update={"trials": (told,)}), folder)
     svg = (folder / "figures" / "aruc-against-steps.svg").read_text()
     assert "loss (dotted)" in svg
     assert "seconds to construct" in svg
 
 
 def test_two_settings_swept_together_make_a_line_each(folder: Path) -> None:
-    data = json.loads((folder / "results.json").read_text())
-    data = swept(data, "n_queries", [10, 50])
-    doubled = [
-        {**m, "method": f"akh(n_queries={m['fields']['n_queries']},depth={d})",
-         "fields": {**m["fields"], "depth": d}}
-        for d in (1, 2)
-        for m in data["methods"][:2]
-    ]  # fmt: skip
-    found = {s.key: s for s in sweeps(doubled)}
+    record = swept(swept(read(folder).record, "n_queries", [10, 50]), "depth", [1, 2], first=2)
+    found = {s.key: s for s in sweeps(record.finished[:4])}
     assert found["n_queries"].lines.keys() == {"akh(depth=1)", "akh(depth=2)"}
     assert found["depth"].lines.keys() == {"akh(n_queries=10)", "akh(n_queries=50)"}

@@ -18,12 +18,12 @@ from fuzz_suite import Judge, mutated, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fpbench import read
 from fpbench.api.errors import clipped, last_line, printable, readable
 from fpbench.cli import main
 from fpbench.reporting.mlflow_entries import entries
 from fpbench.reporting.screen import Screen
 from fpbench.reporting.tables import show_results
-from fpbench.results.folder import read
 
 # ── suites ────────────────────────────────────────────────────────────────────────
 
@@ -137,13 +137,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_terminal_prints_hostile_names_and_does_nothing_else(hostile: Path) -> None:
-    for data in (read(hostile), json.loads((hostile / "results.json").read_text())):
-        out = io.StringIO()
-        show_results(data, Screen(file=out, force_terminal=False, width=1000))
-        text = out.getvalue()
-        assert not dangerous(text)
-        for shown in ("\\x1b[2J", "\\u202egnp.exe", "[red]alarm[/red]", ":skull:", "\\x9be"):
-            assert shown in text
+    out = io.StringIO()
+    show_results(read(hostile).record, Screen(file=out, force_terminal=False, width=1000))
+    text = out.getvalue()
+    assert not dangerous(text)
+    for shown in ("\\x1b[2J", "\\u202egnp.exe", "[red]alarm[/red]", ":skull:", "\\x9be"):
+        assert shown in text
 
 
 class Tags(HTMLParser):
@@ -192,7 +191,7 @@ def test_mlflow_is_sent_printable_text(hostile: Path) -> None:
             return [t for pair in value.items() for part in pair for t in texts(part)]
         return [t for v in value for t in texts(v)] if isinstance(value, list | tuple) else []
 
-    for entry in entries(read(hostile), hostile):
+    for entry in entries(read(hostile).record, hostile):
         sent = [entry.name, entry.tags, entry.params, entry.tables, entry.texts, entry.datasets]
         assert not dangerous("".join(texts(sent)))
 

@@ -74,7 +74,7 @@ def rates(data) -> list[dict[str, float]]:
 
 
 def test_results_carry_everything_a_reader_needs(results):
-    assert results["schema"] == "fpbench.results/1"
+    assert results["schema"] == "fpbench.results/2"
     assert results.keys() == {
         "schema", "run", "suite", "scenario", "target", "models", "methods", "comparisons",
         "trials", "failures",

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -29,7 +28,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from finished_runs import finished_run
 
-from fpbench import cli
+from fpbench import cli, read
 from fpbench.reporting import mlflow_hook as tracking
 from fpbench.reporting.mlflow_tracker import Tracker
 
@@ -220,7 +219,7 @@ def test_what_a_tracker_missed_is_there_after_sync(
             monkeypatch.setattr(tracking, bound, 300.0)  # on a busy machine it is slow too
     with Between(ui.address, **between).opened() as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        tracking.fpbench_reported(SimpleNamespace(folder=folder))
+        tracking.fpbench_reported(read(folder))
         mark = Tracker.of(folder.parents[1]).mark(folder)
     assert "not all of it in MLflow: " in caplog.text
     if took := re.search(r"took ([\d.]+) s for", caplog.text):

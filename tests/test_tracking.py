@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +23,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from finished_runs import finished_run
 
-from fpbench import ResourceError, SuiteError, cli
+from fpbench import ResourceError, SuiteError, cli, read
 from fpbench.reporting import mlflow_hook as tracking
 from fpbench.reporting import mlflow_upload as upload
 from fpbench.reporting.mlflow_tracker import Tracker
@@ -72,10 +71,6 @@ class Seen:
             return self.client.load_table(self.experiment, file, [self.runs[name].info.run_id])
 
 
-def report(folder: Path) -> Any:
-    return SimpleNamespace(folder=folder)
-
-
 # ── what is there ─────────────────────────────────────────────────────────────────
 
 
@@ -94,7 +89,21 @@ def test_methods_lie_flat_and_repeats_below_them(runs: Path) -> None:
     tags = seen.runs["akh"].data.tags
     assert tags["fpbench.suite_run"] == "20260101-000000-abcd"
     assert tags["fpbench.kind"] == "method"
-    assert tags["fpbench.schema"] == "fpbench.results/1"
+    assert tags["fpbench.schema"] == "fpbench.results/2"
+
+
+def test_a_run_sends_the_report_that_it_has_and_does_not_read_its_folder_again(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished_run(runs, repeats=1)
+    report = read(folder)
+    (folder / "SHA256SUMS").write_text("of other files")
+    with pytest.raises(SuiteError, match="damaged"):
+        tracking.send(folder)
+    with caplog.at_level(logging.WARNING, "fpbench"):
+        tracking.fpbench_reported(report)
+    assert not caplog.records
+    assert Seen(runs).runs["akh"].info.status == "FINISHED"
 
 
 def test_curves_are_metrics_over_rho(runs: Path) -> None:
@@ -241,7 +250,7 @@ def test_the_next_run_completes_what_a_killed_upload_left(
     first = finished_run(runs, "20260101-000000-aaaa", repeats=1)
     killed_before_the_first_status(first, monkeypatch)
     assert [run.info.status for run in Seen(runs).runs.values()] == ["RUNNING"]
-    tracking.fpbench_reported(report(finished_run(runs, "20260102-000000-bbbb", repeats=1)))
+    tracking.fpbench_reported(read(finished_run(runs, "20260102-000000-bbbb", repeats=1)))
     seen = Seen(runs)
     found = seen.client.search_runs([seen.experiment])
     assert [run.info.status for run in found] == 10 * ["FINISHED"]
@@ -267,7 +276,7 @@ def test_the_numbers_agree_everywhere(runs: Path) -> None:
     tracking.send(folder)
     seen, data = Seen(runs), json.loads((folder / "results.json").read_text())
     out = io.StringIO()
-    show_results(data, Screen(file=out, width=200))
+    show_results(read(folder).record, Screen(file=out, width=200))
     printed = {line.split("  ")[0]: line for line in out.getvalue().splitlines()}
     outcome = CliRunner().invoke(cli.main, ["report", str(folder)])
     page = Path(outcome.output.strip()).read_text()
@@ -349,7 +358,7 @@ def lost(folder: Path, caplog: pytest.LogCaptureFixture) -> tuple[float, str]:
     """Report a run; seconds lost, and the one line that says so."""
     began = time.perf_counter()
     with caplog.at_level(logging.WARNING):
-        tracking.fpbench_reported(report(folder))
+        tracking.fpbench_reported(read(folder))
     seconds = time.perf_counter() - began
     ours = [r.getMessage() for r in caplog.records if r.name == "fpbench"]
     assert len(ours) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from .errors import FieldError, did_you_mean
+from .python_file import NEIGHBOURS, load
 
 Builder = Callable[[], nn.Module]
 
@@ -22,11 +21,12 @@ SCHEMES: dict[str, Callable[[str, int], Builder]] = {}
 
 
 def builder(known: Mapping[str, Builder], name: str, n_outputs: int, home: str) -> Builder:
-    """What makes a new network of an architecture.
+    """Return the function that makes a new network of an architecture.
 
     name: a key of `known`; `torchvision:NAME`, made with `n_outputs`; or `FILE.py:CALLABLE`, a file
           seen from the current folder. Such a file is imported: it is code that its user trusts.
-    home: what `known` belongs to, for messages.
+          It may import the modules beside it.
+    home: the scenario that `known` belongs to, for messages.
 
     Raises FieldError for a name that stands for none.
     """
@@ -55,7 +55,13 @@ SCHEMES["torchvision"] = _torchvision
 def _written(file: Path, name: str) -> Builder:
     if not file.is_file():
         raise FieldError("model", f"expected a Python file at {file.absolute()}, found none")
-    found: Any = getattr(_module(file.resolve()), name, None)
+    try:
+        NEIGHBOURS.add(str(file.resolve().parent))  # an architecture may import when it is called
+        module = _module(file.resolve())
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise FieldError("model", f"{file} raised {type(error).__name__}: {reason}") from error
+    found: Any = getattr(module, name, None)
     if not callable(found):
         raise FieldError("model", f"expected a function {name!r} in {file} that makes a network")
     made: Builder = found
@@ -64,16 +70,4 @@ def _written(file: Path, name: str) -> Builder:
 
 @functools.cache
 def _module(file: Path) -> ModuleType:
-    name = f"fpbench_network_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None, f"{file} ends in .py"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        reason = " ".join(str(error).split())
-        raise FieldError("model", f"{file} raised {type(error).__name__}: {reason}") from error
-    return module
+    return load(file, f"fpbench_network_{file.stem}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -66,21 +67,31 @@ def checked(cls: Any, name: str, value: Any) -> Any:
     try:
         return _adapter(cls, name).validate_python(value)
     except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
+        first = error.errors(include_url=False)[0]
+        is_no_path = first["type"] == "path_type"
+        reason = "a path" if is_no_path else first["msg"].removeprefix("Input should be ")
         raise FieldError(name, f"expected {reason}, got {value!r}") from None
 
 
 def spelled(cls: Any, name: str) -> str:
-    """A field's type, as a person would write it in a suite."""
-    schema = _adapter(cls, name).json_schema()
+    """Return a field's type, as a person would write it in a suite."""
+    return _spelled(_adapter(cls, name).json_schema())
+
+
+def _spelled(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(str(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(map(_spelled, schema["anyOf"]))
+    if schema.get("format") in ("path", "file-path", "directory-path"):
+        return "a path"
     words = {
         "integer": "a whole number",
         "number": "a number",
         "boolean": "true or false",
         "string": "a word",
         "array": "a list",
+        "null": "null",
     }
     kind = words.get(schema.get("type", ""), "a value")
     bounds = [
@@ -97,7 +108,7 @@ def spelled(cls: Any, name: str) -> str:
 
 
 def plain(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """A dataclass's fields as JSON values, in their order."""
+    """Return a dataclass's fields as JSON values, in their order; a path is a text."""
     from pydantic_core import to_jsonable_python
 
     return {

@@ -178,14 +178,10 @@ class Fingerprinter(ABC):
         """Say why this method does not apply, or None. Default: checks `supports`."""
         if isinstance(scenario, self.supports):
             return None
-        task = next(
-            (c.__name__ for c in type(scenario).__mro__[1:] if c.__module__ == Scenario.__module__),
-            "another task",
-        )
-        return (
-            f"{self.name} fingerprints {self.supports.__name__.lower()} models; "
-            f"{scenario.name} is {task.lower()}"
-        )
+        wanted = self.supports.task
+        if wanted == scenario.task:  # `supports` is narrower than a task
+            wanted = self.supports.__name__
+        return f"{self.name} fingerprints {wanted} models; {scenario.name} is {scenario.task}"
 
     @abstractmethod
     def construct(self, case: Case) -> Fingerprint:

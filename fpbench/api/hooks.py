@@ -1,4 +1,4 @@
-"""The eight hooks: what a plugin may bring, do and hear.
+"""The nine hooks: what a plugin may bring, do and hear.
 
 A plugin is a module with an entry point in group "fpbench"; it decorates functions of these
 names with `fpbench.hookimpl`. Loading order never matters: two plugins that offer the same
@@ -48,13 +48,25 @@ def fpbench_fingerprinters() -> Iterable[type[Fingerprinter]]:
 # ── who does the work: the first answer wins ──────────────────────────────────────
 
 
+@hookspec
+def fpbench_executor_names() -> Iterable[str]:
+    """Called when no plugin has an executor of the name that was asked for. Return the names
+    that your `fpbench_executor` takes, for the message."""
+    return ()
+
+
 @hookspec(firstresult=True)
 def fpbench_executor(
-    name: str, devices: Sequence[str], workers: int | None, setup: Callable[[], None]
+    name: str,
+    devices: Sequence[str],
+    workers: int | None,
+    limit: int | None,
+    setup: Callable[[], None],
 ) -> Executor | None:
     """Called once per run. Return an executor if `name` is yours, else None; the first
-    answer that is not None wins. `workers` is how many were asked for, if anybody did. Another
-    process calls `setup` before it takes its first job: it loads the plugins of loose files."""
+    answer that is not None wins. `workers` and `limit`, in seconds, are those of the command
+    line, or None. Raise SuiteError for options that your executor does not support. Another
+    process calls `setup` before it takes its first job: it loads the plugin files."""
 
 
 # ── what is announced: nobody's answer is used ────────────────────────────────────

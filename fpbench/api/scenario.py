@@ -40,6 +40,10 @@ class Scenario(ABC):
     """
 
     name: ClassVar[str]
+
+    task: ClassVar[str] = "another task"
+    """The kind of learning, in results and messages; set it in a scenario of a new task."""
+
     version: ClassVar[int] = 1
     """Raise it when `load` or an architecture starts to mean something else."""
 
@@ -124,6 +128,20 @@ class Scenario(ABC):
         obfuscation that ruins the model shows.
         """
 
+    def training_step(self, arch: str, inputs: Tensor) -> None:
+        """Run all forward and backward passes of one training step on new networks.
+
+        Estimates count its floating-point operations. Override it for a task whose training
+        takes more than one pass through the architecture.
+        """
+        self.architecture(arch)()(inputs).sum().backward()
+
+    def pictures(self, output: Tensor) -> Tensor | None:
+        """Return outputs (n, *output_shape) as images in [0, 1] of (n, height, width) or, in
+        colour, (n, height, width, 3). The default is None: outputs that are no images."""
+        del output
+        return None
+
 
 def forget() -> None:
     """Load data anew when it is next asked for: somebody changed it in place."""
@@ -138,6 +156,8 @@ def _pools(scenario: Scenario) -> Mapping[str, Pool]:
 @dataclass(frozen=True)
 class Classification(Scenario):
     """Outputs are logits (n, n_classes); truth is a class index (n,)."""
+
+    task = "classification"
 
     offers: ClassVar[frozenset[Access]] = frozenset(Access)
 
@@ -173,6 +193,8 @@ class Classification(Scenario):
 class Regression(Scenario):
     """Outputs and truth are real (n, *output_shape)."""
 
+    task = "regression"
+
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error."""
         return F.mse_loss(output, truth)
@@ -195,6 +217,8 @@ class Generation(Scenario):
     `discriminators`; with them, the samples are real ones that belong to no code.
     """
 
+    task = "generation"
+
     discriminators: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
     """By architecture, the network its generators are trained against (Goodfellow et al., 2014):
     samples (n, *output_shape) to logits (n, 1), high for real ones. An architecture without one
@@ -206,11 +230,14 @@ class Generation(Scenario):
         low, high = self.input_range
         return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
-    def pictures(self, output: Tensor) -> Tensor | None:
-        """Samples (n, *output_shape) as people look at them, in [0, 1]: (n, height, width), or
-        (n, height, width, 3) in colour. None, the default, where they are nothing to look at."""
-        del output
-        return None
+    def training_step(self, arch: str, inputs: Tensor) -> None:
+        """Run the generator's pass and, if it has a discriminator, the three passes of that one."""
+        if arch not in self.discriminators:
+            super().training_step(arch, inputs)
+            return
+        samples, judge = self.architecture(arch)()(inputs), self.discriminators[arch]()
+        for judged in (samples, torch.empty_like(samples), torch.empty_like(samples)):
+            judge(judged).sum().backward()
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error to the samples that belong to the latent codes."""

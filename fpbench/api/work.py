@@ -50,7 +50,8 @@ class Result:
     calibration_rates: likewise, of the models in `trial.calibration`.
     queries:        inputs put to each suspect.
     construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
-    construct_cpu_seconds, verify_cpu_seconds: of the processor, which hold on a busy machine too.
+    construct_cpu_seconds, verify_cpu_seconds: of the processor, which hold on a busy machine too;
+                    None where they are unknown.
     losses:         (step, seconds since construction began, loss), at most 100 of them, spread
                     evenly over the steps; empty if the method tells none.
     device, threads: where the seconds were measured, and how many threads of the CPU they are of.

@@ -40,15 +40,24 @@ def fpbench_fingerprinters() -> list[type[Fingerprinter]]:
 
 
 @hookimpl
+def fpbench_executor_names() -> list[str]:
+    return ["inline", "local", "ray"]
+
+
+@hookimpl
 def fpbench_executor(
-    name: str, devices: Sequence[str], workers: int | None, setup: Callable[[], None]
+    name: str,
+    devices: Sequence[str],
+    workers: int | None,
+    limit: int | None,
+    setup: Callable[[], None],
 ) -> Executor | None:
-    from .executors.inline import Inline
+    from .executors.inline import inline
     from .executors.local import local
     from .executors.ray import cluster
 
     if name == "inline":
-        return Inline(devices[0])
+        return inline(devices, workers, limit)
     if name == "local":
         return local(devices, workers, setup)
     kind, _, need = name.partition(":")

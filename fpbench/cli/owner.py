@@ -47,9 +47,7 @@ def fingerprint(
     where = session.find_device(device)
     setting = Setting(
         store=Store(store_dir), folder=out.parent, hook=registry.manager.hook, device=where,
-        executor=session.find_executor(
-            registry, None, [where], workers=None, limit=None, plugins=plugins
-        ),
+        executor=session.find_executor(registry, None, [where], workers=None, limit=None),
     )  # fmt: skip
     with terminal:
         meta = make_fingerprint(suite, setting, registry, out, false_positive_rate)

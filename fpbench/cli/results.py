@@ -28,22 +28,20 @@ _RUNS = click.argument(
 def report(run_folder: Path, form: str | None, out: Path | None) -> None:
     """Write a finished run as one web page that opens offline; or print its table."""
     from ..api.results import Report
-    from ..reporting import page
-    from ..reporting import tables as rows
-    from ..reporting.tables import run_as_json
-    from ..results.folder import whole
+    from ..reporting import tables
+    from ..reporting.page import page
+    from ..results.folder import read
 
-    printed = {"md": rows.markdown, "latex": rows.latex, "csv": rows.as_csv}
-    with whole(run_folder) as (data,):
-        if form == "json":
-            options.answer(run_as_json(Report(data["suite"]["name"], run_folder, data)))
-        elif form:
-            click.echo(printed[form](data), nl=False)
-        else:
-            text = page.page(data, run_folder)
-            file = out or run_folder / "report.html"
-            file.write_text(text, encoding="utf-8")
-            click.echo(str(file))
+    printed = {"md": tables.markdown, "latex": tables.latex, "csv": tables.as_csv}
+    record = read(run_folder)
+    if form == "json":
+        options.answer(tables.run_as_json(Report(run_folder, record)))
+    elif form:
+        click.echo(printed[form](record), nl=False)
+    else:
+        file = out or run_folder / "report.html"
+        file.write_text(page(record, run_folder), encoding="utf-8")
+        click.echo(str(file))
 
 
 @click.command()
@@ -57,17 +55,13 @@ def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
     A method that several runs have is compared with itself; where they share none, every method
     with every other.
     """
-    from dataclasses import asdict
-
     from ..reporting.tables import show_differences
     from ..results.comparison import across
-    from ..results.folder import whole
+    from ..results.folder import read
 
-    with whole(*run_folders) as runs:
-        names = [folder.name for folder in run_folders]
-        found = across(dict(zip(names, runs, strict=True)), metric)
+    found = across({folder.name: read(folder) for folder in run_folders}, metric)
     if as_json:
-        options.answer([asdict(difference) for difference in found])
+        options.answer([difference.model_dump() for difference in found])
     else:
         show_differences(found, metric)
 
@@ -79,11 +73,9 @@ def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
 def leaderboard(run_folders: tuple[Path, ...], out: Path) -> None:
     """Write many runs as one web page, methods by suites, that opens offline."""
     from ..reporting.leaderboard import leaderboard as page
-    from ..results.folder import whole
+    from ..results.folder import read
 
-    with whole(*run_folders) as runs:
-        text = page(runs)
-    out.write_text(text, encoding="utf-8")
+    out.write_text(page([read(folder) for folder in run_folders]), encoding="utf-8")
     click.echo(str(out))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .. import session
-from . import options, process
+from . import completion, options, process
 
 
 @click.command()
@@ -18,6 +18,14 @@ from . import options, process
 @options.ONLY
 @options.WITH
 @options.work
+@click.option(
+    "--fresh",
+    multiple=True,
+    metavar="METHOD",
+    shell_complete=completion.names,
+    help="Try this method of the suite anew; its results replace the kept ones. Repeatable.",
+)
+@click.option("--fresh-all", is_flag=True, help="Try every method anew.")
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
 @options.SET
 @options.PLUGIN
@@ -25,7 +33,8 @@ from . import options, process
 def run(
     suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
     device: str | None, workers: int | None, limit: int | None, executor: str | None,
-    tracking: bool, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+    fresh: tuple[str, ...], fresh_all: bool, tracking: bool, overrides: tuple[str, ...],
+    plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
@@ -46,10 +55,9 @@ def run(
     where = session.find_devices(device)
     setting = Setting(
         store=Store(store_dir), folder=session.new_folder(runs_dir / loaded.name),
-        executor=session.find_executor(
-            registry, executor, where, workers=workers, limit=limit, plugins=plugins
-        ),
+        executor=session.find_executor(registry, executor, where, workers=workers, limit=limit),
         hook=registry.manager.hook, device=where[0], limit=limit,
+        fresh=session.find_fresh(registry, loaded, fresh_all or fresh),
     )  # fmt: skip
     with terminal:
         report = run_suite(loaded, setting)

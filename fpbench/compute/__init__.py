@@ -1,1 +1,1 @@
-"""Many networks run as one: what needs torch and nothing of this field."""
+"""Run many networks as one. This room needs torch and no word of this field."""

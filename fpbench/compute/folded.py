@@ -1,4 +1,4 @@
-"""A frozen network that computes the same in less time."""
+"""Fold a frozen network's batch normalisation into its weights, so that it answers faster."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.fx.experimental.optimization import fuse
 from .fused import graph_of
 
 LARGE = 2**24
-"""Bytes of weights from which on there is little to gain and much to copy."""
+"""Bytes of weights from which on folding gains little and copies much."""
 
 
 def folded(model: nn.Module, x: Tensor) -> nn.Module:
-    """What an attack may ask at each of its steps instead: same outputs, but for rounding.
+    """Return a faster network with the same outputs, up to rounding, for attacks to ask.
 
     In eval mode batch normalisation is affine, so it is folded into the weights of the convolution
     or linear layer before it: w' = w gamma / sqrt(var + eps), b' = beta + (b - mean) gamma /
-    sqrt(var + eps). On a CPU the weights of convolutions lie channels last in memory. `model` stays
-    as it is; it is returned itself in training mode, where there is nothing to gain, and where the
-    copy does not answer alike.
+    sqrt(var + eps). On a CPU the weights of convolutions get channels last in memory. `model` is
+    not changed. It is returned itself in training mode, where nothing can be gained, and where the
+    folded copy answers differently.
 
-    x: one input or more, (n, *input_shape), on which both are asked.
+    x: one or more inputs (n, *input_shape), on which both networks are compared.
     """
     tensors = list(model.parameters())
     norms = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -41,6 +41,6 @@ def folded(model: nn.Module, x: Tensor) -> nn.Module:
             # forward: when a graph is called and fails, torch.fx prints where.
             answers = found.forward(x[:2])
             torch.testing.assert_close(answers, model(x[:2]), rtol=1e-3, atol=1e-4)
-    except Exception:  # another answer, a `view` that needs channels first, what no copy is made of
+    except Exception:  # other answers, a `view` that needs channels first, no copy possible
         return model
     return found

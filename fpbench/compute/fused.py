@@ -1,9 +1,9 @@
-"""Same-architecture networks as one network: of a convolution, a group for each of them.
+"""Run same-architecture networks as one network: each convolution gets a group for each of them.
 
 Wang et al., *Horizontally Fused Training Array: An Effective Hardware Utilization Squeezer for
-Training Novel Deep Learning Models*, MLSys 2021. What a network computes is read from its graph,
-once. One is fused if all of it is listed in `fused_layers` and `fused_functions`, where it is known
-how to keep members apart.
+Training Novel Deep Learning Models*, MLSys 2021. A network's graph is read once, from its code. The
+network can be fused if `fusion_rules` has a rule for every step of the graph: a rule keeps members
+apart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ Step = Callable[[Run, Mapping[str, Values]], Values]
 
 @dataclass(frozen=True)
 class At:
-    """What the network has at one of its graph's nodes."""
+    """A placeholder in a step's arguments: the values at a node of the graph."""
 
     name: str
 
 
 class Fused:
-    """Runs a network's graph on the weights of many. Nothing of the graph itself is kept: methods
-    may hold one, and would hold all that a graph refers to."""
+    """Runs a network's graph on the weights of many members.
+
+    It keeps nothing of the graph itself, since methods may hold it for long and a graph refers to
+    many objects.
+    """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         first, *nodes, last = graph.graph.nodes
@@ -46,9 +49,9 @@ class Fused:
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, *,
         shared: bool,
     ) -> Tensor:  # fmt: skip
-        """Every member's output (members, n, *output_shape).
+        """Return every member's output (members, n, *output_shape).
 
-        params, buffers: name -> (members, *shape); running statistics are brought up to date.
+        params, buffers: name -> (members, *shape); running statistics are updated in place.
         x: (n, *input_shape) for all members if `shared`, else (members, n, *input_shape).
         """
         run = Run(len(next(iter(params.values()))), params, buffers)
@@ -61,8 +64,10 @@ class Fused:
 
 
 def fused(model: nn.Module) -> Fused | None:
-    """What runs many networks like this one as one, in the mode (training or not) it is in now;
-    None if some of it is not known to keep members apart."""
+    """Return what runs many networks like this one as one, in its present mode (training or not).
+
+    None if some step of it has no rule that keeps members apart.
+    """
     graph = graph_of(model)
     if graph is None:
         return None
@@ -76,18 +81,20 @@ def fused(model: nn.Module) -> Fused | None:
 
 
 def graph_of(model: nn.Module) -> fx.GraphModule | None:
-    """What a network computes in the mode it is in now, on its own layers; None if it can't be
-    read from its code."""
+    """Return the graph of a network in its present mode, on its own layers.
+
+    None if the graph cannot be read from the code.
+    """
     if any(_altered(module) for module in model.modules()):
         return None
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # whatever its code does with something that is not a tensor yet
+    except Exception:  # code can do anything with a value that is not a tensor yet
         return None
 
 
 class _Proxy(fx.Proxy):
-    """Tells x += y from x + y, which for torch.fx are one: who else has x would see the sum."""
+    """Tells `x += y` from `x + y`, which torch.fx does not: other users of x would see the sum."""
 
     def __iadd__(self, other: object) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
@@ -102,13 +109,13 @@ class _Tracer(fx.Tracer):
 
 
 def _altered(module: nn.Module) -> bool:
-    """Does something else than its type says."""
+    """Say whether a module has hooks or a patched forward, so that its type does not tell all."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks
     return any(hooks) or "forward" in vars(module)
 
 
 def _flatten_rows(graph: fx.Graph) -> None:
-    """x.view(x.size(0), -1), by which many flatten, as x.flatten(1)."""
+    """Write x.view(x.size(0), -1), a common way to flatten, as x.flatten(1)."""
     for node in graph.nodes:
         if node.target in ("view", "reshape") and node.args[2:] == (-1,) and _count(node.args[1]):
             node.target, node.args = "flatten", (node.args[0], 1)
@@ -118,7 +125,7 @@ def _flatten_rows(graph: fx.Graph) -> None:
 
 
 def _count(node: object) -> bool:
-    """It is the number of inputs: x.size(0) or x.shape[0]."""
+    """Say whether a node is the number of inputs: x.size(0) or x.shape[0]."""
     if not isinstance(node, fx.Node) or node.args[1:] != (0,):
         return False
     shape = node.args[0]
@@ -136,14 +143,14 @@ def _known(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """It may change what it reads."""
+    """Say whether a node may change its input in place."""
     if node.op == "call_module":
         return bool(getattr(_layer(graph, node), "inplace", False))
     return node.target in IN_PLACE or True in (*node.args[1:], node.kwargs.get("inplace"))
 
 
 def _alone(graph: fx.GraphModule, node: object) -> bool:
-    """It is read once, and so is what it may be a view of."""
+    """Say whether only one node reads this one, and the node that it may be a view of."""
     if not isinstance(node, fx.Node) or len(node.users) > 1:
         return False
     kind = type(_layer(graph, node)) if node.op == "call_module" else node.target
@@ -167,7 +174,7 @@ def _step(graph: fx.GraphModule, node: fx.Node) -> Step:
 
 
 def _plain(given: Any) -> Any:
-    """Arguments of a node, with a name for what another node has."""
+    """Return a node's arguments with an `At` for each other node."""
     if isinstance(given, fx.Node):
         return At(given.name)
     if isinstance(given, dict):
@@ -176,14 +183,14 @@ def _plain(given: Any) -> Any:
 
 
 def _filled(given: Any, known: Mapping[str, Values]) -> Any:
-    """Arguments with what is known by now."""
+    """Return arguments with the known values in place of each `At`."""
     if isinstance(given, At):
         return known[given.name]
     return tuple(_filled(g, known) for g in given) if isinstance(given, tuple) else given
 
 
 def _pool_first(graph: fx.GraphModule) -> None:
-    """Where a maximum is taken of what ReLU left, take it before: the same, of fewer numbers."""
+    """Swap ReLU followed by max-pooling: the result is the same, and ReLU gets fewer numbers."""
 
     def found(node: object, kind: type[nn.Module]) -> bool:
         module = isinstance(node, fx.Node) and node.op == "call_module"

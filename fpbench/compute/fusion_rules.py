@@ -1,4 +1,4 @@
-"""What can be computed for many networks at once, and how: rules for layers."""
+"""Rules to compute a layer or a function for many networks at once, each member for itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, fx, nn
 
 
 class Values(NamedTuple):
-    """What all members have at one place of the network, in one of three layouts.
+    """The values of all members at one place of the network, in one of three layouts.
 
     shared:   (n, *shape), the same for every member.
     members:  (members, n, *shape).
-    channels: (n, members * C, *spatial), a member's channels beside the next one's; images are
-              channels last in memory, where a pass over them is fastest.
+    channels: (n, members * C, *spatial), the members' channels side by side; images have channels
+              last in memory, which is the fastest layout for a pass over them.
     """
 
     layout: Literal["shared", "members", "channels"]
@@ -27,7 +27,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One pass: whose weights, and how what they have is laid out anew.
+    """One forward pass: the members' weights, and conversions between layouts.
 
     params, buffers: name -> (members, *shape).
     """
@@ -37,7 +37,7 @@ class Run:
     buffers: Mapping[str, Tensor]
 
     def apart(self, values: Values) -> Tensor:
-        """As (members, n, *shape)."""
+        """Return values as (members, n, *shape)."""
         layout, x = values
         if layout == "members":
             return x
@@ -47,28 +47,28 @@ class Run:
         return by_member.transpose(0, 1)
 
     def beside(self, values: Values) -> Tensor:
-        """As (n, members * C, *spatial)."""
+        """Return values as (n, members * C, *spatial)."""
         if values.layout == "channels":
             return values.x
         x = self.apart(values)
         return channels_last(x.permute(1, *range(3, x.ndim), 0, 2))
 
     def images(self, values: Values) -> Values:
-        """As what knows channels and nothing of members takes it."""
+        """Return values in a layout for functions that treat every channel alike."""
         if values.layout == "shared":
             return values
         return Values("channels", self.beside(values))
 
     def flat(self, name: str) -> Tensor | None:
-        """A tensor of a layer, members' first dimensions as one; None if the layer has none."""
+        """Return a layer's tensor with the members in its first dimension; None if it has none."""
         found = self.params.get(name, self.buffers.get(name))
         return None if found is None else found.flatten(0, 1)
 
 
 def channels_last(rows: Tensor) -> Tensor:
-    """(n, *spatial, members, C) as (n, members * C, *spatial), in memory as it was.
+    """Return (n, *spatial, members, C) as (n, members * C, *spatial), in the same memory order.
 
-    A single channel's strides would say nothing of its layout, so they are made anew.
+    The strides of a single channel are ambiguous, so they are made anew.
     """
     spatial, channels = rows.shape[1:-2], rows.shape[-2:].numel()
     anew: Tensor = rows.contiguous().flatten(1).unflatten(1, (*spatial, channels))
@@ -133,7 +133,7 @@ def _dropped(run: Run, name: str, layer: nn.Module, values: Values) -> Values:
 
 
 def own(run: Run, values: Values) -> Values:
-    """What every member draws for itself from, and may change."""
+    """Return values that each member may change or draw random numbers for by itself."""
     return Values("members", run.apart(values).clone()) if values.layout == "shared" else values
 
 
@@ -171,11 +171,11 @@ LAYERS: dict[type[nn.Module], Rule] = {
         _by_channel,
     ),
 }  # fmt: skip
-"""By exact type, for a subclass may compute anything."""
+"""By exact type, since a subclass may compute anything."""
 
 
 def fits(layer: nn.Module) -> bool:
-    """There is a rule, and it holds for the layer's settings."""
+    """Say whether a rule exists and covers the layer's settings."""
     if type(layer) not in LAYERS:
         return False
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -240,16 +240,16 @@ FUNCTIONS: dict[Any, Callable[..., Values]] = {
 
 
 IN_PLACE = (operator.iadd, operator.imul, "add_", "relu_")
-"""What changes what it reads."""
+"""Functions that change their input."""
 
 VIEWS = (
     nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, F.dropout, torch.flatten, "flatten",
 )  # fmt: skip
-"""What may give back what it read."""
+"""Layers and functions that may return their input, or a view of it."""
 
 
 def called(node: fx.Node) -> bool:
-    """There is a rule for a function or method, and it holds for what it is called with."""
+    """Say whether a rule exists for a function or method and covers the arguments of this call."""
     given = (node.args[1:], node.kwargs)
     rule = FUNCTIONS.get(node.target)
     if rule is _to_rows:

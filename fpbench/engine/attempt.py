@@ -25,22 +25,24 @@ from ..store.store import Store
 from .data import require_data
 from .environment import device_name
 from .isolation import contained
-from .key import trial_key
+from .key import Job
 from .plan import derived_seed
 from .resources import own_memory, shortage
 
 
-def attempt(trial: Trial, *, store: Store, device: str) -> Result:
-    """Construct a fingerprint and judge every suspect by it; a trial done before is looked up.
+def attempt(job: Job, *, store: Store, device: str) -> Result:
+    """Construct a fingerprint and judge every suspect by it, or return the kept result.
 
     Whatever the method raises becomes the result's `error`, and is never kept.
     """
-    key = trial_key(trial, store, device_name(device))
-    if known := store.trial(key):
-        return Result(trial=trial, cached=True, **known)
+    if found := kept(job, store=store, device=device):
+        return found
+    trial = job.trial
     try:
         with contained():
-            result, _ = tried(trial, store, torch.device(device))
+            job.check()
+            result, _ = tried(trial, store.pinned(job.weights), torch.device(device))
+            job.check()  # what was imported meanwhile, too
     except (KeyboardInterrupt, ResourceError):
         raise  # data that is not there would be there for no other method
     except BaseException as error:
@@ -49,8 +51,15 @@ def attempt(trial: Trial, *, store: Store, device: str) -> Result:
             raise
         text = str(error).strip() if isinstance(error, FpbenchError) else ""
         return Result(trial=trial, device=device_name(device), error=text or told(error))
+    key = job.key(device_name(device))
     store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
     return result
+
+
+def kept(job: Job, *, store: Store, device: str) -> Result | None:
+    """Return the kept result of a job; None if there is none, or the job is to be tried anew."""
+    known = None if job.fresh else store.trial(job.key(device_name(device)))
+    return Result(trial=job.trial, cached=True, **known) if known else None
 
 
 def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fingerprint]:

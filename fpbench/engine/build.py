@@ -17,6 +17,7 @@ from ..api.scenario import Scenario
 from ..api.work import Built
 from ..compute.stack import Stacks, parts, signature
 from ..store.store import Store
+from .code import code_of
 from .data import require_data
 from .environment import device_name, versions
 from .isolation import contained
@@ -75,6 +76,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                 for recipe in todo:
                     lab.failed(recipe, told(error))
             seconds = time.perf_counter() - began
+            task = code_of(type(scenario)).source
             shared = {
                 "seconds": seconds / len(todo),
                 "cohort": len(todo),
@@ -82,13 +84,12 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "versions": versions(),
             }
-            store.save(
-                [
-                    (recipe, model, {"arch": recipe.arch, "utility": utility, **shared})
-                    for recipe, model, utility in good
-                ],
-                scenario,
-            )
+
+            def facts(recipe: Recipe, utility: dict[str, float]) -> dict[str, Any]:
+                code = {"recipe": code_of(type(recipe)).source, "scenario": task}
+                return {"arch": recipe.arch, "utility": utility, "code": code, **shared}
+
+            store.save([(r, model, facts(r, utility)) for r, model, utility in good], scenario)
     return Built(
         recipes=tuple(recipes),
         seconds=time.perf_counter() - began,

@@ -11,7 +11,7 @@ from math import prod
 import torch
 
 from ..api.recipe import Recipe
-from ..api.scenario import Generation, Scenario
+from ..api.scenario import Scenario
 
 LONG = 2e13
 """Floating-point operations of a cohort: minutes on a CPU."""
@@ -73,24 +73,19 @@ def _bytes(scenario: Scenario, arch: str) -> int:
 
 
 @cache
-def _operations(scenario: Scenario, arch: str, rivals: bool = True) -> float:
-    """Floating-point operations of one training step, per input; with `rivals`, a generator that
-    has a discriminator learns from it, which judges samples three times a step."""
+def _operations(scenario: Scenario, arch: str) -> float:
+    """Return the floating-point operations of one training step, per input; computes nothing."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        out = scenario.architecture(arch)()(torch.empty(2, *scenario.input_shape))
-        if rivals and isinstance(scenario, Generation) and arch in scenario.discriminators:
-            rival = scenario.discriminators[arch]()
-            for judged in (out, torch.empty_like(out), torch.empty_like(out)):
-                rival(judged).sum().backward()
-        else:
-            out.sum().backward()
+        scenario.training_step(arch, torch.empty(2, *scenario.input_shape))
     return float(counter.get_total_flops()) / 2
 
 
 def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
-    """Floating-point operations per second while an architecture trains."""
+    """Return the floating-point operations per second while an architecture trains."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.random.fork_rng(devices=[]), torch.device(device):
         model = scenario.architecture(arch)()
         # A batch as in training where inputs are small, as few as will do where they are large.
@@ -109,5 +104,6 @@ def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
-    step()  # the first chooses kernels and allocates
-    return len(x) * _operations(scenario, arch, rivals=False) / min(step() for _ in range(5))
+    with FlopCounterMode(display=False) as counter:
+        step()  # the first chooses kernels and allocates
+    return float(counter.get_total_flops()) / min(step() for _ in range(5))

@@ -111,7 +111,7 @@ class Plan:
         return PlanSummary(
             suite=suite.name,
             scenario=str(scenario),
-            task=type(scenario).__mro__[1].__name__.lower(),
+            task=scenario.task,
             api=str(suite.api),
             repeats=suite.repeats,
             positives=Counter(r.name for r in suite.positives),

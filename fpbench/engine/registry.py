@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-import pluggy
-
-from ..api import hooks
-from ..api.errors import PluginError, clipped, did_you_mean
+from ..api.errors import FpbenchError, PluginError, clipped, did_you_mean
 from ..api.fields import hints, spelled
 from ..api.fingerprinter import Fingerprinter
+from ..api.python_file import NEIGHBOURS, load
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
+from ..store.files import sha256
+from .code import read_loaded
+from .hook_calls import PluginManager
 from .isolation import contained
+from .resources import shortage
+
+log = logging.getLogger("fpbench")
 
 GROUP = "fpbench"
 
@@ -36,71 +42,106 @@ class Offer(Generic[C]):
     source: str
 
 
-@dataclass
-class Registry:
-    """Every scenario, recipe and method there is, by name; and every plugin that is broken.
+OFFERS: dict[str, type] = {
+    "fpbench_scenarios": Scenario,
+    "fpbench_recipes": Recipe,
+    "fpbench_fingerprinters": Fingerprinter,
+}
+"""By hook, the base of the classes that plugins return."""
 
-    broken: by plugin name, why it did not load. Told to whoever asks for a name that is not
-    there; nobody else is stopped.
+
+class Registry:
+    """Every scenario, recipe and method that plugins offer, by name; and the broken plugins.
+
+    manager: calls the hooks.
+    files:   the plugin files that were loaded; a worker loads them too.
+    broken:  by plugin name, why it does not work. The text is part of the message about a name
+             that nobody offers; a broken plugin stops nobody else.
     """
 
-    manager: pluggy.PluginManager
-    scenarios: dict[str, Offer[type[Scenario]]] = field(default_factory=dict)
-    recipes: dict[str, Offer[type[Recipe]]] = field(default_factory=dict)
-    methods: dict[str, Offer[type[Fingerprinter]]] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.manager = PluginManager(self._answered, self._failed)
+        self.scenarios: dict[str, Offer[type[Scenario]]] = {}
+        self.recipes: dict[str, Offer[type[Recipe]]] = {}
+        self.methods: dict[str, Offer[type[Fingerprinter]]] = {}
+        self.files: list[Path] = []
+        self.broken: dict[str, str] = {}
+        self._sources: dict[str, str] = {}
+        self._plugins: dict[type, str] = {}
 
     @classmethod
     def load(
         cls, files: Sequence[Path] = (), found: Iterable[EntryPoint] | None = None
     ) -> Registry:
-        """Load installed plugins one by one, then loose files.
+        """Load installed plugins one by one, then plugin files, which are read anew.
 
-        Raises PluginError when a loose file cannot be loaded, or two plugins share a name.
+        Raises PluginError when a file cannot be loaded, or two plugins share a name.
         """
-        registry = cls(pluggy.PluginManager("fpbench"))
-        registry.manager.add_hookspecs(hooks)
+        NEIGHBOURS.forget()
+        registry = cls()
         for entry in entry_points(group=GROUP) if found is None else found:
             source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-            registry._add(entry.name, source, entry.load)
-        for file in files:
-            if any(
-                Path(getattr(plugin, "__file__", None) or "").absolute() == file.absolute()
-                for plugin in registry.manager.get_plugins()
-            ):
-                continue  # installed from this very file
-            registry._add(str(file), str(file), lambda file=file: _module(file))  # type: ignore[misc]
-            if str(file) in registry.broken:
-                raise PluginError(registry.broken[str(file)])
+            registry._register(entry.name, source, entry.load)
+        registry.add(files)
         return registry
 
-    def _add(self, name: str, source: str, load: Callable[[], Any]) -> None:
+    def add(self, files: Sequence[Path]) -> None:
+        """Load plugin files. Raises PluginError as `load` does."""
+        for file in files:
+            if not file.is_file():
+                raise PluginError(f"expected a Python file at {file}, found none")
+            if not self._has(file):
+                self._register(str(file), str(file), partial(self._module, file))
+        self._collect()
+        for file in files:
+            if str(file) in self.broken:
+                raise PluginError(self.broken[str(file)])
+
+    def _has(self, file: Path) -> bool:
+        """Return whether a file is loaded already, from its path or as an installed plugin."""
+        loaded = (getattr(plugin, "__file__", None) for plugin in self.manager.get_plugins())
+        return file.resolve() in {Path(path).resolve() for path in loaded if path}
+
+    def _module(self, file: Path) -> ModuleType:
+        name = f"fpbench_loose_{file.stem}"
+        if any(file.stem == other.stem for other in self.files):
+            name += f"_{sha256(str(file.resolve()).encode())[:8]}"
+        module = load(file, name)
+        self.files.append(file.absolute())
+        return module
+
+    def _register(self, name: str, source: str, load: Callable[[], Any]) -> None:
+        if self.manager.has_plugin(name):
+            name = f"{name} ({source})"
+        self._sources[name] = source
         try:
             with contained():
                 plugin = load()
+            read_loaded()
             self.manager.register(plugin, name)
-            offers = [
-                (offers, _checked(cls, base))
-                for offers, hook, base in (
-                    (self.scenarios, "fpbench_scenarios", Scenario),
-                    (self.recipes, "fpbench_recipes", Recipe),
-                    (self.methods, "fpbench_fingerprinters", Fingerprinter),
-                )
-                if hasattr(plugin, hook)
-                for cls in getattr(plugin, hook)()
-            ]
             self.manager.check_pending()
         except (Exception, SystemExit) as error:
-            # Whatever a plugin does wrong on import must not stop those who do not need it.
-            if self.manager.has_plugin(name):
-                self.manager.unregister(name=name)
-            reason = " ".join(str(error).split())  # one line
-            self.broken[name] = (
-                f"plugin {name} ({source}) did not load: {type(error).__name__}: {reason}"
-            )
-            return
-        for known, cls in offers:
-            self._offer(known, cls, source)
+            self._break(name, "did not load", error)
+            self.manager.unregister(name=name)
+
+    def _break(self, name: str, how: str, error: BaseException) -> None:
+        reason = " ".join(str(error).split())  # one line
+        source = self._sources.get(name, name)
+        origin = "" if source in name else f" ({source})"
+        self.broken[name] = f"plugin {name}{origin} {how}: {type(error).__name__}: {reason}"
+
+    def _collect(self) -> None:
+        """Ask every plugin what it offers. Raises PluginError when two offer one name."""
+        self._plugins.clear()
+        lists = [getattr(self.manager.hook, hook)() for hook in OFFERS]
+        for plugin in self.broken:
+            self.manager.unregister(name=plugin)
+        kinds: tuple[dict[str, Offer[Any]], ...] = (self.scenarios, self.recipes, self.methods)
+        for known, offered in zip(kinds, lists, strict=True):
+            known.clear()
+            for cls in chain.from_iterable(offered):
+                if (plugin := self._plugins[cls]) not in self.broken:
+                    self._offer(known, cls, self._sources[plugin])
 
     @staticmethod
     def _offer(known: dict[str, Offer[Any]], cls: type, source: str) -> None:
@@ -111,6 +152,32 @@ class Registry:
                 f"{source}; uninstall one of them or rename its class's `name`"
             )
         known[name] = Offer(cls, source)
+
+    def _answered(self, hook: str, plugin: str, answer: Any, wrapper: bool) -> Any:
+        """Check what a plugin returned, while it is still known which plugin that was."""
+        if hook not in OFFERS and hook != "fpbench_executor_names":
+            return answer
+        if wrapper:
+            return [self._answered(hook, plugin, offered, False) for offered in answer]
+        if hook not in OFFERS:
+            return [str(name) for name in answer]
+        classes = [_checked(cls, OFFERS[hook]) for cls in answer]
+        for cls in classes:
+            self._plugins.setdefault(cls, plugin)
+        return classes
+
+    def _failed(self, hook: str, plugin: str, error: BaseException) -> None:
+        """Report a plugin that raised. Errors that an executor explains are the caller's."""
+        if hook in OFFERS:
+            self._break(plugin, "did not load", error)
+        elif hook in ("fpbench_executor", "fpbench_executor_names"):
+            if isinstance(error, FpbenchError):
+                raise error
+            self._break(plugin, f"failed in {hook}", error)
+        elif reason := shortage(error):
+            log.warning("reporter %s failed: %s; the run goes on", plugin, reason)
+        else:
+            log.error("reporter %s failed; the run goes on", plugin, exc_info=error)
 
     def missing(self, what: str, name: str, known: Iterable[str]) -> str:
         """One sentence for a name that nobody offers."""
@@ -134,24 +201,6 @@ def _checked(cls: Any, base: type) -> type:
         )
     hints(found)  # raises NameError for a type that is misspelt
     return cls
-
-
-def _module(file: Path) -> Any:
-    """Import a loose file as a plugin: `fpbench -p my_method.py`."""
-    if not file.is_file():
-        raise PluginError(f"expected a Python file at {file}, found none")
-    name = f"fpbench_loose_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"expected a Python file (.py), got {file}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def listed(registry: Registry) -> list[dict[str, Any]]:

@@ -9,23 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-from pluggy import HookCaller
 
 from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.results import Report
-from ..api.work import Built, Executor, Lost, Result, Trial
+from ..api.work import Built, Executor, Lost, Result
 from ..store.store import Store
-from .attempt import attempt
+from .attempt import attempt, kept
 from .build import build
 from .environment import device_name, tuned
-from .isolation import contained
+from .key import Job, changed_code, weights_of
 from .plan import Plan, cohorts, without
 from .record import keep_samples, record
-from .resources import shortage
 from .suite import Suite
 
 log = logging.getLogger("fpbench")
@@ -37,6 +35,7 @@ class Setting:
 
     device: the one that estimates are made for and results name.
     limit:  seconds that a trial may take; None for as long as it likes.
+    fresh:  the labels of the methods to try anew, whatever results the store has of them.
     """
 
     store: Store
@@ -45,6 +44,7 @@ class Setting:
     hook: Any
     device: str
     limit: float | None = None
+    fresh: frozenset[str] = frozenset()
 
 
 def run(suite: Suite, setting: Setting) -> Report:
@@ -65,7 +65,7 @@ def framed(plan: Plan, setting: Setting) -> Iterator[None]:
     try:
         with tuned(), setting.store.using(models):
             summary = plan.summary(setting.store, setting.device)
-            tell(setting.hook.fpbench_planned, plan=summary)
+            setting.hook.fpbench_planned(plan=summary)
             setting.store.require(summary.bytes)
             yield
     finally:
@@ -80,25 +80,36 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     trials = [without(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
-    for result in _attempted(setting, partial(attempt, store=shared(store)), trials):
+    weights = weights_of(plan, store)
+    jobs = [Job.of(trial, weights, trial.label in setting.fresh) for trial in trials]
+    # What is kept is looked up here: a run with nothing left to do starts no worker.
+    known = [kept(job, store=store, device=setting.device) for job in jobs]
+    todo = [job for job, result in zip(jobs, known, strict=True) if result is None]
+    work = partial(attempt, store=shared(store))
+    for result in chain(filter(None, known), _attempted(setting, work, todo)):
         results.append(result)
-        tell(hook.fpbench_attempted, result=result)
+        hook.fpbench_attempted(result=result)
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
-    data = record(
+    found = record(
         plan, results, failures, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
-    report = Report(suite.name, setting.folder, data, tuple(results))
-    tell(hook.fpbench_reported, report=report)
+    report = Report(setting.folder, found, tuple(results))
+    hook.fpbench_reported(report=report)
     return report
 
 
 def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
-    """Make every model of a plan that the store lacks; by digest, why some could not be made."""
+    """Make every model of a plan that the store lacks; by digest, why some could not be made.
+
+    Models that other code made are reused, with a warning.
+    """
     suite, store, failures = plan.suite, setting.store, dict[str, str]()
+    for sentence in changed_code(plan, store):
+        log.warning("%s", sentence)
     make = partial(build, scenario=suite.scenario, store=shared(store))
     for generation in plan.generations():
         missing = [r for r in generation if not store.intact(r, suite.scenario)]
@@ -110,7 +121,7 @@ def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
         todo = [r for r in missing if r.digest not in failures]
         for built in _built(setting, make, cohorts(todo, suite.scenario)):
             failures |= built.failures
-            tell(setting.hook.fpbench_built, built=built)
+            setting.hook.fpbench_built(built=built)
     _refuse_twins(suite, plan.models, store)
     return failures
 
@@ -146,31 +157,15 @@ def _failed(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
 
 
 def _attempted(
-    setting: Setting, work: Callable[..., Result], trials: Iterable[Trial]
+    setting: Setting, work: Callable[..., Result], jobs: Iterable[Job]
 ) -> Iterator[Result]:
     """Every trial's result; nothing is kept of one whose process was lost."""
-    for outcome in setting.executor.map(work, trials, setting.limit):
+    for outcome in setting.executor.map(work, jobs, setting.limit):
         if isinstance(outcome, Lost):
             device = device_name(setting.device)
-            yield Result(trial=outcome.item, device=device, error=outcome.reason)
+            yield Result(trial=outcome.item.trial, device=device, error=outcome.reason)
         else:
             yield outcome
-
-
-def tell(announcement: HookCaller, **what: Any) -> None:
-    """Announce something to everybody; who fails to hear it must not take the run, nor the
-    others' hearing, down."""
-    for hearer in reversed(announcement.get_hookimpls()):
-        try:
-            with contained():
-                hearer.function(*(what[name] for name in hearer.argnames))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if reason := shortage(error):
-                log.warning("reporter %s failed: %s; the run goes on", hearer.plugin_name, reason)
-            else:
-                log.exception("reporter %s failed; the run goes on", hearer.plugin_name)
 
 
 def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:

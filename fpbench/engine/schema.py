@@ -33,11 +33,13 @@ class _Zoo(_Part):
 class Schema(_Part):
     """The keys of a suite file.
 
+    plugins: files of plugins that the suite needs, seen from the suite's folder.
     quantised: suspects are asked what an 8-bit image file can carry, not the exact queries.
     smaller: suites like this one that take less, named where this one would take long.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    plugins: list[str] = []
     scenario: str | dict[str, Any]
     api: Literal["label", "probs", "output"]
     quantised: bool = False

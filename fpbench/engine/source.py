@@ -69,12 +69,22 @@ class Source:
             raise SuiteError(f"base: expected suites that end, got a circle at {base}", where)
         if not regular:
             raise SuiteError(f"base: expected a suite at {clipped(str(file))}, found none", where)
-        return source._over(cls.read(file, above))
+        return source._over(cls.read(file, above), Path(base).parent)
 
-    def _over(self, base: Source) -> Source:
-        """This suite where it says something, else its base; whole keys, never parts of them."""
+    def _over(self, base: Source, folder: Path) -> Source:
+        """Return this suite with the keys that it lacks taken, whole, from its base.
+
+        The plugin files of both are kept: what is taken may need those of the base.
+
+        folder: the base's, seen from this suite's.
+        """
         data = {**base.data, **self.data}
         places = {p: place for p, place in base.places.items() if p and p[0] not in self.data}
+        own, others = self.data.get("plugins", []), base.data.get("plugins", [])
+        if isinstance(own, list) and isinstance(others, list) and (own or others):
+            data["plugins"] = [*own, *(str(folder / str(other)) for other in others)]
+            for i in range(len(others)):
+                places["plugins", len(own) + i] = base.where(("plugins", i))
         text = StringIO()
         YAML().dump(data, text)
         return Source(self.file, text.getvalue(), data, {**places, **self.places})

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..api.errors import FieldError, SuiteError, clipped, did_you_mean
+from ..api.errors import FieldError, PluginError, SuiteError, clipped, did_you_mean
 from ..api.fields import checked, hints
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
@@ -236,13 +236,18 @@ class Suite:
                    and not in the suite is added to it, with its defaults.
         """
         source = Source.read(path)
+        # Plugins come first: what the other keys name may be theirs.
+        for setting in (setting for setting in overrides if _is_of_plugins(setting)):
+            override(source, setting)
+        _load_plugins(source, registry)
         there = {*listed(source), *(setting.partition("=")[2] for setting in overrides)}
         new = [
             name for name in dict.fromkeys(only) if name in registry.methods and name not in there
         ]
         overrides = [*map(addition, new), *overrides]
         for setting in overrides:
-            override(source, setting)
+            if not _is_of_plugins(setting):
+                override(source, setting)
         suite = _Reader(source, registry).suite(tuple(overrides))
         if only:
             names = {v.label: v.method.name for v in suite.methods}
@@ -253,6 +258,26 @@ class Suite:
             kept = [v for v in suite.methods if v.label in only or v.method.name in only]
             suite = dataclasses.replace(suite, methods=tuple(kept))
         return suite
+
+
+def _is_of_plugins(setting: str) -> bool:
+    """Return whether an override sets the key `plugins` or an item of it."""
+    return setting.partition("=")[0].split(".")[0] == "plugins"
+
+
+def _load_plugins(source: Source, registry: Registry) -> None:
+    """Load a suite's plugin files. Raises SuiteError for one that cannot be loaded."""
+    files = source.data.get("plugins", [])
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise SuiteError(
+            f"plugins: expected a list of Python files, such as [mine.py], got {clipped(files)}",
+            source.where(("plugins",)),
+        )
+    for i, file in enumerate(files):
+        try:
+            registry.add([Path(source.file).parent / file])
+        except (PluginError, OSError, ValueError) as error:
+            raise SuiteError(f"plugins: {error}", source.where(("plugins", i))) from None
 
 
 class _Reader(Entries):

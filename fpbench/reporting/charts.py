@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..api.results import RHO, MethodRecord, RunRecord, Summary
 from .figures import COLOURS, losses
+from .tables import kind_rates
 
 if TYPE_CHECKING:
     from ..api.fingerprinter import Point
 
 Chart = dict[str, Any]
-Methods = Sequence[Mapping[str, Any]]
+Methods = Sequence[tuple[MethodRecord, Summary]]
 
 POSITIVE, NEGATIVE = COLOURS[1], COLOURS[0]
 
 
-def charts(data: Mapping[str, Any]) -> list[tuple[str, str, Chart]]:
-    """(title, how to read it, chart), in the page's order."""
-    methods = [m for m in data["methods"] if m["summary"]]
+def charts(record: RunRecord) -> list[tuple[str, str, Chart]]:
+    """Return (title, how to read it, chart), in the page's order."""
+    methods = record.finished
     if not methods:
         return []
     drawn = [
@@ -33,21 +35,21 @@ def charts(data: Mapping[str, Any]) -> list[tuple[str, str, Chart]]:
         (
             "Matching rates",
             "Every suspect in every repeat that judged it, by kind.",
-            strips(data, methods),
+            strips(record, methods),
         ),
         (
             "Which disguise beats which method",
             "Mean matching rate. A method wants the upper block (+, stolen) dark and the lower one "
             "(−, independent) light.",
-            heat(data, methods),
+            heat(record, methods),
         ),
         (
             "Utility and matching rate",
             "A stolen model that no longer works is no great loss: look at those that do.",
-            utility(data, methods),
+            utility(record, methods),
         ),
     ]
-    if told := losses(data):
+    if told := losses(record.trials):
         text = (
             "What a method lowers while it constructs, mean over repeats. Each method has a loss "
             "of its own: two are not to be compared."
@@ -57,18 +59,20 @@ def charts(data: Mapping[str, Any]) -> list[tuple[str, str, Chart]]:
 
 
 def curves(methods: Methods) -> Chart:
-    """R and U of all methods over the threshold."""
+    """Draw R and U of all methods over the threshold."""
     traces = []
-    for rank, m in enumerate(methods):
-        s, colour = m["summary"], COLOURS[rank % len(COLOURS)]
+    for rank, (m, s) in enumerate(methods):
+        colour = COLOURS[rank % len(COLOURS)]
         # From the eighth on colours come again, with marks on the lines.
         marks = ("", "circle", "square", "triangle-up", "diamond")[rank // len(COLOURS) % 5]
-        rho = [step / (len(s["robustness"]) - 1) for step in range(len(s["robustness"]))]
-        for name, dash in (("robustness", "solid"), ("uniqueness", "dash")):
+        for name, share, dash in (
+            ("robustness", s.robustness, "solid"),
+            ("uniqueness", s.uniqueness, "dash"),
+        ):
             traces.append(
-                {"x": rho, "y": s[name], "mode": "lines+markers" if marks else "lines",
-                 "marker": {"symbol": marks, "maxdisplayed": 12, "size": 7}, "name": m["method"],
-                 "legendgroup": m["method"], "showlegend": name == "robustness",
+                {"x": RHO, "y": share, "mode": "lines+markers" if marks else "lines",
+                 "marker": {"symbol": marks, "maxdisplayed": 12, "size": 7}, "name": m.method,
+                 "legendgroup": m.method, "showlegend": name == "robustness",
                  "line": {"color": colour, "dash": dash},
                  "hovertemplate": name + " %{y:.3f} at ρ = %{x:.2f}"
                                   "<extra>%{fullData.name}</extra>"}
@@ -76,40 +80,42 @@ def curves(methods: Methods) -> Chart:
     return {"data": traces, "layout": _layout("threshold ρ", "share of suspects", height=460)}
 
 
-def strips(data: Mapping[str, Any], methods: Methods) -> Chart:
-    """Every suspect's rate by kind; a menu picks the method."""
-    models = {m["digest"]: m for m in data["models"]}
+def strips(record: RunRecord, methods: Methods) -> Chart:
+    """Draw every suspect's rate by kind; a menu picks the method."""
+    models = {m.digest: m for m in record.models}
     traces = []
-    for m in methods:
+    for rank, (m, _) in enumerate(methods):
         for positive, colour in ((True, POSITIVE), (False, NEGATIVE)):
-            dots = [(models[d], rate, t["p_values"].get(d)) for t in data["trials"]
-                    if t["method"] == m["method"] for d, rate in t["matching_rates"].items()
-                    if models[d]["positive"] is positive]  # fmt: skip
+            dots = [(models[d], rate, t.p_values.get(d)) for t in record.trials
+                    if t.method == m.method for d, rate in t.matching_rates.items()
+                    if models[d].positive is positive]  # fmt: skip
             traces.append(
                 {"type": "box", "boxpoints": "all", "jitter": 0.6, "pointpos": 0,
                  "fillcolor": "rgba(0,0,0,0)", "line": {"width": 0},
                  "marker": {"color": colour, "size": 5, "opacity": 0.6},
                  "name": "stolen" if positive else "independent",
-                 "x": [model["kind"] for model, _, _ in dots], "y": [rate for _, rate, _ in dots],
-                 "text": [f"{model['name']}<br>p = {p:.3g}" if p is not None else model["name"]
+                 "x": [model.kind for model, _, _ in dots], "y": [rate for _, rate, _ in dots],
+                 "text": [f"{model.name}<br>p = {p:.3g}" if p is not None else model.name
                           for model, _, p in dots],
                  "hovertemplate": "%{text}<br>rate %{y:.3f}<extra></extra>",
-                 "visible": m is methods[0]}
+                 "visible": rank == 0}
             )  # fmt: skip
     layout = _layout("", "matching rate", height=480)
-    kinds = [m["kind"] for m in data["models"] if m["kind"] != "target"]
+    kinds = [m.kind for m in record.models if m.kind != "target"]
     layout["xaxis"] |= {"categoryorder": "array", "categoryarray": list(dict.fromkeys(kinds))}
-    return {"data": traces, "layout": layout | {"updatemenus": _menu(methods, 2)}}
+    return {
+        "data": traces,
+        "layout": layout | {"updatemenus": _menu(_labels(methods), 2)},
+    }
 
 
-def heat(data: Mapping[str, Any], methods: Methods) -> Chart:
-    """Mean matching rate of every method on every kind of suspect."""
-    positive = {m["kind"]: m["positive"] for m in data["models"] if m["kind"] != "target"}
+def heat(record: RunRecord, methods: Methods) -> Chart:
+    """Draw the mean matching rate of every method on every kind of suspect."""
+    positive = {m.kind: m.positive for m in record.models if m.kind != "target"}
     kinds = [k for side in (True, False) for k, p in positive.items() if p is side]
-    rates = [[(m["summary"]["kinds"].get(k) or {}).get("matching_rate") for m in methods]
-             for k in kinds]  # fmt: skip
+    rates = [kind_rates([s for _, s in methods], kind) for kind in kinds]
     names = [f"{'+' if positive[k] else '−'} {k}" for k in kinds]
-    trace = {"type": "heatmap", "x": [m["method"] for m in methods], "y": names, "z": rates,
+    trace = {"type": "heatmap", "x": _labels(methods), "y": names, "z": rates,
              "zmin": 0, "zmax": 1, "colorscale": "Cividis", "reversescale": True,
              "texttemplate": "%{z:.2f}",
              "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
@@ -118,34 +124,40 @@ def heat(data: Mapping[str, Any], methods: Methods) -> Chart:
     return {"data": [trace], "layout": layout}
 
 
-def utility(data: Mapping[str, Any], methods: Methods) -> Chart:
-    """Each suspect's mean rate against the task's headline measure; a menu picks the method."""
-    measure = next((next(iter(m["utility"])) for m in data["models"] if m["utility"]), "utility")
+def utility(record: RunRecord, methods: Methods) -> Chart:
+    """Draw suspects' mean rates against the task's headline measure; a menu picks the method."""
+    measure = next((next(iter(m.utility)) for m in record.models if m.utility), "utility")
     traces = []
-    for m in methods:
+    for rank, (m, _) in enumerate(methods):
         rates: dict[str, list[float]] = {}
-        for trial in data["trials"]:
-            if trial["method"] == m["method"]:
-                for digest, rate in trial["matching_rates"].items():
+        for trial in record.trials:
+            if trial.method == m.method:
+                for digest, rate in trial.matching_rates.items():
                     rates.setdefault(digest, []).append(rate)
         for positive, colour in ((True, POSITIVE), (False, NEGATIVE)):
-            dots = [model for model in data["models"] if model["positive"] is positive
-                    and model["digest"] in rates and model["utility"]]  # fmt: skip
+            dots = [
+                (model, model.utility.get(measure))
+                for model in record.models
+                if model.positive is positive and model.digest in rates and model.utility
+            ]
             traces.append(
                 {"mode": "markers", "name": "stolen" if positive else "independent",
                  "marker": {"color": colour, "size": 7, "opacity": 0.7},
-                 "x": [model["utility"][measure] for model in dots],
-                 "y": [sum(r) / len(r) for r in (rates[model["digest"]] for model in dots)],
-                 "text": [model["name"] for model in dots],
+                 "x": [useful for _, useful in dots],
+                 "y": [sum(r) / len(r) for r in (rates[model.digest] for model, _ in dots)],
+                 "text": [model.name for model, _ in dots],
                  "hovertemplate": "%{text}<br>rate %{y:.3f}<extra></extra>",
-                 "visible": m is methods[0]}
+                 "visible": rank == 0}
             )  # fmt: skip
     layout = _layout(measure.replace("_", " "), "mean matching rate", height=440)
-    return {"data": traces, "layout": layout | {"updatemenus": _menu(methods, 2)}}
+    return {
+        "data": traces,
+        "layout": layout | {"updatemenus": _menu(_labels(methods), 2)},
+    }
 
 
 def descents(told: Mapping[str, Sequence[Point]]) -> Chart:
-    """Each method's loss against seconds; a menu picks the method."""
+    """Draw each method's loss against seconds; a menu picks the method."""
     traces = [
         {"mode": "lines", "name": label, "x": [at for _, at, _ in points],
          "y": [loss for _, _, loss in points], "text": [step for step, _, _ in points],
@@ -155,15 +167,19 @@ def descents(told: Mapping[str, Sequence[Point]]) -> Chart:
     ]  # fmt: skip
     layout = _layout("seconds of construction", "loss", height=440)
     layout["yaxis"] |= {"range": None}
-    menu = _menu([{"method": label} for label in told], 1)
+    menu = _menu([*told], 1)
     return {"data": traces, "layout": layout | {"updatemenus": menu}}
 
 
-def _menu(methods: Methods, traces: int) -> list[dict[str, Any]]:
+def _labels(methods: Methods) -> list[str]:
+    return [method.method for method, _ in methods]
+
+
+def _menu(labels: Sequence[str], traces: int) -> list[dict[str, Any]]:
     buttons = [
-        {"label": m["method"], "method": "update",
-         "args": [{"visible": [i // traces == k for i in range(traces * len(methods))]}]}
-        for k, m in enumerate(methods)
+        {"label": label, "method": "update",
+         "args": [{"visible": [i // traces == k for i in range(traces * len(labels))]}]}
+        for k, label in enumerate(labels)
     ]  # fmt: skip
     return [{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.16, "yanchor": "top"}]
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..api.errors import readable
 from ..api.hooks import hookimpl
+from ..api.results import RHO, MethodRecord, Report, RunRecord, Summary, TrialRecord, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ..api.fingerprinter import Point
-    from ..api.results import Report
+
+Scored = tuple[MethodRecord, Summary]
+Colours = Sequence[str]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette without its yellow: colour-blind readers tell these apart on white."""
@@ -33,22 +35,21 @@ MARKERS = ("", "o", "s", "^", "D")
 def fpbench_reported(report: Report) -> None:
     """Draw the figures. The results are on disk: a figure that fails costs one line."""
     try:
-        draw(report.data, report.folder)
+        draw(report.record, report.folder)
     except Exception as error:
         logging.getLogger("fpbench").warning("no figures: %s: %s", type(error).__name__, error)
 
 
-def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw(record: RunRecord, folder: Path) -> list[Path]:
     """Draw every method that has results; return the files."""
     import matplotlib as mpl
 
-    data = readable(data)
-    methods = [m for m in data["methods"] if m["summary"]]
+    methods = record.finished
     if not methods:
         return []
     (folder / "figures").mkdir(exist_ok=True)
-    title = f"{data['suite']['name']} on {data['scenario']['name']}"
-    told = losses(data)
+    title = f"{record.suite.name} on {record.scenario.name}"
+    told = losses(record.trials)
     drawn = []
     # Text stays text, and the same results give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench", "pdf.fonttype": 42}):
@@ -71,8 +72,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Path]:
     return drawn
 
 
-def _curves(methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """One axis per method: R, U and the area under both (the MetaV paper's Figure 2)."""
+def _curves(methods: Sequence[Scored]) -> Figure:
+    """Draw one axis per method: R, U and the area under both (the MetaV paper's Figure 2)."""
     from matplotlib.figure import Figure
 
     columns = min(len(methods), 4)
@@ -81,13 +82,13 @@ def _curves(methods: Sequence[Mapping[str, Any]]) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(methods) :]:
         axes.set_visible(False)
-    for axes, method in zip(grid.flat, methods, strict=False):
-        rho, r, u = _points(method)
-        (high,) = axes.plot(rho, r, color=COLOURS[0])
-        (low,) = axes.plot(rho, u, color=COLOURS[1], linestyle="--")
-        area = axes.fill_between(rho, [min(pair) for pair in zip(r, u, strict=True)],
+    for axes, (method, summary) in zip(grid.flat, methods, strict=False):
+        r, u = summary.robustness, summary.uniqueness
+        (high,) = axes.plot(RHO, r, color=COLOURS[0])
+        (low,) = axes.plot(RHO, u, color=COLOURS[1], linestyle="--")
+        area = axes.fill_between(RHO, [min(pair) for pair in zip(r, u, strict=True)],
                                  color="0.5", alpha=0.25, linewidth=0)  # fmt: skip
-        axes.set_title(_title(method), fontsize="medium", parse_math=False)
+        axes.set_title(_title(method, summary), fontsize="medium", parse_math=False)
         _frame(axes)
         axes.set_xlabel("threshold ρ")
     grid[0, 0].legend([high, low, area], ["robustness R", "uniqueness U", "min(R, U)"],
@@ -95,24 +96,23 @@ def _curves(methods: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _overlay(methods: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """All methods on one axis: R solid, U dashed."""
+def _overlay(methods: Sequence[Scored], title: str) -> Figure:
+    """Draw all methods on one axis: R solid, U dashed."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     handles, names = [], []
-    for rank, method in enumerate(methods):
-        rho, r, u = _points(method)
+    for rank, (method, summary) in enumerate(methods):
         look: dict[str, Any] = {
             "color": COLOURS[rank % len(COLOURS)],
             "marker": MARKERS[rank // len(COLOURS) % len(MARKERS)],
             "markevery": 10,
         }
-        handles += axes.plot(rho, r, **look)
-        axes.plot(rho, u, linestyle="--", **look)
-        names.append(_title(method))
+        handles += axes.plot(RHO, summary.robustness, **look)
+        axes.plot(RHO, summary.uniqueness, linestyle="--", **look)
+        names.append(_title(method, summary))
     handles += [Line2D([], [], color="0.4"), Line2D([], [], color="0.4", linestyle="--")]
     names += ["robustness R", "uniqueness U"]
     _frame(axes)
@@ -125,16 +125,8 @@ def _overlay(methods: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _points(method: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]]:
-    r, u = method["summary"]["robustness"], method["summary"]["uniqueness"]
-    return [step / (len(r) - 1) for step in range(len(r))], r, u
-
-
-def _title(method: Mapping[str, Any]) -> str:
-    summary = method["summary"]
-    half = summary["aruc_ci"]
-    interval = f" ± {half:.3f}" if half is not None else ""
-    return f"{method['method']}: ARUC {summary['aruc']:.3f}{interval}"
+def _title(method: MethodRecord, summary: Summary) -> str:
+    return f"{method.method}: ARUC {with_interval(summary.aruc, summary.aruc_ci)}"
 
 
 def _frame(axes: Axes) -> None:
@@ -144,16 +136,6 @@ def _frame(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from ..api.fingerprinter import Point
-
-    Colours = Sequence[str]
-
-Method = Mapping[str, Any]
 
 AXES = {
     "n_queries": "number of queries N",
@@ -171,30 +153,33 @@ class Sweep:
     """
 
     key: str
-    lines: Mapping[str, Sequence[Method]]
+    lines: Mapping[str, Sequence[Scored]]
 
-    def x(self, method: Method) -> float:
-        """Where a variant stands on the axis."""
+    def x(self, variant: Scored) -> float:
+        """Return where a variant stands on the axis."""
+        method, summary = variant
         if self.key == "steps":
-            return float(method["summary"]["construct_seconds"])
+            return summary.construct_seconds
         return float(_settings(method)[self.key])
 
 
-def sweeps(methods: Sequence[Method]) -> Iterator[Sweep]:
-    """Every number of which at least one method has two variants or more, all else equal."""
-    keys = sorted({key for m in methods for key, value in _settings(m).items() if _number(value)})
+def sweeps(methods: Sequence[Scored]) -> Iterator[Sweep]:
+    """Yield every number of which at least one method has two variants or more, all else equal."""
+    keys = sorted(
+        {key for m, _ in methods for key, value in _settings(m).items() if _number(value)}
+    )
     for key in keys:
-        lines: dict[tuple[str, str], list[Method]] = {}
-        for method in methods:
+        lines: dict[tuple[str, str], list[Scored]] = {}
+        for method, summary in methods:
             settings = _settings(method)
             if _number(settings.get(key)):
                 rest = repr(sorted((k, str(v)) for k, v in settings.items() if k != key))
-                lines.setdefault((method["name"], rest), []).append(method)
+                lines.setdefault((method.name, rest), []).append((method, summary))
         swept = {
-            k: sorted(v, key=lambda m: _settings(m)[key]) for k, v in lines.items() if len(v) > 1
+            k: sorted(v, key=lambda v: _settings(v[0])[key]) for k, v in lines.items() if len(v) > 1
         }
         if swept:
-            yield Sweep(key, {_line(v[0]["method"], key): v for v in swept.values()})
+            yield Sweep(key, {_line(v[0][0].method, key): v for v in swept.values()})
 
 
 def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Point]]) -> Figure:
@@ -207,10 +192,10 @@ def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Poi
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     for rank, (name, variants) in enumerate(sweep.lines.items()):
-        summaries = [m["summary"] for m in variants]
+        summaries = [summary for _, summary in variants]
         axes.errorbar(
-            [sweep.x(m) for m in variants], [s["aruc"] for s in summaries],
-            yerr=[s["aruc_ci"] or 0 for s in summaries], label=name, capsize=3,
+            [sweep.x(variant) for variant in variants], [s.aruc for s in summaries],
+            yerr=[s.aruc_ci or 0 for s in summaries], label=name, capsize=3,
             color=colours[rank % len(colours)], marker="os^Dv"[rank % 5],
         )  # fmt: skip
     axes.set_xlabel(AXES.get(sweep.key, sweep.key))
@@ -219,7 +204,7 @@ def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Poi
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     if sweep.key == "steps":
-        longest = {name: losses.get(v[-1]["method"], ()) for name, v in sweep.lines.items()}
+        longest = {name: losses.get(v[-1][0].method, ()) for name, v in sweep.lines.items()}
         _draw_beside(axes, longest, colours)
     for text in axes.legend(frameon=False).get_texts():
         text.set_parse_math(False)
@@ -238,17 +223,16 @@ def _draw_beside(axes: Axes, losses: Mapping[str, Sequence[Point]], colours: Col
     right.spines["top"].set_visible(False)
 
 
-def draw_full_uniqueness(methods: Sequence[Method], colours: Colours) -> Figure:
+def draw_full_uniqueness(methods: Sequence[Scored], colours: Colours) -> Figure:
     """Robustness at the threshold where uniqueness is 100 % (the MetaV paper's Figure 3)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 0.6 + 0.32 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    summaries = [m["summary"] for m in methods]
-    shares = [100 * s["robustness_at_full_uniqueness"] for s in summaries]
-    half = [100 * (s["robustness_at_full_uniqueness_ci"] or 0) for s in summaries]
+    shares = [100 * s.robustness_at_full_uniqueness for _, s in methods]
+    half = [100 * (s.robustness_at_full_uniqueness_ci or 0) for _, s in methods]
     axes.barh(range(len(methods)), shares, xerr=half, color=colours[0], capsize=2)
-    axes.set_yticks(range(len(methods)), [m["method"] for m in methods], parse_math=False)
+    axes.set_yticks(range(len(methods)), [m.method for m, _ in methods], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 105)
     axes.set_xlabel("positives found at full uniqueness, %")
@@ -256,8 +240,8 @@ def draw_full_uniqueness(methods: Sequence[Method], colours: Colours) -> Figure:
     return figure
 
 
-def _settings(method: Method) -> dict[str, Any]:
-    return {**method["fields"], "ensemble": method["ensemble"]}
+def _settings(method: MethodRecord) -> dict[str, Any]:
+    return {**method.fields, "ensemble": method.ensemble}
 
 
 def _number(value: Any) -> bool:
@@ -271,17 +255,16 @@ def _line(label: str, key: str) -> str:
     return f"{name}({','.join(rest)})" if bracket and any(rest) else name
 
 
-def losses(data: Mapping[str, Any]) -> dict[str, list[Point]]:
-    """By label, a method's loss: its mean over repeats, at the steps that all of them told.
+def losses(trials: Sequence[TrialRecord]) -> dict[str, list[Point]]:
+    """Return by label a method's loss: its mean over repeats, at the steps that all of them have.
 
-    Methods that told none are not in it.
+    Methods without losses are not in it.
     """
     told: dict[str, list[dict[int, tuple[float, float]]]] = {}
-    for trial in data["trials"]:
-        points = trial.get("losses")  # results of an earlier version have none
-        if points:
-            finite = {step: (at, loss) for step, at, loss in points if loss is not None}
-            told.setdefault(trial["method"], []).append(finite)
+    for trial in trials:
+        if trial.losses:
+            finite = {step: (at, loss) for step, at, loss in trial.losses if loss is not None}
+            told.setdefault(trial.method, []).append(finite)
     return {label: mean for label, repeats in told.items() if (mean := [*_mean(repeats)])}
 
 
@@ -292,14 +275,14 @@ def _mean(repeats: Sequence[Mapping[int, tuple[float, float]]]) -> Iterator[Poin
 
 
 def draw_losses(
-    methods: Sequence[Mapping[str, Any]], told: Mapping[str, Sequence[Point]],
+    methods: Sequence[Scored], told: Mapping[str, Sequence[Point]],
     colours: Sequence[str],
 ) -> Figure:  # fmt: skip
     """Loss against seconds: an axis per method, for each has a loss of its own, and a line per
     variant of it."""
     from matplotlib.figure import Figure
 
-    names = {m["method"]: m["name"] for m in methods}
+    names = {m.method: m.name for m, _ in methods}
     panels = list(dict.fromkeys(names[label] for label in told))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)

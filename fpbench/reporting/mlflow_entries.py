@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import last_line
+from ..api.results import RHO, MethodRecord, ModelRecord, RunRecord, Summary, TrialRecord
 from ..results import metrics
 from .figures import COLOURS, losses
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """An entry's kind, method and repeat."""
 
-SCALARS = {
-    "aruc": "summary/aruc",
-    "aruc_calibrated": "summary/aruc_calibrated",
-    "auc": "summary/auc",
-    "robustness_at_full_uniqueness": "summary/robustness_at_full_uniqueness",
-    "tpr_at_1_percent_fpr": "summary/tpr_at_1_percent_fpr",
-    "tpr_at_5_percent_fpr": "summary/tpr_at_5_percent_fpr",
-    "construct_seconds": "time/construct_seconds",
-    "verify_seconds": "time/verify_seconds",
-    "queries": "cost/queries",
+SCALARS: Mapping[str, Callable[[Summary], float]] = {
+    "summary/aruc": lambda s: s.aruc,
+    "summary/aruc_calibrated": lambda s: s.aruc_calibrated,
+    "summary/auc": lambda s: s.auc,
+    "summary/robustness_at_full_uniqueness": lambda s: s.robustness_at_full_uniqueness,
+    "summary/tpr_at_1_percent_fpr": lambda s: s.tpr_at_1_percent_fpr,
+    "summary/tpr_at_5_percent_fpr": lambda s: s.tpr_at_5_percent_fpr,
+    "time/construct_seconds": lambda s: s.construct_seconds,
+    "time/verify_seconds": lambda s: s.verify_seconds,
+    "cost/queries": lambda s: s.queries,
 }
+"""A method's metrics, by their names in MLflow."""
 
 
 @dataclass(frozen=True)
@@ -72,169 +73,175 @@ class Entry:
         return self.kind, self.method, self.repeat
 
 
-def entries(data: Mapping[str, Any], folder: Path) -> list[Entry]:
-    """Everything to log, parents first."""
-    start = round(datetime.fromisoformat(data["run"]["started"]).timestamp() * 1000)
-    out = [_suite(data, folder, start)]
-    tried = [m for m in data["methods"] if not m["refusal"]]
+def entries(record: RunRecord, folder: Path) -> list[Entry]:
+    """Return everything to log, parents first."""
+    start = round(record.run.started.timestamp() * 1000)
+    out = [_suite(record, folder, start)]
+    tried = [m for m in record.methods if not m.refusal]
     for rank, method in enumerate(tried):
         # MLflow lists the newest first; a millisecond each keeps the suite's order of methods.
-        out += _method(method, data, start + len(tried) - rank)
+        out += _method(method, record, start + len(tried) - rank)
     return out
 
 
-def _suite(data: Mapping[str, Any], folder: Path, start: int) -> Entry:
-    run, suite = data["run"], data["suite"]
-    failed = data["failures"] or any(m["errors"] for m in data["methods"])
+def _suite(record: RunRecord, folder: Path, start: int) -> Entry:
+    run, suite = record.run, record.suite
     files = [(folder / name, None) for name in ("results.json", "suite.yaml", "suspects.csv")]
-    declined = [f"{m['method']}: {m['refusal']}" for m in data["methods"] if m["refusal"]]
+    declined = [f"{m.method}: {m.refusal}" for m in record.methods if m.refusal]
+    params = {"api": suite.api, "seed": suite.seed, "repeats": suite.repeats, "split": suite.split,
+              "stratify": suite.stratify, "device": run.device}  # fmt: skip
     return Entry(
-        kind="suite", name=f"suite {run['id']}", start=start,
-        end=start + round(1000 * run["seconds"]), status="FAILED" if failed else "FINISHED",
-        tags=_tags(data) | ({"fpbench.declined": "; ".join(declined)} if declined else {}),
-        params={key: str(suite[key]) for key in ("api", "seed", "repeats", "split", "stratify")}
-        | {"device": str(run["device"])} | _short(suite["overrides"]),
-        tables={"methods.json": [_row(m) for m in data["methods"]]},
-        texts={f"failures/{digest[:12]}.txt": text for digest, text in data["failures"].items()},
+        kind="suite", name=f"suite {run.id}", start=start, end=start + round(1000 * run.seconds),
+        status="FAILED" if record.failed else "FINISHED",
+        tags=_tags(record) | ({"fpbench.declined": "; ".join(declined)} if declined else {}),
+        params={key: str(value) for key, value in params.items()} | _short(suite.overrides),
+        tables={"methods.json": [_row(m) for m in record.methods]},
+        texts={f"failures/{digest[:12]}.txt": text for digest, text in record.failures.items()},
         files=[(f, to) for f, to in [*files, (folder / "figures", "figures")] if f.exists()],
-        datasets=_datasets(data),
+        datasets=_datasets(record),
     )  # fmt: skip
 
 
-def _method(method: Mapping[str, Any], data: Mapping[str, Any], start: int) -> list[Entry]:
-    label, summary = method["method"], method["summary"]
-    trials = [t for t in data["trials"] if t["method"] == label]
-    errors = method["errors"] or ([] if summary else ["its target could not be made"])
-    tags = _tags(data) | ({"fpbench.error": last_line(errors[0])[:300]} if errors else {})
-    seconds = sum(t["construct_seconds"] + t["verify_seconds"] for t in trials)
+def _method(method: MethodRecord, record: RunRecord, start: int) -> list[Entry]:
+    label, summary = method.method, method.summary
+    trials = [trial for trial in record.trials if trial.method == label]
+    why = method.why_not
+    errors = method.errors or ((why,) if why else ())
+    seconds = sum(trial.construct_seconds + trial.verify_seconds for trial in trials)
     entry = Entry(
         kind="method", name=label, method=label, start=start,
         end=start + round(1000 * seconds), status="FAILED" if errors else "FINISHED",
-        tags=tags | {"fpbench.source": method["source"], "fpbench.access": str(method["access"]),
-                     "mlflow.runColor": _colour(label, data)},
-        params={key: str(value)[:250] for key, value in method["fields"].items()},
-        metrics=[*_scalars(summary), *_curves(summary)] if summary else [],
-        losses=losses(data).get(label, ()),
-        tables={"suspects.json": _suspects(trials, data["models"])},
+        tags=_tags(record) | _error(why)
+        | {"fpbench.source": method.source, "fpbench.access": str(method.access),
+           "mlflow.runColor": _colour(label, record)},
+        params={key: str(value)[:250] for key, value in method.fields.items()},
+        metrics=[*_metrics(summary), *_curves(summary)] if summary else [],
+        losses=losses(record.trials).get(label, ()),
+        tables={"suspects.json": _suspects(trials, record.models)},
         texts={f"errors/{i}.txt": text for i, text in enumerate(errors)},
-        datasets=_datasets(data),
+        datasets=_datasets(record),
     )  # fmt: skip
-    return [entry, *(_repeat(t, data, start) for t in trials)]
+    return [entry, *(_repeat(trial, record, start) for trial in trials)]
 
 
-def _repeat(trial: Mapping[str, Any], data: Mapping[str, Any], start: int) -> Entry:
-    error, seconds = trial["error"], trial["construct_seconds"] + trial["verify_seconds"]
-    tags = _tags(data) | {"fpbench.seed": str(trial["seed"]), "fpbench.device": trial["device"]}
+def _repeat(trial: TrialRecord, record: RunRecord, start: int) -> Entry:
+    error, seconds = trial.error, trial.construct_seconds + trial.verify_seconds
+    tags = _tags(record) | {"fpbench.seed": str(trial.seed), "fpbench.device": trial.device}
     return Entry(
-        kind="repeat", name=f"{trial['method']} #{trial['repeat']}", method=trial["method"],
-        repeat=str(trial["repeat"]), start=start, end=start + round(1000 * seconds),
+        kind="repeat", name=f"{trial.method} #{trial.repeat}", method=trial.method,
+        repeat=str(trial.repeat), start=start, end=start + round(1000 * seconds),
         status="FAILED" if error else "FINISHED",
-        tags=tags | ({"fpbench.error": last_line(error)[:300]} if error else {}),
-        metrics=[] if error else list(_scalars(_of_one(trial, data["models"]))),
+        tags=tags | _error(last_line(error) if error else None),
+        metrics=[] if error else _metrics_of_one(trial, record.models),
         texts={"error.txt": error} if error else {},
     )  # fmt: skip
 
 
-def _colour(label: str, data: Mapping[str, Any]) -> str:
-    """A method's colour in MLflow's charts: that of our own figures, not one drawn by lot."""
-    labels = [method["method"] for method in data["methods"]]
+def _error(why: str | None) -> dict[str, str]:
+    return {"fpbench.error": why[:300]} if why else {}
+
+
+def _colour(label: str, record: RunRecord) -> str:
+    """Return a method's colour in our own figures, so that MLflow's charts draw it in the same."""
+    labels = [method.method for method in record.methods]
     return COLOURS[labels.index(label) % len(COLOURS)]
 
 
-def _tags(data: Mapping[str, Any]) -> dict[str, str]:
-    """What every entry of a suite run shares."""
-    run, suite, scenario = data["run"], data["suite"], data["scenario"]
+def _tags(record: RunRecord) -> dict[str, str]:
+    """Return what every entry of a suite run shares."""
+    git = record.run.git
     tags = {
-        "fpbench.suite_run": run["id"],
-        "fpbench.suite": suite["name"],
-        "fpbench.scenario": scenario["name"],
-        "fpbench.schema": data["schema"],
-        "fpbench.version": str(run["versions"]["fpbench"]),
-        "mlflow.source.name": suite["file"],
+        "fpbench.suite_run": record.run.id,
+        "fpbench.suite": record.suite.name,
+        "fpbench.scenario": record.scenario.name,
+        "fpbench.schema": record.version,
+        "fpbench.version": str(record.run.versions.get("fpbench")),
+        "mlflow.source.name": record.suite.file,
         "mlflow.source.type": "LOCAL",
     }
-    return tags | ({"mlflow.source.git.commit": run["git"]["commit"]} if run["git"] else {})
+    return tags | ({"mlflow.source.git.commit": git.commit} if git else {})
 
 
-def _scalars(summary: Mapping[str, Any]) -> Iterable[tuple[str, float, int]]:
-    values = {key: summary.get(name) for name, key in SCALARS.items()}
-    half = summary.get("aruc_ci")
-    if half is not None:
-        values["summary/aruc_lo"] = summary["aruc"] - half
-        values["summary/aruc_hi"] = summary["aruc"] + half
-    return ((key, value, 0) for key, value in values.items() if value is not None)
+def _metrics(s: Summary) -> Iterator[tuple[str, float, int]]:
+    values = {key: of(s) for key, of in SCALARS.items()}
+    if s.aruc_ci is not None:
+        values |= {"summary/aruc_lo": s.aruc - s.aruc_ci, "summary/aruc_hi": s.aruc + s.aruc_ci}
+    return ((key, value, 0) for key, value in values.items())
 
 
-def _curves(summary: Mapping[str, Any]) -> Iterable[tuple[str, float, int]]:
-    """Curves over 100 rho: MLflow's steps are whole numbers. `curve/rho` gives charts a true
+def _curves(summary: Summary) -> Iterator[tuple[str, float, int]]:
+    """Yield curves over 100 rho: MLflow's steps are whole numbers. `curve/rho` gives charts a true
     axis."""
-    for step, (r, u) in enumerate(zip(summary["robustness"], summary["uniqueness"], strict=True)):
+    for step, (rho, r, u) in enumerate(
+        zip(RHO, summary.robustness, summary.uniqueness, strict=True)
+    ):
         yield "curve/robustness", r, step
         yield "curve/uniqueness", u, step
-        yield "curve/rho", step / 100, step
+        yield "curve/rho", rho, step
 
 
-def _of_one(trial: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """One repeat's own metrics."""
-    positive = {m["digest"]: m["positive"] for m in models}
+def _metrics_of_one(
+    trial: TrialRecord, models: Sequence[ModelRecord]
+) -> list[tuple[str, float, int]]:
+    """Return one repeat's own metrics."""
+    positive = {model.digest: model.positive for model in models}
 
     def sides(rates: Mapping[str, float]) -> list[list[float]]:
         return [[r for d, r in rates.items() if positive[d] is side] for side in (True, False)]
 
-    halves = sides(trial["matching_rates"])
-    return {
-        "aruc": metrics.aruc(*halves),
-        "aruc_calibrated": metrics.aruc(*sides(trial["calibrated_rates"])),
-        "auc": metrics.roc_auc(*halves),
-        "robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness(*halves),
-        **{key: trial[key] for key in ("construct_seconds", "verify_seconds", "queries")},
+    halves = sides(trial.matching_rates)
+    values = {
+        "summary/aruc": metrics.aruc(*halves),
+        "summary/aruc_calibrated": metrics.aruc(*sides(trial.calibrated_rates)),
+        "summary/auc": metrics.roc_auc(*halves),
+        "summary/robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness(*halves),
+        "time/construct_seconds": trial.construct_seconds,
+        "time/verify_seconds": trial.verify_seconds,
+        "cost/queries": trial.queries,
     }
+    return [(key, value, 0) for key, value in values.items()]
 
 
-def _suspects(
-    trials: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """One row per suspect, the rate averaged over the repeats that judged it. All methods have
-    the same rows, so that MLflow's table comparison lines up."""
+def _suspects(trials: Sequence[TrialRecord], models: Sequence[ModelRecord]) -> list[dict[str, Any]]:
+    """Return one row per suspect, the rate averaged over the repeats that judged it. All methods
+    have the same rows, so that MLflow's table comparison lines up."""
     rates: dict[str, list[float]] = {}
     for trial in trials:
-        for digest, rate in trial["matching_rates"].items():
+        for digest, rate in trial.matching_rates.items():
             rates.setdefault(digest, []).append(rate)
     return [
         {
-            "name": m["name"], "kind": m["kind"], "positive": m["positive"], "arch": m["arch"],
-            **(m["utility"] or {}), "judged": len(rates.get(m["digest"], [])),
-            "matching_rate": statistics.fmean(r) if (r := rates.get(m["digest"])) else None,
+            "name": m.name, "kind": m.kind, "positive": m.positive, "arch": m.arch,
+            **(m.utility or {}), "judged": len(rates.get(m.digest, [])),
+            "matching_rate": statistics.fmean(r) if (r := rates.get(m.digest)) else None,
         }
         for m in models
-        if m["kind"] != "target"
+        if m.kind != "target"
     ]  # fmt: skip
 
 
-def _row(method: Mapping[str, Any]) -> dict[str, Any]:
-    summary = method["summary"] or {}
-    note = method["refusal"] or (last_line(method["errors"][0]) if method["errors"] else None)
-    return {
-        "method": method["method"], "aruc_ci": summary.get("aruc_ci"),
-        **{name: summary.get(name) for name in SCALARS}, "note": note,
-    }  # fmt: skip
+def _row(method: MethodRecord) -> dict[str, Any]:
+    s = method.summary
+    scalars = {key.partition("/")[2]: of(s) if s else None for key, of in SCALARS.items()}
+    return {"method": method.method, "aruc_ci": s.aruc_ci if s else None, **scalars,
+            "note": method.why_not}  # fmt: skip
 
 
-def _datasets(data: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any], str]]:
-    """The scenario's data and the zoo: equal digests say that two runs can be compared."""
-    scenario, models = data["scenario"], data["models"]
-    digests = sorted(m["digest"] for m in models)
-    positives = sum(m["positive"] for m in models if m["kind"] != "target")
-    zoo = {"target": data["target"], "positives": positives,
+def _datasets(record: RunRecord) -> list[tuple[str, str, Mapping[str, Any], str]]:
+    """Describe the scenario's data and the zoo: two runs with equal digests can be compared."""
+    scenario, models = record.scenario, record.models
+    digests = sorted(model.digest for model in models)
+    positives = sum(model.positive for model in models if model.kind != "target")
+    zoo = {"target": record.target, "positives": positives,
            "negatives": len(models) - positives - 1}  # fmt: skip
     return [
-        (scenario["name"], _digest(scenario), {"data": scenario["data"]}, "evaluation"),
-        (f"zoo of {data['suite']['name']}", _digest(digests), zoo, "suspects"),
+        (scenario.name, _digest(scenario.model_dump()), {"data": scenario.data}, "evaluation"),
+        (f"zoo of {record.suite.name}", _digest(digests), zoo, "suspects"),
     ]
 
 
 def _digest(value: Any) -> str:
-    """MLflow takes 36 characters at most."""
+    """Return a digest of JSON values; MLflow takes 36 characters at most."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:36]
 
 

@@ -12,20 +12,18 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from ..api.errors import FpbenchError, ResourceError, SuiteError
 from ..api.hooks import hookimpl
+from ..api.results import Report
 from ..results.folder import read
 from .mlflow_entries import entries
 from .mlflow_tracker import Tracker
 from .mlflow_upload import AT_ONCE, Sender, StoppedError, Watch, connect
-
-if TYPE_CHECKING:
-    from ..api.results import Report
 
 PATIENCE = 4.0
 """Seconds in a server after which a run begins no further call to it."""
@@ -46,25 +44,34 @@ log = logging.getLogger("fpbench")
 @hookimpl(trylast=True)
 def fpbench_reported(report: Report) -> None:
     """Send the results to MLflow. They are on disk: whatever goes wrong costs one line."""
-    outcome = _outcome(report.folder)
+    outcome = _outcome(report)
     if outcome is not None:
         log.warning(LEFT, outcome, report.folder)
 
 
 def send(folder: Path, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
-    """Send a finished run to MLflow; what is there already is not doubled.
+    """Read a finished run and send it to MLflow, as `send_report`.
 
-    Returns what mlflow.json then says: where the results are. Raises SuiteError when `folder`
-    is not a finished run's, ResourceError when the tracker cannot be reached or refuses, or
-    when another process has been sending this run for `wait` seconds.
+    Raises SuiteError too, when `folder` is not a finished run's.
     """
-    data, tracker, watch = read(folder), Tracker.of(folder.resolve().parents[1]), watch or Watch()
+    return send_report(Report(folder, read(folder)), watch, wait)
+
+
+def send_report(report: Report, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
+    """Send a run to MLflow; what is there already is not doubled.
+
+    Returns what mlflow.json then says: where the results are. Raises ResourceError when the
+    tracker cannot be reached or refuses, or when another process has been sending this run for
+    `wait` seconds.
+    """
+    folder, watch = report.folder, watch or Watch()
+    tracker = Tracker.of(folder.resolve().parents[1])
     if tracker.is_web:
         watch.call(handshake, tracker)
     mark = tracker.mark(folder)
     try:
         with FileLock(mark, timeout=wait):
-            sent = _send(folder, data, tracker, watch)
+            sent = _send(report, tracker, watch)
             mark.unlink()
     except Timeout:
         raise ResourceError(
@@ -83,20 +90,16 @@ def complete(runs: Path, watch: Watch | None = None) -> None:
                 send(found.parent, watch, wait=0)
 
 
-def _send(folder: Path, data: dict[str, Any], tracker: Tracker, watch: Watch) -> dict[str, Any]:
-    try:
-        todo = entries(data, folder)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SuiteError(
-            f"expected whole results in {folder / 'results.json'}, found them damaged: {error!r}"
-        ) from None
+def _send(report: Report, tracker: Tracker, watch: Watch) -> dict[str, Any]:
+    folder, record = report.folder, report.record
+    todo = entries(record, folder)
     lock = folder.resolve().parents[1] / ".mlflow.lock" if tracker.is_local else None
-    name = f"fpbench/{data['suite']['name']}"
+    name = f"fpbench/{record.suite.name}"
     try:
         with connect(tracker.uri, lock, watch) as client:
             sender = Sender(client, watch, at_once=1 if tracker.is_local else AT_ONCE)
             experiment = sender.experiment(name, tracker.artifacts)
-            ids = sender.send(experiment, data["run"]["id"], todo)
+            ids = sender.send(experiment, record.run.id, todo)
     except StoppedError:
         raise
     except Exception as error:
@@ -106,8 +109,8 @@ def _send(folder: Path, data: dict[str, Any], tracker: Tracker, watch: Watch) ->
             f"{type(error).__name__}: {tracker.scrub(str(error))}"
         ) from None
     methods = {method: run for (kind, method, _), run in ids.items() if kind == "method"}
-    curves = [methods[m["method"]] for m in data["methods"] if m["summary"]]
-    chart = charts_link(experiment, data["run"]["id"])
+    curves = [methods[method.method] for method, _ in record.finished]
+    chart = charts_link(experiment, record.run.id)
     sent = {
         "tracking_uri": tracker.shown,
         "experiment": name,
@@ -147,18 +150,18 @@ def handshake(tracker: Tracker) -> None:
         raise ResourceError(f"expected an MLflow server at {tracker.shown}, got {found}")
 
 
-def _outcome(folder: Path) -> str | None:
+def _outcome(report: Report) -> str | None:
     """Send a run for as long as its tracker keeps up; what went wrong, if something did.
 
     A thread that is left behind is a daemon and stops at its next call.
     """
-    runs, watch, outcome = folder.resolve().parents[1], Watch(), list[str | None]()
+    runs, watch, outcome = report.folder.resolve().parents[1], Watch(), list[str | None]()
     # A new database of our own takes its time to set up, once.
     patience, leave = (math.inf, math.inf) if Tracker.of(runs).is_local else (PATIENCE, LEAVE)
 
     def body() -> None:
         try:
-            send(folder, watch)
+            send_report(report, watch)
             outcome.append(None)
             complete(runs, watch)
         except StoppedError:
@@ -175,7 +178,7 @@ def _outcome(folder: Path) -> str | None:
             thread.join(0.05)
             watch.stopped = watch.stopped or watch.elapsed > patience
     except KeyboardInterrupt:
-        log.warning(LEFT, "stopped", folder)
+        log.warning(LEFT, "stopped", report.folder)
         watch.stopped = True
         thread.join(LEAVE - PATIENCE)
         raise

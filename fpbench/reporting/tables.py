@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..api.errors import last_line
-from ..api.results import Report
+from ..api.results import (
+    Comparisons,
+    Difference,
+    MethodRecord,
+    ModelRecord,
+    Report,
+    RunRecord,
+    Summary,
+    TrialRecord,
+    with_interval,
+)
 from ..api.work import PlanSummary
-from ..results.comparison import Difference
 from .screen import Screen
 
 LONG = 3600.0
@@ -97,25 +106,39 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
     }
 
 
+NUMBERS: Mapping[str, Callable[[Summary], float | None]] = {
+    "aruc": lambda s: s.aruc,
+    "aruc_ci": lambda s: s.aruc_ci,
+    "aruc_calibrated": lambda s: s.aruc_calibrated,
+    "aruc_calibrated_ci": lambda s: s.aruc_calibrated_ci,
+    "auc": lambda s: s.auc,
+    "auc_ci": lambda s: s.auc_ci,
+    "robustness_at_full_uniqueness": lambda s: s.robustness_at_full_uniqueness,
+    "robustness_at_full_uniqueness_ci": lambda s: s.robustness_at_full_uniqueness_ci,
+    "tpr_at_5_percent_fpr": lambda s: s.tpr_at_5_percent_fpr,
+    "construct_seconds": lambda s: s.construct_seconds,
+    "verify_seconds": lambda s: s.verify_seconds,
+    "queries": lambda s: s.queries,
+}
+"""The numbers of a method that tables for programs have, by name."""
+
+LEFT_OUT_OF_JSON = {"auc_ci", "robustness_at_full_uniqueness_ci", "tpr_at_5_percent_fpr"}
+
+
 def run_as_json(report: Report) -> dict[str, Any]:
-    """The last line of `fpbench run --json`."""
-    keys = ("aruc", "aruc_ci", "aruc_calibrated", "aruc_calibrated_ci", "auc",
-            "robustness_at_full_uniqueness", "construct_seconds", "verify_seconds",
-            "queries")  # fmt: skip
-    methods = report.data["methods"]
+    """Return the last line of `fpbench run --json`."""
+    record = report.record
+    numbers = {name: of for name, of in NUMBERS.items() if name not in LEFT_OUT_OF_JSON}
     return {
         "suite": report.suite,
         "run": str(report.folder),
         "methods": [
-            {"method": m["method"], **{key: m["summary"][key] for key in keys}}
-            for m in methods
-            if m["summary"]
+            {"method": m.method, **{name: of(summary) for name, of in numbers.items()}}
+            for m, summary in record.finished
         ],
-        "refusals": {m["method"]: m["refusal"] for m in methods if m["refusal"]},
-        "errors": {
-            m["method"]: [last_line(e) for e in m["errors"]] for m in methods if m["errors"]
-        },
-        "failures": report.data["failures"],
+        "refusals": {m.method: m.refusal for m in record.methods if m.refusal},
+        "errors": {m.method: [last_line(e) for e in m.errors] for m in record.methods if m.errors},
+        "failures": dict(record.failures),
     }
 
 
@@ -163,24 +186,27 @@ def show_checks(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(f"{name}: {len(rows) - failed} passed, {failed} failed", markup=False)
 
 
-def show_results(data: Mapping[str, Any], console: Console) -> None:
-    """The table of methods, and the table of kinds of suspect."""
+def show_results(record: RunRecord, console: Console) -> None:
+    """Print the table of methods, and the table of kinds of suspect."""
     console.print()
-    show_methods(data, console)
-    done = [m for m in data["methods"] if m["summary"]]
+    show_methods(record.methods, record.comparisons, console, trials=record.trials)
+    done = record.finished
     if not done:
         return
     # Side by side as many methods as a line holds.
-    room = max(1, (console.width - 50) // (2 + max(len(m["method"]) for m in done)))
+    room = max(1, (console.width - 50) // (2 + max(len(m.method) for m, _ in done)))
     for i in range(0, len(done), room):
-        _show_kinds(data, done[i : i + room], console)
+        _show_kinds(record.models, done[i : i + room], console)
     console.print("+ descends from the target, - does not; per method: mean matching rate",
                   style="dim", markup=False)  # fmt: skip
     console.print()
 
 
-def show_methods(data: Mapping[str, Any], console: Console) -> None:
-    """The table of methods, who could not be tried, and what can be said of their order."""
+def show_methods(
+    methods: Sequence[MethodRecord], comparisons: Comparisons, console: Console, *,
+    trials: Sequence[TrialRecord] = (),
+) -> None:  # fmt: skip
+    """Print the table of methods, why some have no result, and which method is ahead."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
     for name in (
@@ -194,165 +220,168 @@ def show_methods(data: Mapping[str, Any], console: Console) -> None:
         "queries",
     ):
         table.add_column(name, justify="right")
-    for method in data["methods"]:
-        table.add_row(escape(method["method"]), *_cells(method))
+    for method in methods:
+        table.add_row(escape(method.method), *_cells(method))
     console.print(table)
-    for method in data["methods"]:
+    for method in methods:
         if why := _why_not(method):
-            console.print(f"{method['method']}: {why}", markup=False)
-    done = [m for m in data["methods"] if m["summary"]]
-    if not done:
+            console.print(f"{method.method}: {why}", markup=False)
+    first = next((method.summary for method in methods if method.summary), None)
+    if not first:
         return
-    first = done[0]["summary"]
     console.print(
-        f"ARUC's ceiling is 100/101 = {first['aruc_ceiling']:.3f}; ± is the 95 % interval of the "
-        f"mean over {first['repeats']} repeats; the smallest false positive rate above 0 that can "
-        f"be measured is {100 * first['smallest_fpr']:.1f} %",
+        f"ARUC's ceiling is 100/101 = {first.aruc_ceiling:.3f}; ± is the 95 % interval of the "
+        f"mean over {first.repeats} repeats; the smallest false positive rate above 0 that can "
+        f"be measured is {100 * first.smallest_fpr:.1f} %",
         style="dim", markup=False,
     )  # fmt: skip
-    if line := _timed_apart(data):
+    if line := _timed_apart(trials):
         console.print(line, markup=False)
-    if line := _who_is_ahead(data):
+    if line := _who_is_ahead(methods, comparisons):
         console.print(line, markup=False)
 
 
-def _timed_apart(data: Mapping[str, Any]) -> str | None:
-    """Where the seconds of a table belong to different devices, or numbers of threads."""
-    good = [trial for trial in data.get("trials", ()) if not trial["error"]]
-    settings = sorted({(trial["device"], trial["threads"]) for trial in good})
+def _timed_apart(trials: Sequence[TrialRecord]) -> str | None:
+    """Say so if seconds were measured on different devices or numbers of threads."""
+    settings = sorted({(trial.device, trial.threads) for trial in trials if not trial.error})
     if len(settings) < 2:
         return None
     named = " and ".join(f"{device} (threads: {threads})" for device, threads in settings)
     return f"seconds are not to be compared: they were measured on {named}"
 
 
-def _who_is_ahead(data: Mapping[str, Any]) -> str | None:
-    """The method of highest calibrated ARUC, and those that may be as good."""
-    done = [m for m in data["methods"] if m["summary"]]
-    if len(done) < 2:
+def _leader(methods: Sequence[MethodRecord]) -> str | None:
+    """Return the label of the method of highest calibrated ARUC."""
+    best = {m.method: m.summary.aruc_calibrated for m in methods if m.summary}
+    return max(best, key=lambda label: best[label], default=None)
+
+
+def _who_is_ahead(methods: Sequence[MethodRecord], comparisons: Comparisons) -> str | None:
+    """Name the method of highest calibrated ARUC, and those that may be as good."""
+    first = _leader(methods)
+    if first is None or sum(m.summary is not None for m in methods) < 2:
         return None
-    first = max(done, key=lambda m: m["summary"]["aruc_calibrated"])["method"]
-    level = []
-    for pair in data["comparisons"]["aruc_calibrated"]:
-        if first in (pair["first"], pair["second"]) and pair["low"] <= 0 <= pair["high"]:
-            level.append(pair["second"] if pair["first"] == first else pair["first"])
+    level = [
+        pair.second if pair.first == first else pair.first
+        for pair in comparisons.aruc_calibrated
+        if first in (pair.first, pair.second) and pair.low <= 0 <= pair.high
+    ]
     if not level:
         return f"calibrated, {first} is ahead of every other (paired bootstrap, 95 %)"
     return f"calibrated, {first} is ahead of all but {', '.join(level)} (paired bootstrap, 95 %)"
 
 
-def _why_not(method: Mapping[str, Any]) -> str | None:
-    """Why a method has no result, or not all of them."""
-    if method["refusal"]:
-        return f"n/a: {method['refusal']}"
-    if method["errors"]:
-        return f"{len(method['errors'])} failed: {last_line(method['errors'][0])}"
-    return None if method["summary"] else "failed: the target could not be made"
+def _why_not(method: MethodRecord) -> str | None:
+    """Say why a method has no result, or not all of them."""
+    if method.refusal:
+        return f"n/a: {method.refusal}"
+    if method.errors:
+        return f"{len(method.errors)} failed: {method.why_not}"
+    return None if method.summary else f"failed: {method.why_not}"
 
 
-def _cells(method: Mapping[str, Any]) -> list[str]:
-    s = method["summary"]
+def _cells(method: MethodRecord) -> list[str]:
+    s = method.summary
     if not s:
-        return ["[dim]n/a[/]" if method["refusal"] else "[red]failed[/]"]
+        return ["[dim]n/a[/]" if method.refusal else "[red]failed[/]"]
     return [
-        *(_with_interval(s[name], s[f"{name}_ci"]) for name in ("aruc", "aruc_calibrated")),
-        f"{s['auc']:.3f}",
-        f"{100 * s['robustness_at_full_uniqueness']:.0f} %",
-        f"{100 * s['tpr_at_5_percent_fpr']:.0f} %",
-        f"{s['construct_seconds']:.2f} s",
-        f"{s['verify_seconds']:.2f} s",
-        f"{s['queries']}",
+        with_interval(s.aruc, s.aruc_ci),
+        with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
+        f"{s.auc:.3f}",
+        *_shares(s),
+        *_costs(s),
     ]
 
 
-def _with_interval(value: float, half: float | None) -> str:
-    return f"{value:.3f}" + (f" ± {half:.3f}" if half is not None else "")
-
-
 def _show_kinds(
-    data: Mapping[str, Any], done: Sequence[Mapping[str, Any]], console: Console
+    models: Sequence[ModelRecord], done: Sequence[tuple[MethodRecord, Summary]], console: Console
 ) -> None:
-    """Per kind: how many, how useful they still are, each method's mean matching rate."""
-    measures = list(data["models"][0]["utility"] or {})
+    """Print per kind: how many, how useful they still are, each method's mean matching rate."""
+    measures = list(models[0].utility or {})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("suspects", no_wrap=True)
-    for name in ("made", *(m.replace("_", " ") for m in measures), *(m["method"] for m in done)):
+    for name in ("made", *(m.replace("_", " ") for m in measures), *(m.method for m, _ in done)):
         table.add_column(escape(name), justify="right")
-    kinds: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
-    for model in data["models"]:
-        kinds.setdefault((model["positive"], model["kind"]), []).append(model)
-    for (positive, kind), models in kinds.items():
-        useful = [m["utility"] for m in models if m["utility"]]
-        means = [
-            sum(u[name] for u in useful) / len(useful) if useful else None for name in measures
-        ]
-        rates = [(m["summary"]["kinds"].get(kind) or {}).get("matching_rate") for m in done]
+    kinds: dict[tuple[bool, str], list[ModelRecord]] = {}
+    for model in models:
+        kinds.setdefault((model.positive, model.kind), []).append(model)
+    for (positive, kind), members in kinds.items():
+        useful = [model.utility or {} for model in members]
+        means = [_mean([u[name] for u in useful if name in u]) for name in measures]
+        rates = kind_rates([summary for _, summary in done], kind)
         table.add_row(
             f"{'+' if positive else '-'} {escape(kind)}",
-            str(len(models)),
+            str(len(members)),
             *("" if v is None else f"{v:.3f}" for v in (*means, *rates)),
         )
     console.print()
     console.print(table)
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def kind_rates(summaries: Sequence[Summary], kind: str) -> list[float | None]:
+    """Return each method's mean matching rate on a kind of suspect, None if it judged none."""
+    found = [summary.kinds.get(kind) for summary in summaries]
+    return [of_kind.matching_rate if of_kind else None for of_kind in found]
+
+
 HEAD = ("method", "ARUC", "calibrated", "AUC", "R at U = 1", "TPR at 5 % FPR", "behind the first",
         "construct", "verify", "queries")  # fmt: skip
-NUMBERS = (
-    "aruc", "aruc_ci", "aruc_calibrated", "aruc_calibrated_ci", "auc", "auc_ci",
-    "robustness_at_full_uniqueness", "robustness_at_full_uniqueness_ci", "tpr_at_5_percent_fpr",
-    "construct_seconds", "verify_seconds", "queries",
-)  # fmt: skip
 
 
-def shown(data: Mapping[str, Any]) -> list[list[str]]:
-    """A row per method that has results, under HEAD, for people.
+def shown(record: RunRecord) -> list[list[str]]:
+    """Return a row per method that has results, under HEAD, for people.
 
     "behind the first" is the difference in calibrated ARUC to the method that has most of it, with
     the 95 % interval of the paired bootstrap.
     """
-    done = [m for m in data["methods"] if m["summary"]]
-    if not done:
-        return []
-    leader = max(done, key=lambda m: m["summary"]["aruc_calibrated"])["method"]
-    return [[m["method"], *_numbers(m["summary"]), _behind(data, leader, m["method"]),
-             *_costs(m["summary"])] for m in done]  # fmt: skip
-
-
-def _numbers(s: Mapping[str, Any]) -> list[str]:
+    leader = _leader(record.methods)
     return [
-        *(_interval(s[name], s[f"{name}_ci"]) for name in ("aruc", "aruc_calibrated", "auc")),
-        f"{100 * s['robustness_at_full_uniqueness']:.0f} %",
-        f"{100 * s['tpr_at_5_percent_fpr']:.0f} %",
+        [
+            m.method,
+            with_interval(s.aruc, s.aruc_ci),
+            with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
+            with_interval(s.auc, s.auc_ci),
+            *_shares(s),
+            _behind(record.comparisons, leader, m.method),
+            *_costs(s),
+        ]
+        for m, s in record.finished
     ]
 
 
-def _costs(s: Mapping[str, Any]) -> list[str]:
-    return [f"{s['construct_seconds']:.2f} s", f"{s['verify_seconds']:.2f} s", str(s["queries"])]
+def _shares(s: Summary) -> list[str]:
+    return [
+        f"{100 * s.robustness_at_full_uniqueness:.0f} %",
+        f"{100 * s.tpr_at_5_percent_fpr:.0f} %",
+    ]
 
 
-def _interval(value: float, half: float | None) -> str:
-    return f"{value:.3f}" if half is None else f"{value:.3f} ± {half:.3f}"
+def _costs(s: Summary) -> list[str]:
+    return [f"{s.construct_seconds:.2f} s", f"{s.verify_seconds:.2f} s", str(s.queries)]
 
 
-def _behind(data: Mapping[str, Any], leader: str, method: str) -> str:
-    for pair in data["comparisons"]["aruc_calibrated"]:
-        if {pair["first"], pair["second"]} == {leader, method} and leader != method:
-            sign = 1 if pair["first"] == leader else -1
-            low, high = sorted((sign * pair["low"], sign * pair["high"]))
-            return f"{sign * pair['value']:.3f} ({low:.3f} to {high:.3f})"
+def _behind(comparisons: Comparisons, leader: str | None, method: str) -> str:
+    for pair in comparisons.aruc_calibrated:
+        if {pair.first, pair.second} == {leader, method} and leader != method:
+            sign = 1 if pair.first == leader else -1
+            low, high = sorted((sign * pair.low, sign * pair.high))
+            return f"{sign * pair.value:.3f} ({low:.3f} to {high:.3f})"
     return ""
 
 
-def markdown(data: Mapping[str, Any]) -> str:
-    """The table in Markdown."""
-    lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *shown(data)]
+def markdown(record: RunRecord) -> str:
+    """Return the table in Markdown."""
+    lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *shown(record)]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-def latex(data: Mapping[str, Any]) -> str:
-    """The table in LaTeX, for the booktabs package."""
-    rows = [" & ".join(map(_tex, line)) + r" \\" for line in shown(data)]
+def latex(record: RunRecord) -> str:
+    """Return the table in LaTeX, for the booktabs package."""
+    rows = [" & ".join(map(_tex, line)) + r" \\" for line in shown(record)]
     return "\n".join(
         [
             r"\begin{tabular}{l" + "r" * (len(HEAD) - 1) + "}", r"\toprule",
@@ -372,14 +401,14 @@ def _tex(cell: str) -> str:
     return cell.replace("\0", r"\textbackslash ")
 
 
-def as_csv(data: Mapping[str, Any]) -> str:
-    """The methods' numbers, unrounded: a row per method."""
+def as_csv(record: RunRecord) -> str:
+    """Return the methods' numbers, unrounded: a row per method."""
     out = io.StringIO()
     rows = csv.writer(out)
     rows.writerow(["method", *NUMBERS])
-    for method in data["methods"]:
-        summary: Mapping[str, Any] = method["summary"] or {}
-        rows.writerow([method["method"], *(summary.get(name) for name in NUMBERS)])
+    for method in record.methods:
+        s = method.summary
+        rows.writerow([method.method, *(of(s) if s else None for of in NUMBERS.values())])
     return out.getvalue()
 
 

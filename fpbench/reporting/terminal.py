@@ -110,7 +110,7 @@ class Terminal:
     @hookimpl(tryfirst=True)
     def fpbench_reported(self, report: Report) -> None:
         self.progress.stop()
-        show_results(report.data, self.console)
+        show_results(report.record, self.console)
         self.console.print(f"results   {report.folder}", markup=False, soft_wrap=True)
 
     def finish(self, report: Report) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..api.errors import SuiteError
+from ..api.results import Difference, RunRecord
 from .metrics import THRESHOLDS
 
 Floats = NDArray[np.float64]
@@ -24,23 +24,6 @@ class Judged:
 
     positives: Mapping[str, float]
     negatives: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far the first of two methods is ahead of the second.
-
-    value:     the difference of the means over the repeats that both finished.
-    low, high: its 95 % percentile interval.
-    p_value:   two-sided; of this pair alone, not corrected for the number of pairs.
-    """
-
-    first: str
-    second: str
-    value: float
-    low: float
-    high: float
-    p_value: float
 
 
 def compare(
@@ -106,7 +89,9 @@ def _difference(first: str, second: str, ahead: Floats) -> Difference:
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
     p = min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn)))
-    return Difference(first, second, value, float(low), float(high), p)
+    return Difference(
+        first=first, second=second, value=value, low=float(low), high=float(high), p_value=p
+    )
 
 
 def weighted_aruc(
@@ -143,17 +128,18 @@ def _weighted_share(rates: Floats, weights: Floats) -> Floats:
 Said = dict[str, dict[int, Judged]]
 
 
-def across(runs: Mapping[str, Mapping[str, Any]], metric: str) -> list[Difference]:
-    """Differences between methods of different runs, named "method (run)".
+def across(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
+    """Compare methods of different runs, named "method (run)".
 
-    runs:   by name, what their results.json holds.
+    runs:   their records, by name.
     metric: "aruc", "aruc_calibrated" or "auc".
 
     Raises SuiteError for fewer than two runs, or runs that judged no split of suspects in common.
     """
     if len(runs) < 2:
         raise SuiteError("expected the folders of two different runs or more")
-    said = {run: _said(data, calibrated=metric == "aruc_calibrated") for run, data in runs.items()}
+    calibrated = metric == "aruc_calibrated"
+    said = {name: _said(record, calibrated=calibrated) for name, record in runs.items()}
     weighted = weighted_auc if metric == "auc" else weighted_aruc
     found: list[Difference] = []
     names = [*runs]
@@ -174,14 +160,14 @@ def across(runs: Mapping[str, Mapping[str, Any]], metric: str) -> list[Differenc
     return found
 
 
-def _said(data: Mapping[str, Any], *, calibrated: bool) -> Said:
-    positive = {m["digest"]: m["positive"] for m in data["models"]}
+def _said(record: RunRecord, *, calibrated: bool) -> Said:
+    positive = {model.digest: model.positive for model in record.models}
     said: Said = {}
-    for trial in data["trials"]:
-        rates = trial["calibrated_rates" if calibrated else "matching_rates"]
-        if trial["error"] is None and rates:
+    for trial in record.trials:
+        rates = trial.calibrated_rates if calibrated else trial.matching_rates
+        if trial.error is None:
             sides = [{d: r for d, r in rates.items() if positive[d] is p} for p in (True, False)]
-            said.setdefault(trial["method"], {})[trial["repeat"]] = Judged(*sides)
+            said.setdefault(trial.method, {})[trial.repeat] = Judged(*sides)
     return said
 
 

@@ -3,50 +3,57 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..api.results import Comparisons, KindSummary, Summary
 from ..api.work import Result
 from . import comparison, metrics
 
-VERDICTS = ("calibrated_rates", "p_values", "binomial_p_values")
-"""What is said of each judged suspect beside its matching rate, by its digest."""
+
+class Verdicts(NamedTuple):
+    """What the matching rates of a trial are worth, by the suspect's digest."""
+
+    calibrated_rates: Mapping[str, float]
+    p_values: Mapping[str, float]
+    binomial_p_values: Mapping[str, float]
 
 
-def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """One method's metrics, mean and half-width of the 95 % interval over its repeats."""
+def summary(results: Sequence[Result]) -> Summary:
+    """Compute a method's metrics: mean and half-width of the 95 % interval over its repeats."""
     halves = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
-    scalars = {
-        "aruc": metrics.aruc,
-        "auc": metrics.roc_auc,
-        "robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness,
-        "tpr_at_1_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.01),
-        "tpr_at_5_percent_fpr": lambda p, n: metrics.tpr_at_fpr(p, n, 0.05),
+    per_repeat: dict[str, list[float]] = {
+        "aruc": [metrics.aruc(p, n) for p, n in halves],
+        "auc": [metrics.roc_auc(p, n) for p, n in halves],
+        "robustness_at_full_uniqueness": [
+            metrics.robustness_at_full_uniqueness(p, n) for p, n in halves
+        ],
+        "tpr_at_1_percent_fpr": [metrics.tpr_at_fpr(p, n, 0.01) for p, n in halves],
+        "tpr_at_5_percent_fpr": [metrics.tpr_at_fpr(p, n, 0.05) for p, n in halves],
+        "aruc_calibrated": [calibrated_aruc(r) for r in results],
+        "construct_seconds": [r.construct_seconds for r in results],
+        "verify_seconds": [r.verify_seconds for r in results],
     }
-    out: dict[str, Any] = {"repeats": len(results), "queries": max(r.queries for r in results)}
-    for name, metric in scalars.items():
-        out[name], out[f"{name}_ci"] = metrics.mean_ci([metric(p, n) for p, n in halves])
-    out["aruc_calibrated"], out["aruc_calibrated_ci"] = metrics.mean_ci(
-        [calibrated_aruc(r) for r in results]
+    intervals: dict[str, Any] = {}
+    for name, values in per_repeat.items():
+        intervals[name], intervals[f"{name}_ci"] = metrics.mean_ci(values)
+    return Summary(
+        repeats=len(results),
+        queries=max(r.queries for r in results),
+        **intervals,
+        aruc_ceiling=metrics.ARUC_CEILING,
+        # With n negatives no false positive rate below 1/n, save 0, can be measured.
+        smallest_fpr=1 / min(len(n) for _, n in halves),
+        # Rates of models that a method has learned from flatter it.
+        calibrated_on="models learned from" if results[0].trial.ensemble else "models never seen",
+        smallest_p_value=1 / (1 + min(len(r.known_rates(positive=False)) for r in results)),
+        kinds=_kinds(results),
+        robustness=_curve([metrics.robustness(p, metrics.THRESHOLDS) for p, _ in halves]),
+        uniqueness=_curve([metrics.uniqueness(n, metrics.THRESHOLDS) for _, n in halves]),
     )
-    for name in ("construct_seconds", "verify_seconds"):
-        out[name], out[f"{name}_ci"] = metrics.mean_ci([getattr(r, name) for r in results])
-    out["aruc_ceiling"] = metrics.ARUC_CEILING
-    # With n negatives no false positive rate below 1/n, save 0, can be measured.
-    out["smallest_fpr"] = 1 / min(len(n) for _, n in halves)
-    # Rates of models that a method has learned from flatter it.
-    out["calibrated_on"] = (
-        "models learned from" if results[0].trial.ensemble else "models never seen"
-    )
-    out["smallest_p_value"] = 1 / (1 + min(len(r.known_rates(positive=False)) for r in results))
-    out["kinds"] = _kinds(results)
-    out["robustness"] = _curve([metrics.robustness(p, metrics.THRESHOLDS) for p, _ in halves])
-    out["uniqueness"] = _curve([metrics.uniqueness(n, metrics.THRESHOLDS) for _, n in halves])
-    return out
 
 
 def calibrated_aruc(result: Result) -> float:
@@ -69,29 +76,29 @@ def _fitted(positives: tuple[float, ...], negatives: tuple[float, ...]) -> metri
     return metrics.calibration(positives, negatives)
 
 
-def verdicts(result: Result) -> dict[str, dict[str, float]]:
-    """By name of VERDICTS and digest of the suspect: what its rate is worth.
+def verdicts(result: Result) -> Verdicts:
+    """Compute what each judged suspect's rate is worth.
 
-    The binomial p-value is there for methods that count agreeing replies.
+    Only methods that count agreeing replies have binomial p-values.
     """
     rates = result.matching_rates
     if not rates:
-        return {name: {} for name in VERDICTS}
+        return Verdicts({}, {}, {})
     innocent = result.known_rates(positive=False)
     values = [*rates.values()]
-    binomial: list[float] = []
+    binomial: dict[str, float] = {}
     if result.trial.method.counts_agreement:
-        binomial = metrics.binomial_p_values(values, result.queries, innocent)
-    empirical = [metrics.p_value(rate, innocent) for rate in values]
-    found = (_calibration(result)(values), empirical, binomial)
-    # Without binomial values zip ends at once: none for anybody.
-    return {
-        name: dict(zip(rates, by, strict=False)) for name, by in zip(VERDICTS, found, strict=True)
-    }
+        found = metrics.binomial_p_values(values, result.queries, innocent)
+        binomial = dict(zip(rates, found, strict=True))
+    return Verdicts(
+        dict(zip(rates, _calibration(result)(values), strict=True)),
+        {digest: metrics.p_value(rate, innocent) for digest, rate in rates.items()},
+        binomial,
+    )
 
 
-def comparisons(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """By metric, every pair of methods: how far the first is ahead of the second."""
+def comparisons(results: Sequence[Result]) -> Comparisons:
+    """Compare every pair of methods by each metric."""
     raw: dict[str, dict[int, comparison.Judged]] = {}
     calibrated: dict[str, dict[int, comparison.Judged]] = {}
     for result in results:
@@ -103,23 +110,20 @@ def comparisons(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
             for suspect in trial.suspects:
                 sides[not suspect.descends_from(trial.target)][suspect.digest] = by[suspect.digest]
             into.setdefault(trial.label, {})[trial.repeat] = comparison.Judged(*sides)
-    return {
-        name: [asdict(difference) for difference in comparison.compare(metric, judged)]
-        for name, metric, judged in (
-            ("aruc", comparison.weighted_aruc, raw),
-            ("aruc_calibrated", comparison.weighted_aruc, calibrated),
-            ("auc", comparison.weighted_auc, raw),
-        )
-    }
+    return Comparisons(
+        aruc=tuple(comparison.compare(comparison.weighted_aruc, raw)),
+        aruc_calibrated=tuple(comparison.compare(comparison.weighted_aruc, calibrated)),
+        auc=tuple(comparison.compare(comparison.weighted_auc, raw)),
+    )
 
 
-def _curve(curves: Sequence[Any]) -> list[float]:
-    return [round(float(v), 6) for v in np.mean(curves, axis=0)]
+def _curve(curves: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(round(float(v), 6) for v in np.mean(curves, axis=0))
 
 
-def _kinds(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Per kind of suspect: mean matching rate, and the share called positive at the lowest
-    threshold that calls no negative positive."""
+def _kinds(results: Sequence[Result]) -> dict[str, KindSummary]:
+    """Summarise per kind of suspect: the mean matching rate, and the share called positive at the
+    lowest threshold that calls no negative positive."""
     rates: dict[str, list[float]] = {}
     called: dict[str, list[bool]] = {}
     for result in results:
@@ -129,10 +133,10 @@ def _kinds(results: Sequence[Result]) -> dict[str, dict[str, float]]:
             rates.setdefault(suspect.kind, []).append(rate)
             called.setdefault(suspect.kind, []).append(rate > threshold)
     return {
-        kind: {
-            "judged": len(values),
-            "matching_rate": statistics.fmean(values),
-            "called_positive": statistics.fmean(called[kind]),
-        }
+        kind: KindSummary(
+            judged=len(values),
+            matching_rate=statistics.fmean(values),
+            called_positive=statistics.fmean(called[kind]),
+        )
         for kind, values in rates.items()
     }

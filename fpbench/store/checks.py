@@ -51,7 +51,9 @@ def trial_of(raw: bytes, place: Path) -> dict[str, Any] | None:
 def made_of(raw: bytes, place: Path) -> dict[str, Any] | None:
     """A made.json's content, or None if it is damaged. Raises NewerError."""
     data = opened(raw, MODEL, place)
-    return data if data and isinstance(data.get("weights_sha256"), str) else None
+    if data is None or not isinstance(data.get("code", {}), dict):
+        return None
+    return data if isinstance(data.get("weights_sha256"), str) else None
 
 
 def lineage_as_json(model: str, lineage: list[dict[str, Any]]) -> bytes:

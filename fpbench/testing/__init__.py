@@ -1,4 +1,4 @@
-"""The contract of a fingerprinting method, as tests: for `fpbench check` and for pytest.
+"""Test that a fingerprinting method keeps its contract, by `fpbench check` or in pytest.
 
 from fpbench.testing import check_fingerprinter
 def test_contract():
@@ -19,9 +19,9 @@ from ..api.oracle import Access
 from ..api.scenario import Scenario
 from . import toys
 from .checks import CHECKS, GATES, Check, survives_two_classes
-from .new_process import Elsewhere, rates_alike_elsewhere
+from .method_on_toy import MethodOnToy
+from .new_process import NewProcess, rates_the_same_in_a_new_process
 from .toys import TOYS, TWO_CLASSES, ToyClassification, ToyGeneration, ToyRegression, Zoo, toy_zoo
-from .trial_run import Subject
 
 __all__ = [
     "TOYS",
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 def run_checks(cls: type[Fingerprinter]) -> list[Row]:
-    """Every check on every toy scenario that the method applies to, at every access level.
+    """Run every check on every toy scenario that the method applies to, at every access level.
 
     Each row: check, scenario, access, passed, reason (what was expected, what was found, what to
     do).
@@ -57,15 +57,17 @@ def run_checks(cls: type[Fingerprinter]) -> list[Row]:
         )
         return [Row(check="is_made", scenario=None, access=None, passed=False, reason=reason)]
     rows: list[Row] = []
-    with Elsewhere(method) as elsewhere:
+    with NewProcess(method) as child:
         for scenario in TOYS:
             for subject in _subjects(method, scenario, rows):
                 if _kept(subject, CHECKS, rows):
-                    elsewhere.add(subject)
+                    child.add(subject)
         for subject in _subjects(method, TWO_CLASSES, rows):
             _kept(subject, (survives_two_classes,), rows)
-        for subject, here, there in elsewhere.outcomes():
-            _kept(subject, (partial(rates_alike_elsewhere, here=here, there=there),), rows)
+        for subject, here, there in child.outcomes():
+            _kept(
+                subject, (partial(rates_the_same_in_a_new_process, here=here, there=there),), rows
+            )
     return rows
 
 
@@ -79,8 +81,8 @@ def check_fingerprinter(cls: type[Fingerprinter]) -> None:
     assert not broken, "\n".join([f"{cls.name} breaks its contract:", *broken])
 
 
-def _subjects(method: Fingerprinter, scenario: Scenario, rows: list[Row]) -> Iterator[Subject]:
-    """The method at every access level that it accepts and the task offers; or why it is not."""
+def _subjects(method: Fingerprinter, scenario: Scenario, rows: list[Row]) -> Iterator[MethodOnToy]:
+    """Yield the method at every access level that it accepts and the task offers."""
     levels = sorted(method.accepts & scenario.offers)
     reason = method.declines(scenario)
     if reason is None and not levels:
@@ -92,16 +94,16 @@ def _subjects(method: Fingerprinter, scenario: Scenario, rows: list[Row]) -> Ite
         rows.append(_row("declines", scenario, None, f"declined: {reason}", passed=True))
         return
     for access in levels:
-        yield Subject(method, toy_zoo(scenario), access)
+        yield MethodOnToy(method, toy_zoo(scenario), access)
 
 
-def _kept(subject: Subject, checks: Sequence[Check], rows: list[Row]) -> bool:
-    """Run checks, a row each; whether the method can go on to others."""
+def _kept(subject: MethodOnToy, checks: Sequence[Check], rows: list[Row]) -> bool:
+    """Run checks and add a row for each; return whether further checks make sense."""
     for check in checks:
         function = check.func if isinstance(check, partial) else check
         name, reason = function.__name__, function.__doc__ or ""
         try:
-            # A method that draws from torch's global generator changes it for nobody else.
+            # A method may draw from torch's global generator without changing it for others.
             with torch.random.fork_rng(devices=[]):
                 check(subject)
         except AssertionError as error:

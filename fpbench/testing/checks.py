@@ -1,6 +1,6 @@
-"""What a method promises, a function for each promise; `fpbench.testing` runs them all.
+"""The promises of a method, a function for each; `fpbench.testing` runs them all.
 
-Each takes a Subject and raises AssertionError: what was expected, what was found, what to do.
+Each takes a MethodOnToy and raises AssertionError: what was expected, found, and what to do.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from ..api.errors import TrialError
 from ..api.fingerprinter import Fingerprint
+from .method_on_toy import MethodOnToy
 from .toys import identical
-from .trial_run import Subject
 
 TOLERANCE = 1e-3
-"""What rounding may move a matching rate by: less than any report shows."""
+"""How far rounding may move a matching rate: less than any report shows."""
 
 
-def constructs(subject: Subject) -> None:
+def constructs(subject: MethodOnToy) -> None:
     """construct returns a Fingerprint: at most n_queries inputs inside the scenario's range"""
     fingerprint, _ = subject.first
     expect(isinstance(fingerprint, Fingerprint), "construct to return a Fingerprint",
@@ -44,12 +44,12 @@ def constructs(subject: Subject) -> None:
            f"[{least:.4g}, {largest:.4g}]", "clamp them to scenario.input_range")  # fmt: skip
 
 
-def works_at_its_access(subject: Subject) -> None:
+def works_at_its_access(subject: MethodOnToy) -> None:
     """verify works at each level in `accepts` and asks for no more than that"""
     subject.rates(subject.zoo.target)
 
 
-def keeps_its_budget(subject: Subject) -> None:
+def keeps_its_budget(subject: MethodOnToy) -> None:
     """verify asks each suspect at most n_queries inputs"""
     most, fingerprint = subject.method.n_queries, subject.fingerprint()
     for model in (subject.zoo.target, subject.zoo.negatives[0]):
@@ -59,7 +59,7 @@ def keeps_its_budget(subject: Subject) -> None:
                "ask less, or share n_queries out among the rounds")  # fmt: skip
 
 
-def repeats(subject: Subject) -> None:
+def repeats(subject: MethodOnToy) -> None:
     """the same seed gives the same fingerprint"""
     todo = "draw from case.rng alone, and keep nothing from an earlier construct"
     one, (two, _) = subject.first[0], subject.second
@@ -70,28 +70,28 @@ def repeats(subject: Subject) -> None:
         expect(same, f"equal evidence {name!r} from equal seeds", "another", todo)
 
 
-def leaves_models_alone(subject: Subject) -> None:
+def leaves_models_alone(subject: MethodOnToy) -> None:
     """the target and the ensemble are as before: weights, mode, gradients, hooks"""
     expect("models" not in subject.first[1], "models as construct was given them",
            "one with other weights, mode, gradients or hooks",
            "work on copy.deepcopy(model), and remove hooks")  # fmt: skip
 
 
-def leaves_randomness_alone(subject: Subject) -> None:
+def leaves_randomness_alone(subject: MethodOnToy) -> None:
     """Python's and numpy's global random states are as before"""
-    # In the second construction: a library may draw while it is imported in the first.
+    # Checked in the second construction: a library may draw while the first imports it.
     expect("randomness" not in subject.second[1], "the states of random and numpy.random as before",
            "another", "seed nothing global: draw from case.rng, or seed a generator of your own "
            "by it")  # fmt: skip
 
 
-def leaves_data_alone(subject: Subject) -> None:
+def leaves_data_alone(subject: MethodOnToy) -> None:
     """the scenario's data is as before"""
     expect("data" not in subject.first[1], "the scenario's data as before", "other values",
            "clone() a pool's tensors before changing them in place")  # fmt: skip
 
 
-def rates_in_range(subject: Subject) -> None:
+def rates_in_range(subject: MethodOnToy) -> None:
     """every matching rate is a finite number in [0, 1], for a broken model's replies too"""
     zoo = subject.zoo
     suspects = {
@@ -106,11 +106,11 @@ def rates_in_range(subject: Subject) -> None:
                "clamp it, and settle what NaN replies count")  # fmt: skip
 
 
-def rates_the_target_highest(subject: Subject) -> None:
+def rates_the_target_highest(subject: MethodOnToy) -> None:
     """no independent model has a higher matching rate than the target itself, and one a lower"""
     strangers = subject.zoo.negatives
     if subject.method.judges_data:
-        strangers = strangers[1::2]  # by turns they were trained on the owner's data and on other
+        strangers = strangers[1::2]  # every second one was trained on other data
     target, *others = subject.rates(subject.zoo.target, *strangers)
     expect(target >= max(others) - 1e-6, "the target rated highest",
            f"{target:.3f} for it and {max(others):.3f} for an independent model",
@@ -119,7 +119,7 @@ def rates_the_target_highest(subject: Subject) -> None:
            f"{target:.3f} for all", "let match depend on the replies")  # fmt: skip
 
 
-def rates_the_same_in_any_batch(subject: Subject) -> None:
+def rates_the_same_in_any_batch(subject: MethodOnToy) -> None:
     """the same matching rate again, whatever batches the API answers in"""
     (once,) = subject.rates(subject.zoo.target)
     for size in (1, 5):
@@ -130,7 +130,7 @@ def rates_the_same_in_any_batch(subject: Subject) -> None:
                "draw nothing in match, keep no state, compare with a tolerance")  # fmt: skip
 
 
-def rates_an_identical_model_alike(subject: Subject) -> None:
+def rates_an_identical_model_alike(subject: MethodOnToy) -> None:
     """the target with its neurons permuted and its ReLUs rescaled is rated as the target"""
     target, twin = (
         subject.rates(model)[0] for model in (subject.zoo.target, identical(subject.zoo.target))
@@ -141,7 +141,7 @@ def rates_an_identical_model_alike(subject: Subject) -> None:
            "queries off the very boundary")  # fmt: skip
 
 
-Check = Callable[[Subject], None]
+Check = Callable[[MethodOnToy], None]
 CHECKS: tuple[Check, ...] = (
     constructs,
     works_at_its_access,
@@ -156,10 +156,10 @@ CHECKS: tuple[Check, ...] = (
     rates_an_identical_model_alike,
 )
 GATES = {constructs, works_at_its_access}
-"""Where one of these fails, the others have nothing to look at."""
+"""If one of these fails, the other checks have nothing to look at."""
 
 
-def survives_two_classes(subject: Subject) -> None:
+def survives_two_classes(subject: MethodOnToy) -> None:
     """a target with two classes: it works, or says in a sentence why it does not"""
     try:
         rates_in_range(subject)
@@ -170,7 +170,7 @@ def survives_two_classes(subject: Subject) -> None:
 
 
 def expect(holds: bool, expected: object, found: object, todo: str) -> None:
-    """Say what was expected, what was found and what to do, to the author of a method."""
+    """Raise AssertionError unless `holds`; the message tells the method's author what to do."""
     if not holds:
         raise AssertionError(f"expected {expected}, found {found}; {todo}")
 

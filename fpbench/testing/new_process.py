@@ -1,13 +1,13 @@
-"""A saved fingerprint gives the same matching rates in a new process: one child for all checks.
+"""Check that a saved fingerprint gives the same matching rates in a new process.
 
-The child knows what a file can hold: the method's class and settings, the fingerprint's tensors,
-the suspects' weights. What construct left in memory, on the method or in its module, is not there.
+One child process serves all checks. It gets only what a file can hold: the method's class and
+settings, the fingerprint's tensors, the suspects' weights. It has nothing that `construct` left in
+memory.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -24,16 +24,17 @@ from torch import Tensor, nn
 from ..api.fields import plain
 from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import Access
+from ..api.python_file import load
 from .checks import TOLERANCE, expect
+from .method_on_toy import MethodOnToy
 from .toys import TOYS, Zoo
-from .trial_run import Subject
 
 SECONDS = 300
-"""How long a child may take; it usually takes five, for torch to load."""
+"""How long the child may take; usually it takes five, to load torch."""
 
 
-class Elsewhere:
-    """A new process to judge in. It starts at once, so that torch loads there meanwhile."""
+class NewProcess:
+    """A new process to verify in. It starts at once, so that it loads torch meanwhile."""
 
     def __init__(self, method: Fingerprinter) -> None:
         self._folder = TemporaryDirectory(prefix="fpbench-check-")
@@ -46,7 +47,7 @@ class Elsewhere:
             "folder": self._folder.name,
             "jobs": [],
         }
-        self._kept: list[tuple[Subject, list[float]]] = []
+        self._kept: list[tuple[MethodOnToy, list[float]]] = []
         path = os.pathsep.join(p for p in sys.path if p)
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "fpbench.testing.new_process"],
@@ -65,7 +66,7 @@ class Elsewhere:
             self._child.kill()
         self._folder.cleanup()
 
-    def add(self, subject: Subject) -> None:
+    def add(self, subject: MethodOnToy) -> None:
         """Save a fingerprint and the suspects that both processes will judge by it."""
         fingerprint, suspects = subject.fingerprint(), _suspects(subject.zoo)
         tensors = {"queries": fingerprint.queries}
@@ -80,8 +81,8 @@ class Elsewhere:
              "access": int(subject.access), "suspects": len(suspects)}
         )  # fmt: skip
 
-    def outcomes(self) -> list[tuple[Subject, list[float], list[float] | str]]:
-        """For each fingerprint, the suspects' rates as found here and there; or there an error."""
+    def outcomes(self) -> list[tuple[MethodOnToy, list[float], list[float] | str]]:
+        """Return each fingerprint with the rates found here, and those found there or an error."""
         if not self._kept:
             return []
         answer = Path(self._folder.name) / "rates.json"
@@ -96,7 +97,9 @@ class Elsewhere:
         return [(*kept, there) for kept, there in zip(self._kept, found, strict=True)]
 
 
-def rates_alike_elsewhere(subject: Subject, here: list[float], there: list[float] | str) -> None:
+def rates_the_same_in_a_new_process(
+    subject: MethodOnToy, here: list[float], there: list[float] | str
+) -> None:
     """a fingerprint saved and loaded in a new process gives the same matching rates"""
     same = not isinstance(there, str) and all(
         abs(a - b) <= TOLERANCE for a, b in zip(here, there, strict=True)
@@ -148,20 +151,14 @@ def _rates(method: Fingerprinter, job: dict[str, Any]) -> Any:
 
 
 def _module(name: str, file: str) -> ModuleType:
-    """The method's module by its name; a loose file, or a script, by its path."""
+    """Import the method's module by its name; a plugin file, or a script, by its path."""
     try:
         if name != "__main__":
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-    spec = importlib.util.spec_from_file_location("fpbench_elsewhere_method", file)
-    assert spec is not None, f"expected a Python file, got {file}"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(file), "fpbench_checked_method")
 
 
 if __name__ == "__main__":

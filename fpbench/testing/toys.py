@@ -1,4 +1,4 @@
-"""Small scenarios and a zoo for them, trained in about a second: for tests of any kind."""
+"""Small scenarios, and a zoo for each that trains in about a second: for tests of any kind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ToyClassification(Classification):
 
 @dataclass(frozen=True)
 class ToyTwoClasses(ToyClassification):
-    """The same with two classes: there is no third to weigh."""
+    """ToyClassification with two classes."""
 
     name = "toy-two-classes"
     output_shape = (2,)
@@ -105,8 +105,11 @@ TWO_CLASSES = ToyTwoClasses()
 
 @dataclass(frozen=True)
 class Zoo:
-    """A small zoo in memory: the target; positives, by turns a copy with noise on its weights
-    and a distilled student; strangers."""
+    """A small zoo in memory.
+
+    positives: in turns a copy of the target with noise on its weights, and a distilled student.
+    negatives: models that were trained independently.
+    """
 
     scenario: Scenario
     target: nn.Module
@@ -114,7 +117,7 @@ class Zoo:
     negatives: list[nn.Module]
 
     def case(self, method: Fingerprinter, access: Access, seed: int = 0) -> Case:
-        """What a method would be given."""
+        """Return what a method would get to construct a fingerprint."""
         half = slice(None, len(self.positives) // 2)
         ensemble = Ensemble(
             copy.deepcopy(self.positives[half]),
@@ -134,7 +137,7 @@ class Zoo:
         )
 
     def oracle(self, model: nn.Module, access: Access, batch_size: int = 1024) -> Oracle:
-        """A model behind its API."""
+        """Put a model behind an oracle."""
         return oracle_of(
             model,
             access,
@@ -178,8 +181,11 @@ def toy_zoo(scenario: Scenario, size: int = 6) -> Zoo:
 
 
 def identical(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The same function written otherwise: a toy's hidden neurons permuted, each ReLU's inputs
-    multiplied by some c > 0 and its outputs by 1 / c."""
+    """Return a toy model that computes the same with other weights.
+
+    Hidden neurons are permuted; each ReLU's inputs are multiplied by some c > 0 and its outputs by
+    1 / c.
+    """
     twin, rng = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     layers = list(twin.children())
     for into, between, out in zip(layers, layers[1:], layers[2:], strict=False):

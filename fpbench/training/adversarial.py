@@ -1,4 +1,4 @@
-"""Generators learn from a discriminator that learns to tell their samples from real ones.
+"""Train generators against a discriminator that learns to tell their samples from real ones.
 
 Goodfellow et al., *Generative Adversarial Nets*, NeurIPS 2014, with the non-saturating loss, and
 the setting of Radford, Metz and Chintala, *Unsupervised Representation Learning with Deep
@@ -18,11 +18,11 @@ from ..compute.stack import Way
 from .cohort import Cohort, Learner, together, widened
 
 BETA = 0.5
-"""Of both Adams: DCGAN, section 4."""
+"""Beta 1 of both Adams: DCGAN, section 4."""
 
 
 class Adversarial(Learner):
-    """Each member against a discriminator of its own, which is new and thrown away afterwards.
+    """Trains each member against a new discriminator of its own, which is thrown away at the end.
 
     A thief who fine-tunes a stolen generator has only the generator, so the discriminator starts
     from nothing, as the owner's does. Each step draws new latent codes.
@@ -32,7 +32,7 @@ class Adversarial(Learner):
         super().__init__(cohort, way)
         self.scenario = cast(Generation, cohort.lab.scenario)
         new = self.scenario.discriminators[cohort.recipes[0].arch]
-        # Generators of their own: the order of batches must not repeat itself in the codes.
+        # Separate generators, so that the codes do not repeat the order of the batches.
         seeds = [int(torch.randint(2**62, (), generator=rng)) for rng in cohort.rngs()]
         self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
         rivals = []
@@ -49,7 +49,7 @@ class Adversarial(Learner):
         codes = torch.stack([self.scenario.latents(count, rng) for rng in self.rngs])
         with self.cohort.autocast():
             made = self.stack(codes.to(real.device), shared=False)
-        # Each batch by itself, as in DCGAN: normalised together, they would give each other away.
+        # Each batch is normalised by itself, as in DCGAN; together, they would give it away.
         wrong = F.softplus(-self.logits(real)) + F.softplus(self.logits(made.detach()))
         self.judge(wrong.mean(1).sum())
         caught = F.softplus(-self.logits(made))
@@ -58,7 +58,7 @@ class Adversarial(Learner):
         return (wrong + caught).detach().mean(1)
 
     def logits(self, samples: Tensor) -> Tensor:
-        """What each member's discriminator says of its samples (members, n)."""
+        """Return each member's discriminator's logits of its samples (members, n)."""
         with self.cohort.autocast():
             out = self.rival(samples, shared=False)
         return widened(out).flatten(1)

@@ -22,7 +22,7 @@ from .losses import Loss, by_member
 
 
 def last_layer(model: nn.Module) -> str:
-    """The name of the last module that has parameters of its own: the output layer."""
+    """Return the name of the last module with parameters of its own: the output layer."""
     *_, last = (name for name, module in model.named_modules() if [*module.parameters(False)])
     return str(last)
 
@@ -32,13 +32,13 @@ PIXELS = 64 * 64
 
 
 def widened(out: Tensor) -> Tensor:
-    """What autocast narrowed, in full again: losses are sums of small things."""
+    """Return bfloat16 outputs as float32, since losses are sums of small numbers."""
     return out.float() if out.dtype is torch.bfloat16 else out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Same-architecture models and all that their training depends on; see `fit`."""
+    """Same-architecture models and everything that their training depends on; see `fit`."""
 
     lab: Lab
     recipes: Sequence[Recipe]
@@ -56,7 +56,7 @@ class Cohort:
         return len(self.models)
 
     def part(self, first: int, end: int) -> Cohort:
-        """Some of the members."""
+        """Return a cohort of the members `first` to `end`."""
         own = slice(first, end)
         return replace(
             self, recipes=self.recipes[own], models=self.models[own],
@@ -69,23 +69,27 @@ class Cohort:
         return math.ceil(len(self.pool.inputs) / self.batch_size)
 
     def rngs(self) -> list[torch.Generator]:
-        """Each member's own generator, anew."""
+        """Return a new generator for each member, seeded by its recipe."""
         return [self.lab.rng(recipe) for recipe in self.recipes]
 
     def order(self, rngs: Sequence[torch.Generator]) -> Sequence[Tensor]:
-        """An epoch's batches, each (members, n): every member draws its own order."""
+        """Return an epoch's batches, indices (members, n): every member draws its own order."""
         count = len(self.pool.inputs)
         order = torch.stack([torch.randperm(count, generator=rng) for rng in rngs])
         return order.to(self.lab.device).tensor_split(self.batches, dim=1)
 
     def autocast(self) -> torch.autocast:
-        """The precision that the scenario names, for a forward pass."""
+        """Return the context of a forward pass in the scenario's precision."""
         low = self.lab.scenario.precision == "bfloat16"
         return torch.autocast(self.lab.device.type, torch.bfloat16, enabled=low)
 
 
 class Learner(ABC):
-    """The members of a cohort while they learn: their weights, and what moves them."""
+    """The members of a cohort while they learn. A subclass says what one step is.
+
+    stack:   the members' networks, called as `stack(x, shared=False)`.
+    learned: the parameters that training changes.
+    """
 
     def __init__(self, cohort: Cohort, way: Way) -> None:
         self.cohort = cohort
@@ -106,10 +110,10 @@ class Learner(ABC):
                 self.kept[n] = mask.view_as(self.stack.params[n])
 
     def adam(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
-        """An optimiser as a function of a loss: one step of Adam, annealed if the cohort is.
+        """Return a function that takes a loss and does one step of Adam, annealed if the cohort is.
 
-        torch's own update, without torch.optim.Adam around it, whose looking through parameters
-        at every step takes as long as updating a stack of small networks.
+        It calls torch's update directly: torch.optim.Adam checks its parameters at every step,
+        which takes as long as updating a stack of small networks.
         """
         cohort, lr, params = self.cohort, self.cohort.lr, list(params)
         moments, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
@@ -121,7 +125,7 @@ class Learner(ABC):
             nonlocal lr
             for p in params:
                 p.grad = None
-            # The gradients of these alone: a loss may reach other networks' weights too.
+            # Only these gradients: a loss may depend on other networks' weights too.
             loss.backward(inputs=params)
             rows = zip(params, (p.grad for p in params), moments, squares, counts, strict=True)
             found = [row for row in rows if row[1] is not None]
@@ -137,7 +141,7 @@ class Learner(ABC):
         return descend
 
     def losses(self, out: Tensor, truth: Tensor) -> Tensor:
-        """Each member's loss (members,), of outputs and truth (members, n, ...)."""
+        """Return each member's loss (members,) of outputs and truth (members, n, ...)."""
         if len(self.cohort) == 1:
             return self.cohort.loss(widened(out)[0], truth[0])[None]
         return self._by_member(widened(out), truth)
@@ -147,17 +151,17 @@ class Learner(ABC):
         return by_member(self.cohort.loss)
 
     def mask(self) -> None:
-        """Put back to zero what has been pruned."""
+        """Set pruned weights back to zero."""
         with torch.no_grad():
             for name, mask in self.kept.items():
                 self.stack.params[name].mul_(mask)
 
     @abstractmethod
     def step(self, batch: Tensor) -> Tensor:
-        """Learn from each member's batch, indices (members, n); their losses (members,)."""
+        """Learn from each member's batch, indices (members, n); return the losses (members,)."""
 
     def finish(self) -> None:
-        """Write what was learned into the models."""
+        """Write the learned weights into the models."""
         self.stack.unstack(self.cohort.models)
         for model in self.cohort.models:
             model.eval()
@@ -177,7 +181,7 @@ def _together(cohort: Cohort, learner: type[Learner], way: Way) -> None:
     try:
         _epochs(cohort, learner, way)
     except torch.OutOfMemoryError:
-        # Nothing was written back yet, and every generator starts anew: halves are the same.
+        # Nothing was written back yet, and every generator starts anew, so halves give the same.
         if len(cohort) == 1:
             raise
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Each member's own loss, from one call for all of them where that is known to be the same."""
+"""Compute each member's loss, in one call for all members where that gives the same numbers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def by_member(loss: Loss) -> Loss:
-    """A loss of one batch as the losses (members,) of outputs and truth (members, n, ...).
+    """Turn a loss of one batch into the losses (members,) of outputs and truth (members, n, ...).
 
-    What only calls one of torch's losses below calls it once for all members, which for a stack of
-    small networks takes a tenth off a training step; any other is mapped.
+    A loss that only calls one of the torch functions below is computed in one call for all members.
+    For a stack of small networks this saves a tenth of a training step. Any other loss is mapped.
     """
     mapped, once = vmap(loss), _KNOWN.get(_called(loss))
     if once is None:
         return mapped
     return lambda output, truth: (
-        mapped(output, truth) if (told := once(output, truth)) is None else told
+        mapped(output, truth) if (found := once(output, truth)) is None else found
     )
 
 
 def _called(loss: Loss) -> object:
-    """The function that is all of a loss, called as F.its_name(output, truth); or None."""
+    """Return the torch function that a loss consists of, called as f(output, truth); or None."""
     try:
         graph = fx.symbolic_trace(lambda output, truth: loss(output, truth)).graph
-    except Exception:  # whatever its code does with something that is not a tensor yet
+    except Exception:  # code can do anything with a value that is not a tensor yet
         return None
     output, truth, *calls, last = graph.nodes
     if len(calls) != 1 or calls[0].args != (output, truth) or last.args != (calls[0],):
@@ -39,10 +39,10 @@ def _called(loss: Loss) -> object:
 
 
 IGNORED = -100
-"""The class that torch's cross-entropy leaves out unless it is told another."""
+"""The class that torch's cross-entropy ignores by default."""
 
 _PLAIN = {"reduction": "mean", "ignore_index": IGNORED, "label_smoothing": 0.0}
-"""Settings that torch's losses have if they are not told; any other is None."""
+"""Defaults of the settings of torch's losses; every other default is None."""
 
 
 def _squares(output: Tensor, truth: Tensor) -> Tensor | None:

@@ -1,1 +1,1 @@
-"""Who does the work."""
+"""Executors: where the jobs of a run are done."""

@@ -1,20 +1,35 @@
-"""One job after another, in this process."""
+"""The inline executor: one job after another, in the run's own process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from fpbench import SuiteError
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
+def inline(devices: Sequence[str], workers: int | None, limit: int | None) -> Inline:
+    """Return an executor on one device. Raises SuiteError for what it does not support."""
+    beyond = {"--workers": workers, "--limit": limit, "--device": len(devices) > 1}
+    for option, given in beyond.items():
+        if given:
+            raise SuiteError(
+                "the inline executor supports one device, one worker and no --limit; leave "
+                "--executor out, or say --executor local",
+                option,
+            )
+    return Inline(devices[0])
+
+
 @dataclass(frozen=True)
 class Inline:
-    """Do jobs where the run itself is: for one device, for debugging, for notebooks.
+    """Does jobs in the run's own process: for one device, for breakpoints, for notebooks.
 
-    It cannot stop a job, nor outlive one that ends its process.
+    It cannot stop a job, and a job that ends its process ends the run.
     """
 
     device: str
@@ -22,11 +37,11 @@ class Inline:
     def map(
         self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
     ) -> Iterator[Outcome]:
-        """One after another. Raises ValueError for a limit."""
+        """Do one job after another. Raises ValueError for a limit."""
         if limit is not None:
-            raise ValueError("expected no limit, for a job in this process cannot be stopped")
+            raise ValueError("expected no limit: the inline executor cannot stop a job")
         for item in items:
             yield job(item, device=self.device)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the inline executor holds nothing."""

@@ -1,4 +1,4 @@
-"""A process per device on this machine, kept warm from job to job."""
+"""The local executor: worker processes on this machine, kept from job to job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMORY = 3 * 2**29
 """Bytes of free memory that a worker should find: for libraries, a scenario's data, a cohort."""
 
 GRACE = 3.0
-"""Seconds in which a worker may put away what it was writing before it is killed."""
+"""Seconds that a worker has to finish writing before it is killed."""
 
 
 def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]) -> Local:
@@ -33,8 +33,8 @@ def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]
         return Local(devices if list(devices) != ["cpu"] else ["cpu"] * _fitting(), setup)
     if list(devices) != ["cpu"]:
         raise SuiteError(
-            f"expected --device cpu, got {','.join(devices)}: a GPU has one worker, for a trial's "
-            "seconds are a result; leave --workers out",
+            f"expected --device cpu, got {','.join(devices)}: a GPU has one worker, since "
+            "a trial's seconds are a result; leave --workers out",
             "--workers",
         )
     return Local(["cpu"] * workers, setup)
@@ -49,9 +49,9 @@ def _fitting() -> int:
 
 
 class Local(Pool["Process"]):
-    """Do jobs in processes of their own, one per device.
+    """Does jobs in worker processes, one job at a time in each.
 
-    A job that hangs, exits or runs out of memory takes its process with it and nobody else.
+    A job that hangs, exits or runs out of memory ends its own worker only.
     """
 
     def __init__(self, devices: Sequence[str], setup: Callable[[], None]) -> None:
@@ -59,8 +59,8 @@ class Local(Pool["Process"]):
         self._free = list(devices)
         self._devices = len(devices)
         self._setup = setup
-        # Importing torch takes seconds, so one process does it for all workers, which fork from
-        # it: it has no other threads, and has not touched a GPU. Elsewhere forking is not safe.
+        # Importing torch takes seconds, so one process imports it and all workers fork from that
+        # one, which has no other threads and has not touched a GPU. Forking the run is not safe.
         self._context: Any = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
         self._context.set_forkserver_preload([f"{__package__}.preload", "torch._dynamo"])
 
@@ -71,8 +71,8 @@ class Local(Pool["Process"]):
         if self._context.get_start_method() == "forkserver":
             from multiprocessing import forkserver, resource_tracker
 
-            resource_tracker.ensure_running()  # it would lift what follows
-            # Ctrl-C waits there until `preload` has said what it does.
+            resource_tracker.ensure_running()  # or it would undo the next line
+            # The server ignores Ctrl-C until `preload` has set what it does.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 forkserver.ensure_running()
@@ -86,7 +86,7 @@ class Local(Pool["Process"]):
 
 
 class Process:
-    """A worker: takes a device off the list of free ones, and puts it back when it ends."""
+    """A worker process. It takes a device from the list of free ones and returns it at its end."""
 
     def __init__(self, context: Any, free: list[str], setup: Callable[[], None]) -> None:
         self._free, self._device = free, free.pop(0)
@@ -129,10 +129,10 @@ class Process:
 
     def end(self) -> None:
         self._process.join(max(0.0, self._until - time.monotonic()))
-        # What a plugin started is of the worker's group, and may outlive it.
+        # Processes that a plugin started belong to the worker's group, and may outlive it.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()  # it may not have made its group yet
+        self._process.kill()  # it may not have its own group yet
         self._process.join()
         self._pipe.close()
         self._free.append(self._device)
@@ -140,11 +140,11 @@ class Process:
 
 def work(pipe: Connection, device: str, setup: Callable[[], None]) -> None:
     """Get ready, then do one job after another until the pipe is closed: a worker's process."""
-    # A group of its own: Ctrl-C is for the run to hear, and what plugins start ends with it.
+    # An own group: Ctrl-C reaches only the run, and processes of plugins end with the worker.
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.dup2(2, 1)  # stdout is the run's: it may be JSON
-    # Line by line: nothing is kept back that a kill would lose, nor torn by another worker's lines.
+    os.dup2(2, 1)  # stdout belongs to the run: it may be JSON
+    # Line by line, so that a kill loses nothing and lines of workers do not mix.
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     _end_with_the_run()
 
@@ -160,7 +160,7 @@ def work(pipe: Connection, device: str, setup: Callable[[], None]) -> None:
             job, item = pipe.recv()
         except EOFError:
             sys.exit()  # there are no more
-        # It may have something to put away, as nobody has between jobs.
+        # During a job, SIGTERM gives it time to finish writing; between jobs it ends at once.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return job(item, device=device)
@@ -174,13 +174,13 @@ def work(pipe: Connection, device: str, setup: Callable[[], None]) -> None:
 
 
 def _end_with_the_run() -> None:
-    """When the run's process has ended, however that came, the worker's group is killed."""
+    """See to it that the worker's group is killed when the run's process ends in any way."""
     run = mp.parent_process()
     assert run is not None, "a worker was not started by a run"
     if sys.platform == "linux":
         import fcntl
 
-        # By the kernel, which also ends a call that never lets another thread run.
+        # The kernel does it, so it also ends a call that never lets another thread run.
         fcntl.fcntl(run.sentinel, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(run.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(run.sentinel, fcntl.F_GETFL)

@@ -1,4 +1,4 @@
-"""Workers that do one job at a time each; what they are and where is for others to say."""
+"""Hand jobs to workers that do one at a time; subclasses say what a worker is."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class GoneError(Exception):
 
 
 def tried(act: Callable[[], Any]) -> tuple[bool, Any]:
-    """True and what it returns, or False and what it raises, as something that can be sent."""
+    """Return True and a call's result, or False and its exception, in a form that can be sent."""
     try:
         return True, act()
     except Exception as error:
-        told = isinstance(error, FpbenchError | OSError | MemoryError)
-        if told and type(error).__module__ in ("builtins", FpbenchError.__module__):
+        explained = isinstance(error, FpbenchError | OSError | MemoryError)
+        if explained and type(error).__module__ in ("builtins", FpbenchError.__module__):
             return False, error
         return False, RuntimeError(f"in a worker:\n{traceback.format_exc()}")
 
 
 class Worker(Protocol):
-    """Somebody in another process. When it is ready for its first job it answers too, with None."""
+    """Another process that does jobs. It answers None when it is ready for its first job."""
 
     def give(self, job: Callable[..., Any], item: Any) -> None:
         """Start a job on an item. Raises GoneError."""
 
     def answer(self) -> Any:
-        """The outcome of the job it was given; raises what the job raised, or GoneError."""
+        """Return the outcome of its job. Raises what the job raised, or GoneError."""
 
     def stop(self) -> None:
-        """Tell it to end, and do not wait for that."""
+        """Tell it to end, without waiting."""
 
     def end(self) -> None:
-        """End it, whatever it does: nothing of it is left."""
+        """End it, whatever it is doing, and everything that it started."""
 
 
 W = TypeVar("W", bound=Worker)
@@ -52,7 +52,7 @@ W = TypeVar("W", bound=Worker)
 
 @dataclass
 class _Task(Generic[Item]):
-    """An item under way. tries: how many workers it was given to. since: when, the last time."""
+    """An item in progress. tries: how many workers got it. since: when the last one did."""
 
     item: Item
     tries: int = 0
@@ -63,9 +63,9 @@ class _Task(Generic[Item]):
 
 
 class Pool(ABC, Generic[W]):
-    """Hands jobs to workers, which are started when there is work and kept from job to job.
+    """Hands jobs to workers. Workers start when there is work, and are kept from job to job.
 
-    tries: how many workers an item is given to before it is lost.
+    tries: how many workers get an item before it counts as lost.
     """
 
     tries = 1
@@ -77,15 +77,15 @@ class Pool(ABC, Generic[W]):
 
     @abstractmethod
     def room(self) -> int:
-        """How many workers there may be."""
+        """Return how many workers there may be."""
 
     @abstractmethod
     def start(self) -> W:
-        """A new worker, on a device that no other worker has."""
+        """Start a worker on a device that no other worker has."""
 
     @abstractmethod
     def wait(self, workers: Sequence[W], seconds: float | None) -> list[W]:
-        """Those that have an answer or have ended, as soon as there are any; none in time."""
+        """Wait for workers that have an answer or have ended; return none after `seconds`."""
 
     def map(
         self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
@@ -95,7 +95,7 @@ class Pool(ABC, Generic[W]):
         while todo or self._busy:
             self._hand_out(job, todo)
             heard = self.wait([*self._starting, *self._busy], self._patience(limit))
-            # Now: whoever hears of outcomes may take long, which is no worker's fault.
+            # The time now: those who receive outcomes may be slow, which is no worker's fault.
             now = time.monotonic()
             late = [
                 worker
@@ -126,12 +126,12 @@ class Pool(ABC, Generic[W]):
                 yield self._busy.pop(worker).lost(f"took longer than {limit:g} s")
 
     def _hand_out(self, job: Callable[..., Any], todo: deque[_Task[Any]]) -> None:
-        """Give every idle worker a job; start workers while there are too few for what is left."""
+        """Give every idle worker a job; start workers while there are too few for the jobs left."""
         while todo and self._idle:
             worker, task = self._idle.pop(), todo.popleft()
             try:
                 worker.give(job, task.item)
-            except GoneError:  # while it was idle: nobody's job is lost
+            except GoneError:  # it ended while it was idle, so no job is lost
                 worker.end()
                 todo.appendleft(task)
                 continue
@@ -144,7 +144,7 @@ class Pool(ABC, Generic[W]):
             self._starting.append(self.start())
 
     def _patience(self, limit: float | None) -> float | None:
-        """Seconds until the next job will have taken too long."""
+        """Return the seconds until the next job exceeds the limit."""
         if limit is None or not self._busy:
             return None
         first = min(task.since for task in self._busy.values())

@@ -1,4 +1,4 @@
-"""What the process that workers are forked from loads first: before torch, which takes seconds."""
+"""The first import of the process that workers are forked from, before torch, which is slow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import atexit
 import os
 import signal
 
-# Ctrl-C in a terminal reaches this process too, and would be told by a traceback from the midst of
-# an import. It ends silently instead, at once; the run that it is for was told as well.
+# Ctrl-C in a terminal reaches this process too, and would print a traceback from within an import.
+# It ends this process silently instead; the run gets the signal as well.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
-# Its end is that of its run: without taking torch's modules down one by one. No worker does this.
+# It ends with its run, without tearing down torch's modules one by one. Workers do not do this.
 atexit.register(os._exit, 0)

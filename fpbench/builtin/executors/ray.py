@@ -1,4 +1,4 @@
-"""A Ray cluster over a store that every node can reach; needs the extra `fpbench[ray]`."""
+"""The Ray executor: a cluster whose nodes share the store; needs the extra `fpbench[ray]`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Need:
 
     @classmethod
     def of(cls, text: str, gpus: float) -> Need:
-        """Read `cpus=4,gpus=0.5,memory=8e9`; `gpus` where it says nothing. Raises SuiteError."""
+        """Read `cpus=4,gpus=0.5,memory=8e9`; `gpus` is the default share. Raises SuiteError."""
         known = [field.name for field in fields(cls)]
         values = {"gpus": gpus}
         for part in filter(None, text.split(",")):
@@ -43,12 +43,12 @@ class Need:
 def cluster(
     text: str, devices: Sequence[str], workers: int | None, setup: Callable[[], None]
 ) -> Ray:
-    """The cluster at $RAY_ADDRESS, or the one this machine is part of.
+    """Connect to the cluster at $RAY_ADDRESS, or to the one that this machine is part of.
 
-    Raises SuiteError for needs that are none, ResourceError where Ray or its cluster is missing.
+    Raises SuiteError for malformed needs, ResourceError where Ray or its cluster is missing.
     """
     need = Need.of(text, gpus=float(devices[0] != "cpu"))
-    # Below `uv run` Ray would have every worker install the project anew: it is there already.
+    # Under `uv run`, Ray would install the project anew for every worker.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
@@ -58,7 +58,7 @@ def cluster(
         ) from None
     try:
         if not ray.is_initialized():
-            # What workers print is in Ray's logs: stdout is the run's, and may be JSON.
+            # Output of workers goes to Ray's logs: stdout belongs to the run, and may be JSON.
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
     except ConnectionError as error:
         raise ResourceError(
@@ -69,7 +69,7 @@ def cluster(
 
 
 class Ray(Pool["Actor"]):
-    """Do jobs in actors. A node may be lost by no fault of the job's, which is then done again."""
+    """Does jobs in actors. A lost node may not be the job's fault, so the job is done again."""
 
     tries = 3
 
@@ -80,7 +80,7 @@ class Ray(Pool["Actor"]):
         self._ray, self._need, self._workers, self._setup = ray, need, workers, setup
 
     def room(self) -> int:
-        """As many as were asked for, else as many as the cluster holds now."""
+        """Return the number asked for, else as many as the cluster holds now."""
         if self._workers is not None:
             return self._workers
         there = self._ray.cluster_resources()
@@ -97,13 +97,13 @@ class Ray(Pool["Actor"]):
 
 
 class Actor:
-    """A worker somewhere in the cluster. coming: Ray's promise of its next answer."""
+    """A worker in the cluster. coming: Ray's future of its next answer."""
 
     def __init__(self, ray: Any, need: Need, setup: Callable[[], None]) -> None:
         self._ray, self._need = ray, need
         reserved = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory or None}
         self._actor = ray.remote(Remote).options(**reserved, max_restarts=0).remote()
-        # In a call of its own: what comes with a job is of classes that this loads.
+        # In a separate call, since this loads the classes that jobs are sent with.
         self.coming = self._actor.ready.remote(setup)
 
     def give(self, job: Callable[..., Any], item: Any) -> None:
@@ -114,7 +114,7 @@ class Actor:
         try:
             worked, value = self._ray.get(self.coming)
         except exceptions.RayTaskError:
-            raise  # what came could not be read: another node would not read it either
+            raise  # the job could not be read; another node could not read it either
         except exceptions.RayError as error:
             reason = str(error).splitlines()[0]
             raise GoneError(f"its process or node was lost: {reason}") from None
@@ -130,7 +130,7 @@ class Actor:
 
 
 class Remote:
-    """What runs in the cluster."""
+    """The part of a worker that runs in the cluster."""
 
     def ready(self, setup: Callable[[], None]) -> tuple[bool, Any]:
         """Load plugins, once; `setup` also sees to it that jobs run on one thread."""

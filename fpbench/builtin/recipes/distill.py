@@ -9,8 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import nn
 
-from fpbench import Lab, Pool
-from fpbench.training import fit
+from fpbench import Lab, Pool, fit
 
 from .train import Trained
 

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from torch import nn
 
-from fpbench import Lab, Positive
-from fpbench.training import fit, last_layer
+from fpbench import Lab, Positive, fit, last_layer
 
 from .train import Trained
 

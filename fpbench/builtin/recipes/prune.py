@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from fpbench import Count, Lab, Positive, PositiveFloat, Recipe, Share
-from fpbench.training import fit, last_layer
+from fpbench import Count, Lab, Positive, PositiveFloat, Recipe, Share, fit, last_layer
 
 CONVS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d,

@@ -9,8 +9,7 @@ from typing import Literal, Self
 
 from torch import nn
 
-from fpbench import Lab, Positive, PositiveFloat, Recipe
-from fpbench.training import fit
+from fpbench import Lab, Positive, PositiveFloat, Recipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)

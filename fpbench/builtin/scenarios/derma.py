@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import DataFile
+from fpbench import DataFile
 
 SPLITS = ("train", "val", "test")
 
@@ -41,7 +41,7 @@ ARCHIVES = {
         file="dermamnist.npz",
         checksum="md5:0744692d530f8e62ec473284d019b0c7",
         url="https://zenodo.org/records/10519652/files/dermamnist.npz?download=1",
-        elsewhere="~/.medmnist",  # where the medmnist package keeps its own
+        other_folder="~/.medmnist",  # where the medmnist package keeps its own
         sizes=(7007, 1003, 2005),
         summary="DermaMNIST: 10,015 images of 28 x 28, 7 classes (MedMNIST v2; HAM10000)",
     ),

@@ -10,7 +10,7 @@ import gzip
 
 import numpy as np
 
-from .files import DataFile
+from fpbench import DataFile
 
 URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpbench import Pool, Regression, ResourceError
+from fpbench import DataFile, Pool, Regression, ResourceError
 
 from . import iwpc
-from .files import DataFile
 
 # Rounded extremes of the table: a fixed rule, so that nothing is learned from the test rows.
 HEIGHT_CM = (120.0, 205.0)

@@ -1,4 +1,4 @@
-"""Files of data: found on this machine or fetched, and read only if their checksum is right."""
+"""Files of data, found on this machine or fetched, and read only if their checksum is right."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpbench import ResourceError
+from .errors import ResourceError
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that is known by its checksum.
+    """A data file that a scenario reads; its checksum says which version it is.
 
-    folder:    its folder in $FPBENCH_DATA and in our cache.
-    file:      its name.
-    checksum:  "md5:..." or "sha256:...".
-    url:       where it is published; empty where nobody does.
-    elsewhere: a folder where somebody else may have put it.
+    folder:       its folder in $FPBENCH_DATA and in the cache of fpbench.
+    file:         its name.
+    checksum:     "md5:..." or "sha256:...".
+    url:          the address that it is fetched from; empty if it cannot be fetched.
+    other_folder: one more folder to look into, such as another package's cache.
     """
 
     folder: str
     file: str
     checksum: str
     url: str = ""
-    elsewhere: str = ""
+    other_folder: str = ""
 
     def found(self) -> Path | None:
-        """Where it lies on this machine, whole or not; None if nowhere."""
+        """Return the first place that has the file, unchecked; None if there is none."""
         return next((path for path in self.places() if path.is_file()), None)
 
     def places(self) -> list[Path]:
-        """Where it may lie, in the order of looking."""
+        """Return the paths where the file is looked for, in this order."""
         own = os.environ.get("FPBENCH_DATA")
         folders = [Path(own) / self.folder] if own else []
         folders.append(self._cache())
-        if self.elsewhere:
-            folders.append(Path(self.elsewhere).expanduser())
+        if self.other_folder:
+            folders.append(Path(self.other_folder).expanduser())
         return [folder / self.file for folder in folders]
 
     def read(self, advice: str = "") -> bytes:
-        """Its bytes. Raises ResourceError if they cannot be had, or are not those expected.
+        """Return the file's bytes; a file that is nowhere is fetched.
 
-        advice: what else can be done where there is no such file.
+        advice: more to do about a missing file, for the message.
+
+        Raises ResourceError if the file is missing or has another checksum.
         """
         path = self.found() or self._fetched(advice)
         data = path.read_bytes()  # read once: what is hashed is what is parsed
@@ -59,7 +61,7 @@ class DataFile:
         return data
 
     def missing(self) -> str:
-        """Where it was looked for, in words."""
+        """Return the part of a message that says where the file was looked for."""
         return f"expected {self.file} in $FPBENCH_DATA/{self.folder} or {self._cache()}, found none"
 
     def _cache(self) -> Path:

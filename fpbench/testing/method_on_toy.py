@@ -1,4 +1,4 @@
-"""A method, put to one toy scenario: it constructs under watch, then gives matching rates."""
+"""Try a method on one toy scenario: watch it construct, then collect its matching rates."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .toys import Zoo
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A method, put to one toy scenario's zoo at one access level."""
+class MethodOnToy:
+    """A method on one toy scenario's zoo at one access level."""
 
     method: Fingerprinter
     zoo: Zoo
     access: Access
 
     def _construct(self, turn: int) -> tuple[Fingerprint, set[str]]:
-        """A fingerprint, and what else is no longer as it was: models, randomness, data."""
+        """Construct a fingerprint; say what the method changed: models, randomness, data."""
         case = self.zoo.case(self.method, self.access)
         with _randomness(turn):
             before = _photograph(case)
@@ -47,25 +47,25 @@ class Subject:
             after = _photograph(case)
         changed = {name for name in before if before[name] != after[name]}
         if "data" in changed:
-            forget()  # or the next construction would start from spoiled data
+            forget()  # the next construction needs the original data
         return fingerprint, changed
 
     @cached_property
     def first(self) -> tuple[Fingerprint, set[str]]:
-        """The first construction: most checks look at this one."""
+        """The fingerprint that most checks look at, and what its construction changed."""
         return self._construct(1)
 
     @cached_property
     def second(self) -> tuple[Fingerprint, set[str]]:
-        """Another construction by the same seed: what was imported on the way is there now."""
+        """A second construction with the same seed; by now all imports are done."""
         return self._construct(2)
 
     def fingerprint(self) -> Fingerprint:
-        """A copy of the first fingerprint, safe from other checks."""
+        """Return a copy of the first fingerprint, so that checks cannot disturb each other."""
         return copy.deepcopy(self.first[0])
 
     def rates(self, *models: nn.Module, size: int = 1024) -> list[float]:
-        """Verify models one after another, by one fingerprint; replies come `size` at a time."""
+        """Verify models one after another by one fingerprint; replies come `size` at a time."""
         fingerprint = self.fingerprint()
         try:
             return [
@@ -80,7 +80,7 @@ class Subject:
             ) from error
 
     def said(self, error: Exception) -> str:
-        """An exception in one line, with the last line of the method's own that it came by."""
+        """Return an exception in one line, with the place in the method's code that raised it."""
         file = inspect.getsourcefile(type(self.method)) or "?"
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         where = f" ({Path(file).name}:{lines[-1]})" if lines else ""
@@ -89,9 +89,9 @@ class Subject:
 
 @contextmanager
 def _randomness(turn: int) -> Iterator[None]:
-    """Global random states of this construction's own: seeding them anew shows, harms nobody.
+    """Give a construction its own global random states, so that reseeding is noticed and undone.
 
-    torch's is the same in every turn, as a run seeds it for a method.
+    torch's state is the same in every turn, since a run seeds it for a method.
     """
     python, legacy = random.getstate(), np.random.get_state(legacy=True)
     try:
@@ -105,7 +105,7 @@ def _randomness(turn: int) -> Iterator[None]:
 
 
 def _photograph(case: Case) -> dict[str, Any]:
-    """What construct must leave as it is."""
+    """Return everything that `construct` must leave unchanged."""
     ensemble = case.ensemble
     others = [*ensemble.positives, *ensemble.negatives] if ensemble else []
     pools = [t for pool in POOLS for t in case.scenario.data(pool)]
