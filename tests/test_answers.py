@@ -1,20 +1,15 @@
-"""What `list`, `describe` and `plan` said is said again at once, until it may have changed."""
+"""`list` and `describe` need torch once; what they found is kept until it may have changed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from conftest import HERE, UNTRAINED, Desk
 from finished_runs import finished_run
-
-from fpbench.cli import answers as remember
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
 
@@ -108,83 +103,71 @@ def test_a_run_shows_its_table_before_it_loads_mlflow(desk: Desk, tmp_path: Path
     assert out.index("ARUC") < out.index("loaded by now: False")
 
 
-Ask = Callable[[], int]
+PLUGIN = """\
+from dataclasses import dataclass
+from words import SUMMARY
+from fpbench import Fingerprinter, hookimpl
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Fingerprinter):
+    __doc__ = SUMMARY
+    name = "{name}"
+
+    def construct(self, lab):
+        raise NotImplementedError
+
+    def match(self, fingerprint, replies):
+        raise NotImplementedError
+
+@hookimpl
+def fpbench_fingerprinters():
+    return [Mine]
+"""
 
 
-@pytest.fixture
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a module that is loaded, in a folder that modules are looked for in."""
-    file = tmp_path / "code" / "made_up.py"
-    file.parent.mkdir()
-    file.write_text("x = 1")
-    module = ModuleType("made_up")
-    module.__file__ = str(file)
-    monkeypatch.setitem(sys.modules, "made_up", module)
-    monkeypatch.syspath_prepend(file.parent)
-    monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setenv("FPBENCH_CACHE", str(tmp_path / "cache"))
-    # As if nothing had been edited for a while when this process began.
-    monkeypatch.setattr(remember, "BEGAN", time.time_ns() + 10**10)
-    return file
+def install(site: Path, name: str) -> None:
+    """Install an editable plugin, a module beside its distribution's description."""
+    (site / f"{name}.py").write_text(PLUGIN.format(name=name))
+    about = site / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[fpbench]\n{name} = {name}\n")
 
 
-@pytest.fixture
-def ask(code: Path) -> Ask:
-    """Asks one question; the answer is how often it had to be found."""
-    found = 0
+def test_what_was_listed_is_listed_anew_after_any_edit(tmp_path: Path) -> None:
+    site, words = tmp_path / "site", tmp_path / "site" / "words.py"
+    site.mkdir()
+    words.write_text('SUMMARY = "The first summary."\n')
+    install(site, "mine")
 
-    def find() -> tuple[int, bool]:
-        nonlocal found
-        found += 1
-        return found, True
+    def listed() -> tuple[str, bool]:
+        said, loaded = fpbench("list", PYTHONPATH=str(site), FPBENCH_CACHE=str(tmp_path / "cache"))
+        return said, "torch" in loaded
 
-    return lambda: remember.remembered(["how often?"], find)
+    said, slow = listed()
+    assert slow
+    assert "The first summary." in said
+    assert listed() == (said, False)
+    (site / "results.json").touch()  # beside the code, and none of it
+    assert listed() == (said, False)
+    words.write_text('SUMMARY = "Another summary."\n')  # a module that the plugin imports
+    said, slow = listed()
+    assert "Another summary." in said
+    assert listed() == (said, False)
+    install(site, "second")
+    said, slow = listed()
+    assert "second" in said
+    assert listed() == (said, False)
+    (site / "second.py").write_text("import nothing_of_that_name")
+    for _ in range(2):  # a broken plugin may be mended from outside: nothing is kept
+        said, slow = listed()
+        assert slow
+        assert "broken plugin" in said
 
 
-def same_size_and_time(code: Path) -> None:
-    before = code.stat()
-    code.write_text("x = 2")
-    os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-CHANGES: dict[str, Callable[[Path], object]] = {
-    "code, its size and time as before": same_size_and_time,
-    "code that is gone": Path.unlink,
-    "something installed": lambda code: (code.parent / "new.py").touch(),
-    "a variable of ours": lambda _: os.environ.update(FPBENCH_DATA="/elsewhere"),
-    "the kept answer": lambda code: next((code.parents[1] / "cache").iterdir()).write_text("{}"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_answer_holds_until_something_changes(
-    change: Callable[[Path], object], code: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_a_kept_answer_that_was_damaged_is_found_again(
+    listed: tuple[Path, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("FPBENCH_DATA", "/here")
-    assert [ask(), ask()] == [1, 1]
-    change(code)
-    assert [ask(), ask()] == [2, 2]
-
-
-def test_an_answer_outlives_what_a_run_writes_beside_the_code(code: Path, ask: Ask) -> None:
-    assert ask() == 1
-    (code.parent / "board.html").touch()
-    (code.parent / "runs").mkdir()
-    assert ask() == 1
-    (code.parent / "package").mkdir()
-    (code.parent / "package" / "__init__.py").touch()
-    assert ask() == 2
-
-
-def test_an_answer_found_while_code_changed_is_not_kept(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remember, "BEGAN", time.time_ns())
-    assert [ask(), ask()] == [1, 2]
-
-
-@pytest.mark.usefixtures("code")
-def test_an_answer_that_is_not_sound_is_not_kept() -> None:
-    answers = iter([("broken", False), ("mended", True)])
-    assert remember.remembered(["?"], lambda: next(answers)) == "broken"
-    assert remember.remembered(["?"], lambda: next(answers)) == "mended"
+    (kept,) = listed[0].iterdir()
+    (tmp_path / kept.name).write_bytes(kept.read_bytes()[:-9])
+    assert fpbench("list", FPBENCH_CACHE=str(tmp_path))[0] == listed[1]

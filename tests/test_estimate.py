@@ -14,7 +14,6 @@ from fpbench.builtin.recipes.prune import PruneWeights
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.skin import Skin
 from fpbench.engine import estimate
-from fpbench.engine.estimate import Model
 from fpbench.engine.plan import Plan, cohorts
 from fpbench.engine.registry import Registry
 from fpbench.engine.suite import Suite
@@ -39,11 +38,7 @@ def seconds(*recipes) -> float | None:
 
 
 def building(recipes: Sequence[Recipe], scenario: Scenario, timed: str) -> float | None:
-    models = [
-        Model(r.digest, str(r), r.name, r.kind, r.arch, estimate.inputs(r, scenario), i)
-        for i, r in enumerate(recipes)
-    ]
-    return estimate.costs(models, scenario, timed, "cpu").seconds(models)
+    return estimate.seconds(recipes, scenario, timed, "cpu")
 
 
 @pytest.mark.usefixtures("one_gigaflop")

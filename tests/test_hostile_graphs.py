@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fpbench.api.errors import ResourceError
 from fpbench.owner.model_file import kind_of
-from fpbench.owner.onnx_session import answers
-from fpbench.owner.sandbox import inside
+from fpbench.owner.onnx_session import answer
+from fpbench.owner.sandbox import run_in_sandbox
 from fpbench.owner.tensor_layout import RefusedError
 
 QUERIES = np.ones((3, 2), np.float32)
@@ -79,17 +79,17 @@ GRAPHS = {
 def test_a_graph_that_reaches_beyond_its_file_is_refused(raw: bytes, sentence: str) -> None:
     assert kind_of(raw) == "onnx"
     with pytest.raises(RefusedError, match=sentence):
-        answers(raw, QUERIES.tobytes(), QUERIES.shape, (3,))
+        answer(raw, QUERIES.tobytes(), QUERIES.shape, (3,))
 
 
 def test_a_graph_for_batches_of_one_size_answers_any_number() -> None:
-    values = answers(graph(shape=(2, 2)), QUERIES.tobytes(), QUERIES.shape, (3,))
+    values = answer(graph(shape=(2, 2)), QUERIES.tobytes(), QUERIES.shape, (3,))
     assert np.frombuffer(values, np.float32).tolist() == [2.0] * 9
 
 
 def test_answers_of_another_size_are_not_handed_over() -> None:
     with pytest.raises(RefusedError, match=r"expected answers of \(10,\) .* got \(3,\)"):
-        answers(graph(), QUERIES.tobytes(), QUERIES.shape, (10,))
+        answer(graph(), QUERIES.tobytes(), QUERIES.shape, (10,))
 
 
 def test_a_graph_that_wants_all_memory_harms_its_own_process_alone() -> None:
@@ -101,7 +101,7 @@ def test_a_graph_that_wants_all_memory_harms_its_own_process_alone() -> None:
         helper.make_node("Add", ["x", "s"], ["y"]),
     ]
     with pytest.raises((RefusedError, ResourceError)):
-        inside("answered", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3])
+        run_in_sandbox("answer_queries", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3])
 
 
 def test_a_job_without_end_is_given_up() -> None:
@@ -122,4 +122,6 @@ def test_a_job_without_end_is_given_up() -> None:
         helper.make_node("Loop", ["n", "c", "x"], ["y"], body=body),
     ]
     with pytest.raises(ResourceError, match=r"gave up|died"):
-        inside("answered", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3], seconds=4)
+        run_in_sandbox(
+            "answer_queries", graph(*nodes), QUERIES.tobytes(), shape=[3, 2], wanted=[3], seconds=4
+        )

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fpbench import FieldError
-from fpbench.owner.comparable import unlike
+from fpbench.owner.comparable import note_on_model
 from fpbench.owner.given import Given
-from fpbench.owner.threshold import clopper_pearson, threshold
+from fpbench.owner.threshold import clopper_pearson, find_threshold
 from fpbench.results.metrics import p_value
 
 
@@ -64,11 +64,11 @@ def test_what_no_known_model_is_like_is_noted(office: Office) -> None:
 
 def test_a_model_better_than_all_independent_ones_is_a_copy_with_a_note() -> None:
     known = [{"positive": k > 2, "arch": "mlp", "utility": {"accuracy": k / 10}} for k in range(6)]
-    (said,) = unlike(known, "cnn", {"accuracy": 0.4}, copy=True)
+    (said,) = note_on_model(known, "cnn", {"accuracy": 0.4}, copy=True)
     assert "like the 3 independent ones" in said
     assert said.endswith("architecture cnn, theirs mlp; accuracy 0.400, theirs 0.000 to 0.200")
-    assert unlike(known, "mlp", {"accuracy": 0.4}, copy=False) == []
-    assert unlike(known, "net.py:make", None, copy=True) == []
+    assert note_on_model(known, "mlp", {"accuracy": 0.4}, copy=False) == []
+    assert note_on_model(known, "net.py:make", None, copy=True) == []
 
 
 def test_a_damaged_fingerprint_is_refused(office: Office) -> None:
@@ -239,7 +239,7 @@ def test_who_changes_an_onnx_targets_weights_declines_in_a_sentence(office: Offi
 def test_the_line_is_the_lowest_that_keeps_the_rate(
     share: float, line: float, promised: float
 ) -> None:
-    found = threshold([k / 10 for k in range(1, 10)], share)
+    found = find_threshold([k / 10 for k in range(1, 10)], share)
     assert found.rate == line
     assert found.false_positive_rate == pytest.approx(promised)
     assert found.interval[0] <= promised <= found.interval[1]
@@ -252,7 +252,7 @@ def test_the_line_is_the_lowest_that_keeps_the_rate(
 def test_a_rate_is_above_the_line_exactly_when_its_p_value_is_small(
     negatives: list[int], percent: int, rate: int
 ) -> None:
-    line = threshold(negatives, percent / 100).rate
+    line = find_threshold(negatives, percent / 100).rate
     assert (rate > line) is (p_value(rate, negatives) <= percent / 100)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from conftest import Desk
 from stores import SMALL, ask, copied, models, rates, told
 
 from fpbench.store import archive as transfer
-from fpbench.store.archive import SCHEMA, append
+from fpbench.store.archive import SCHEMA
 from fpbench.store.checks import MODEL
 from fpbench.store.files import sealed, sha256, unsealed
 
@@ -136,27 +137,32 @@ def members(archive: Path) -> dict[str, bytes]:
         return {m.name: tar.extractfile(m).read() for m in tar}
 
 
+def tarred(content: dict[str, bytes], path: Path) -> None:
+    """Write an archive of some files in their order."""
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, raw in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))
+
+
 def rebuilt(content: dict[str, bytes], path: Path) -> None:
-    """An archive of other content with a manifest that fits: who can seal can do this."""
-    entries: dict[str, dict] = {}
-    trials = []
-    for name, raw in content.items():
-        file = {"size": len(raw), "sha256": sha256(raw)}
+    """Write an archive of other content with a manifest that fits: who can seal can do this."""
+    models: dict[str, list[str]] = {}
+    trials = {}
+    for name, raw in sorted(content.items(), key=lambda item: order(item[0])):
         if name.startswith("models/"):
-            _, model, inside = name.split("/", 2)
-            entries.setdefault(model, {})[inside.split(".")[0]] = file
+            models.setdefault(name.split("/")[1], []).append(sha256(raw))
         elif name.startswith("trials/"):
-            trials.append({"key": name[7:-5], "file": file})
-    listed = [
-        {"digest": model.split("@")[0], "version": int(model.split("@")[1]), **files}
-        for model, files in entries.items()
-    ]
-    manifest = {"schema": SCHEMA, "models": listed, "trials": trials}
-    content = {**content, "manifest.json": sealed(manifest)}
-    with path.open("wb") as file:
-        for name in ("manifest.json", *(n for n in content if n != "manifest.json")):
-            append(file, name, content[name])
-        file.write(bytes(1024))
+            trials[name[7:-5]] = sha256(raw)
+    manifest = sealed({"schema": SCHEMA, "models": models, "trials": trials})
+    files = {name: content[name] for name in sorted(content, key=order)}
+    tarred({"manifest.json": manifest, **files}, path)
+
+
+def order(name: str) -> tuple[str, int]:
+    folder, _, file = name.rpartition("/")
+    return folder, FILES.index(file) if file in FILES else 0
 
 
 def refused(desk: Desk, path: Path, exit_code: int = 2) -> str:
@@ -314,50 +320,46 @@ def test_a_forged_archive_made_well_is_what_the_forgeries_differ_from(archive, e
 MANIFESTS = {
     "not JSON": b"{",
     "nested without end": b"[" * 100_000,
-    "not sealed": b'{"schema": "fpbench.archive/1", "models": [], "trials": []}',
+    "not sealed": b'{"schema": "fpbench.archive/2", "models": {}, "trials": {}}',
     "a path for a digest": sealed(
-        {"schema": SCHEMA, "models": [], "trials": [
-            {"key": "../../../evil", "file": {"size": 0, "sha256": "0" * 64}}]}
+        {"schema": SCHEMA, "models": {}, "trials": {"../../../evil": "0" * 64}}
     ),
-    "a size below zero": sealed(
-        {"schema": SCHEMA, "models": [], "trials": [
-            {"key": "0" * 64, "file": {"size": -512, "sha256": "0" * 64}}]}
+    "a path for a version": sealed(
+        {"schema": SCHEMA, "models": {"0" * 64 + "@../1": 3 * ["0" * 64]}, "trials": {}}
     ),
-    "a trial twice": sealed(
-        {"schema": SCHEMA, "models": [], "trials": 2 * [
-            {"key": "0" * 64, "file": {"size": 0, "sha256": "0" * 64}}]}
+    "a model of one file": sealed(
+        {"schema": SCHEMA, "models": {"0" * 64 + "@1": ["0" * 64]}, "trials": {}}
     ),
-    "a petabyte": sealed(
-        {"schema": SCHEMA, "models": [], "trials": [
-            {"key": "0" * 64, "file": {"size": 10**15, "sha256": "0" * 64}}]}
+    "a trial that is not there": sealed(
+        {"schema": SCHEMA, "models": {}, "trials": {"0" * 64: "0" * 64}}
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
 def test_a_hostile_manifest_is_refused(empty, tmp_path, manifest):
-    with (tmp_path / "bad.tar").open("wb") as file:
-        append(file, "manifest.json", manifest)
-        file.write(bytes(1024))
+    tarred({"manifest.json": manifest}, tmp_path / "bad.tar")
     refused(empty, tmp_path / "bad.tar")
 
 
 def test_more_than_the_disk_can_hold_is_refused_before_anything_is_read(empty, tmp_path):
-    size = 2**39
-    entry = {"size": size, "sha256": "0" * 64}
-    little = {"size": 0, "sha256": "0" * 64}
-    model = {"digest": "0" * 64, "version": 1, "recipe": little, "made": little, "weights": entry}
     with (tmp_path / "bad.tar").open("wb") as file:
-        manifest = {"schema": SCHEMA, "models": [model], "trials": []}
-        end = append(file, "manifest.json", sealed(manifest)) + 3 * 512 + size + 1024
-        file.truncate(end)  # a hole: half a terabyte that takes no room
+        file.truncate(2**43)  # a hole: eight terabytes that take no room
     assert "free disk" in refused(empty, tmp_path / "bad.tar", exit_code=3)
 
 
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["manifest", "JSON", "weights"])
+def test_a_member_longer_than_the_archive_takes_no_memory(archive, empty, tmp_path, place):
+    with tarfile.open(archive) as tar:
+        found = [(m, tar.extractfile(m).read()) for m in tar][: place + 1]
+    found[place][0].size = 2**45
+    raw = b"".join(m.tobuf(tarfile.GNU_FORMAT) + r + bytes(-len(r) % 512) for m, r in found)
+    (tmp_path / "bad.tar").write_bytes(raw)
+    assert "found 35,184,372,088,832" in refused(empty, tmp_path / "bad.tar")
+
+
 def test_an_archive_of_a_later_fpbench_is_told_from_damage(empty, tmp_path):
-    with (tmp_path / "new.tar").open("wb") as file:
-        append(file, "manifest.json", sealed({"schema": "fpbench.archive/2"}))
-        file.write(bytes(1024))
+    tarred({"manifest.json": sealed({"schema": "fpbench.archive/3"})}, tmp_path / "new.tar")
     assert "a later fpbench wrote; update fpbench" in refused(empty, tmp_path / "new.tar")
 
 
@@ -371,10 +373,17 @@ def test_no_archive_at_all_is_told(empty, tmp_path):
     assert "found none" in refused(empty, tmp_path / "bad.tar")
 
 
-def test_bytes_flipped_and_cuts_all_along_are_found(archive, empty, tmp_path):
-    raw = archive.read_bytes()
+def test_a_flipped_bit_or_a_cut_never_changes_what_is_imported(archive, results, tmp_path):
+    """It is refused, or it is in bytes that tar does not read, such as the padding of a file."""
+    raw, whole = archive.read_bytes(), members(archive)
     for at in range(0, len(raw), 101):
-        (tmp_path / "bad.tar").write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-        refused(empty, tmp_path / "bad.tar")
-        (tmp_path / "bad.tar").write_bytes(raw[:at])
-        refused(empty, tmp_path / "bad.tar")
+        for bad in (raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], raw[:at]):
+            (tmp_path / "bad.tar").write_bytes(bad)
+            desk = Desk(tmp_path / str(at))
+            desk.folder.mkdir(exist_ok=True)
+            if ask(desk, "import", tmp_path / "bad.tar").exit_code == 0:
+                told(desk, "export", tmp_path / "again.tar")
+                assert members(tmp_path / "again.tar") == whole
+            else:
+                refused(desk, tmp_path / "bad.tar")
+            shutil.rmtree(desk.folder)

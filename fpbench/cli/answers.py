@@ -1,192 +1,132 @@
-"""What `list`, `describe` and `plan` say, without waiting for plugins that said it before."""
+"""Answers of `list` and `describe`, kept on disk: finding them imports torch, which takes seconds.
+
+A kept answer serves while the same distributions are installed and no local Python file that was
+loaded to find it has changed. Local files are those outside of `site-packages` and Python itself:
+editable plugins, and fpbench in a clone.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sys
+import sysconfig
 import time
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__, session
 from ..store.files import sealed, sha256, unsealed, write
 
-if TYPE_CHECKING:
-    pass
+BEGAN = time.time_ns()
 
-Files = tuple[Path, ...]
+Plugins = tuple[Path, ...]
 
 
-def listed(plugins: Files) -> list[dict[str, Any]]:
-    """Everything that is installed, a row each."""
-    rows: list[dict[str, Any]] = remembered(_question(plugins), lambda: _offers(plugins))["rows"]
+def listed(plugins: Plugins) -> list[dict[str, Any]]:
+    """Return a row for each thing that is installed or that a plugin file offers."""
+    rows: list[dict[str, Any]] = _offers(plugins)["rows"]
     return rows
 
 
 def known() -> list[dict[str, Any]]:
-    """What `listed` says, if it needs not be found first; else nothing."""
-
-    def find() -> tuple[Any, bool]:
-        raise LookupError
-
-    try:
-        rows: list[dict[str, Any]] = remembered(_question(()), find)["rows"]
-    except LookupError:
-        return []
-    return rows
+    """Return the rows of `listed` if they are kept, else none; plugins are never imported."""
+    kept = _read(_environment())
+    return kept["rows"] if kept else []
 
 
-def described(name: str, plugins: Files) -> dict[str, Any]:
-    """One thing that is installed. Raises PluginError for an unknown name."""
-    entries = remembered(_question(plugins), lambda: _offers(plugins))["entries"]
+def described(name: str, plugins: Plugins) -> dict[str, Any]:
+    """Return the description of one scenario, recipe or method.
+
+    Raises PluginError for an unknown name.
+    """
+    entries: dict[str, dict[str, Any]] = _offers(plugins)["entries"]
     if name in entries:
-        entry: dict[str, Any] = entries[name]
-        return entry
+        return entries[name]
     from ..engine.registry import described
 
     return described(session.load_plugins(plugins), name)
 
 
-def _question(plugins: Files) -> Any:
-    return ["what is installed?", _places(plugins)]
+def _offers(plugins: Plugins) -> dict[str, Any]:
+    """Return the rows of everything and the descriptions by name.
 
-
-def _offers(plugins: Files) -> tuple[Any, bool]:
-    """The rows of all, and each in full by its name but those that cannot be described."""
+    Plugin files are being worked on: their answers are not kept. Where torch is loaded already,
+    nothing would be saved.
+    """
+    lasting = not plugins and "torch" not in sys.modules
+    before = _environment() if lasting else ""
+    if lasting and (kept := _read(before)):
+        return kept
     from ..engine.registry import described, listed
 
-    found = session.load_plugins(plugins)
-    rows, entries = listed(found), {}
+    registry = session.load_plugins(plugins)
+    rows, entries = listed(registry), {}
     for row in rows:
-        with suppress(Exception):
-            entries[row["name"]] = described(found, row["name"])
-    return {"rows": rows, "entries": entries}, not found.broken
+        with suppress(Exception):  # `describe` of this name finds the error again
+            entries[row["name"]] = described(registry, row["name"])
+    offers: dict[str, Any] = json.loads(json.dumps({"rows": rows, "entries": entries}, default=str))
+    if lasting and not registry.broken:
+        _keep(before, offers)
+    return offers
 
 
-def _places(plugins: Files) -> list[list[str]]:
-    return [[str(file), str(file.absolute())] for file in plugins]
+def _environment() -> str:
+    """Return a digest of Python, fpbench, its variables and the installed distributions."""
+    installed = []
+    for folder in sys.path:
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            installed += [
+                (entry.name, entry.stat().st_mtime_ns)
+                for entry in entries
+                if entry.name.endswith((".dist-info", ".egg-info"))
+            ]
+    variables = {k: v for k, v in os.environ.items() if k.startswith("FPBENCH_")}
+    found = [__version__, sys.version, sys.path, sorted(installed), sorted(variables.items())]
+    return sha256(json.dumps(found).encode())
 
 
-BEGAN = time.time_ns()
-
-GRAIN = 2 * 10**9
-"""Nanoseconds: the coarsest times of change that file systems keep."""
-
-KEPT = 200
-"""Answers, the newest; a suite that was edited is another question."""
-
-IMPORTED = (".py", ".pyc", ".so", ".pyd", ".pth", ".egg", ".egg-link", "-info")
-"""How the names of modules, and of what is installed, end."""
-
-VARIABLES = ("FPBENCH_", "PYTHON", "CUDA_", "HIP_", "OMP_", "MKL_", "TORCH_")
-
-
-def remembered(question: Any, find: Callable[[], tuple[Any, bool]]) -> Any:
-    """The answer to a question, in JSON's values: the kept one, or else what `find` returns.
-
-    find: the answer, and whether it is worth keeping. What it raises is raised, and not kept.
-    """
-    if "torch" in sys.modules:  # there is nothing to be saved
-        return _plain(find()[0])
-    name = sha256(json.dumps([question, sys.prefix, sys.path]).encode())
-    file = _folder() / f"{name}.json"
-    try:
-        kept = unsealed(file.read_bytes())
-    except OSError:
-        kept = None
-    if kept is not None and kept["looks"] == _looks(kept["paths"]):
-        return kept["answer"]
-    installed = [_look(path) for path in sys.path]
-    answer, sound = find()
-    answer, paths = _plain(answer), _paths()
-    # What changed since this process began may have been read before it changed.
-    still = installed == [_look(path) for path in sys.path] and all(
-        _changed(path) < BEGAN - GRAIN for path in paths if not os.path.isdir(path)
-    )
-    if sound and still:
-        _keep(file, {"paths": paths, "looks": _looks(paths), "answer": answer})
-    return answer
-
-
-def _plain(answer: Any) -> Any:
-    """As it comes back from a file, whether it was in one or not."""
-    return json.loads(json.dumps(answer, default=str))
-
-
-def _folder() -> Path:
-    if own := os.environ.get("FPBENCH_CACHE"):
-        return Path(own)
+def _file() -> Path:
+    """Return where the answers of this Python environment are kept."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("fpbench") / "answers"
+    folder = os.environ.get("FPBENCH_CACHE") or user_cache_path("fpbench") / "answers"
+    return Path(folder) / f"{sha256(sys.prefix.encode())}.json"
 
 
-def _keep(file: Path, kept: dict[str, Any]) -> None:
+def _read(environment: str) -> dict[str, Any] | None:
+    """Return the kept answers, or None where there are none or they may be stale."""
     try:
-        write(file, sealed(kept))
-        files = sorted(file.parent.glob("*.json"), key=_changed, reverse=True)
-        for old in files[KEPT:]:
-            old.unlink(missing_ok=True)
-    except OSError:
-        return  # no place to keep it: the next one waits as this one did
-
-
-def _paths() -> list[str]:
-    """Of every module that is loaded, and of every folder that modules are looked for in."""
-    found = {path or "." for path in sys.path}
-    for module in list(sys.modules.values()):
-        # Some modules make up attributes; their own dictionary does not.
-        names = vars(module)
-        folders = names.get("__path__")
-        if isinstance(folders, Iterable) and not isinstance(folders, str):
-            found.update(map(str, folders))
-        if isinstance(file := names.get("__file__"), str):
-            found.add(file)
-    return sorted(found)
-
-
-def _looks(paths: Iterable[str]) -> str:
-    """One digest of what is there, and of what else an answer follows from."""
-    around = [
-        __version__, sys.version, list(sys.flags),
-        sorted((k, v) for k, v in os.environ.items() if k.startswith(VARIABLES)),
-        sorted((e.name, e.value, str(e.dist and (e.dist.name, e.dist.version)))
-               for e in importlib.metadata.entry_points(group="fpbench")),
-    ]  # fmt: skip
-    return sha256(json.dumps([around, [_look(path) for path in paths]]).encode())
-
-
-def _look(path: str) -> Any:
-    try:
-        if path.endswith(".py"):
-            with open(path, "rb") as file:
-                return sha256(file.read())
-        if os.path.isdir(path):
-            return _importable(path)
-        about = os.stat(path)
+        kept = unsealed(_file().read_bytes())
     except OSError:
         return None
-    return [about.st_size, about.st_mtime_ns]
+    if kept is None or kept["environment"] != environment:
+        return None
+    changed = any(_modified(file) != at for file, at in kept["modified"].items())
+    return None if changed else kept
 
 
-def _importable(folder: str) -> list[str]:
-    """The names in a folder that an import may find, or that say what is installed. Whoever works
-    in a clone has the clone's own folder among these: what a run writes there says nothing."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.endswith(IMPORTED)
-            or (entry.is_dir() and os.path.exists(f"{entry.path}/__init__.py"))
-        )
+def _keep(environment: str, offers: dict[str, Any]) -> None:
+    """Keep answers, unless something changed while they were found."""
+    installed = tuple(
+        sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
+    files = [vars(module).get("__file__") for module in list(sys.modules.values())]
+    modified = {
+        file: _modified(file)
+        for file in files
+        if isinstance(file, str) and not file.startswith(installed)
+    }
+    if environment == _environment() and all(at < BEGAN for at in modified.values()):
+        kept = {**offers, "environment": environment, "modified": modified}
+        with suppress(OSError):  # without a place to keep it, the next command finds it again
+            write(_file(), sealed(kept))
 
 
-def _changed(path: str | Path) -> int:
+def _modified(file: str) -> int:
+    """Return when a file was last modified, in nanoseconds; 0 for a file that is not there."""
     try:
-        return os.stat(path).st_mtime_ns
+        return os.stat(file).st_mtime_ns
     except OSError:
         return 0

@@ -37,7 +37,7 @@ def fingerprint(
     """
     click.get_current_context().with_resource(process.stoppable())
     from ..engine.run import Setting
-    from ..owner.fingerprinting import make
+    from ..owner.fingerprinting import make_fingerprint
     from ..reporting.terminal import Terminal
     from ..store.store import Store
 
@@ -50,7 +50,7 @@ def fingerprint(
         executor=session.find_executor(registry, None, [where], workers=None, limit=None),
     )  # fmt: skip
     with terminal:
-        meta = make(suite, setting, registry, out, false_positive_rate)
+        meta = make_fingerprint(suite, setting, registry, out, false_positive_rate)
     if as_json:
         options.answer(meta)
         return
@@ -96,7 +96,7 @@ def verify(
     Exit code 0 means judged, either way.
     """
     from ..owner.fingerprint_file import load_saved
-    from ..owner.suspects import Request, opened
+    from ..owner.suspects import Request, open_suspect
     from ..owner.verdict import judge
     from ..store.files import write
 
@@ -105,7 +105,7 @@ def verify(
         arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
         answers=answers, out=out,
     )  # fmt: skip
-    verdict = judge(saved, opened(suspect, saved, request), _shown(suspect))
+    verdict = judge(saved, open_suspect(suspect, saved, request), _shown(suspect))
     verdict["fingerprint"]["file"] = str(fingerprint_file)
     write(out, json.dumps(verdict, indent=1).encode())
     if as_json:

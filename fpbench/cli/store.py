@@ -32,10 +32,10 @@ def store() -> None:
 @options.JSON
 def list_(store_dir: Path, as_json: bool) -> None:
     """Say what a store holds: models by scenario and kind, trials, what was set aside."""
-    from ..store.inventory import listed
+    from ..store.inventory import summarise
     from ..store.store import Store
 
-    found = listed(Store(store_dir))
+    found = summarise(Store(store_dir))
     if as_json:
         options.answer(found)
         return

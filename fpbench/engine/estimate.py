@@ -1,21 +1,17 @@
-"""A plan in plain values: what there is to do, said without loading what will do it."""
+"""Estimates of what a zoo costs: floating-point operations, seconds, bytes on disk."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cache
 from math import prod
-from typing import NamedTuple, TypeVar
 
 import torch
 
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
-from ..api.work import Cohort, PlanSummary
-from ..store.store import Store
 
 LONG = 2e13
 """Floating-point operations of a cohort: minutes on a CPU."""
@@ -23,152 +19,57 @@ LONG = 2e13
 FEWEST = 4
 """Models of a cohort, if there are as many: a stack of fewer is slower."""
 
-M = TypeVar("M")
 
-
-def together(group: list[M], operations: float | None) -> list[list[M]]:
-    """A group of models that could be made together, in parts of which none takes too long.
-
-    operations: to train one of them.
-    """
-    most = max(FEWEST, int(LONG / (operations or 1)))
+def parts(group: list[Recipe], scenario: Scenario) -> list[list[Recipe]]:
+    """Split a group of models that could be made together, so that no part takes too long."""
+    most = max(FEWEST, int(LONG / (operations(group[0], scenario) or 1)))
     return [group[i : i + most] for i in range(0, len(group), most)]
 
 
-class Model(NamedTuple):
-    """One model of a zoo.
-
-    name:   as `str(recipe)` prints it.
-    inputs: how many inputs its training sees, over all epochs; None if a pool's size is unknown.
-    cohort: the number of those it may be made together with.
-    """
-
-    digest: str
-    name: str
-    recipe: str
-    kind: str
-    arch: str
-    inputs: int | None
-    cohort: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What making models takes.
-
-    bytes:      by architecture, of one model's weights.
-    operations: by architecture, floating-point operations of one training step, per input.
-    speed:      of those, how many a device does in a second.
-    """
-
-    device: str
-    bytes: Mapping[str, int]
-    operations: Mapping[str, float]
-    speed: float
-
-    def work(self, model: Model) -> float | None:
-        """Operations to train a model; None if a pool's size is unknown."""
-        return model.inputs * self.operations[model.arch] if model.inputs else model.inputs
-
-    def seconds(self, models: list[Model]) -> float | None:
-        """To train some models; None where a pool's size is unknown, or nothing is trained."""
-        work = 0.0
-        for model in models:
-            if (own := self.work(model)) is None:
-                return None
-            work += own
-        return work / self.speed if work else None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What a suite plans, whatever of it is done already; its fields are those of PlanSummary.
-
-    place:  name@version of the scenario, where the store keeps its models.
-    models: parents before children.
-    """
-
-    suite: str
-    scenario: str
-    place: str
-    task: str
-    api: str
-    repeats: int
-    positives: Mapping[str, int]
-    negatives: Mapping[str, int]
-    judged: tuple[int, int]
-    ensemble: tuple[int, int]
-    trials: Mapping[str, int]
-    tasks: Mapping[str, str]
-    refusals: Mapping[str, str]
-    smaller: tuple[str, ...]
-    models: list[Model]
-
-    def missing(self, store: Store) -> list[Model]:
-        """The models that a store lacks."""
-        return [m for m in self.models if store.made_at(store.at(self.place, m.digest)) is None]
-
-    def summary(self, missing: list[Model], costs: Costs) -> PlanSummary:
-        """What there is left to do, for people."""
-        groups: dict[int, list[Model]] = {}
-        for model in missing:
-            groups.setdefault(model.cohort, []).append(model)
-        return PlanSummary(
-            suite=self.suite, scenario=self.scenario, task=self.task, api=self.api,
-            repeats=self.repeats, positives=self.positives, negatives=self.negatives,
-            judged=self.judged, ensemble=self.ensemble,
-            missing=Counter(model.recipe for model in missing),
-            cohorts=tuple(
-                Cohort(part[0].kind, tuple(model.name for model in part))
-                for group in groups.values()
-                for part in together(group, costs.work(group[0]))
-            ),
-            trials=self.trials, tasks=self.tasks,
-            bytes=sum(costs.bytes[model.arch] for model in missing),
-            refusals=self.refusals, device=costs.device, seconds=costs.seconds(missing),
-            smaller=self.smaller,
-        )  # fmt: skip
-
-
-def inputs(recipe: Recipe, scenario: Scenario) -> int | None:
-    """How many inputs a recipe's training sees; None if a pool's size is unknown."""
+def operations(recipe: Recipe, scenario: Scenario) -> float | None:
+    """Return the floating-point operations to train a model; None if a pool's size is unknown."""
     sizes = scenario.pool_sizes
     passes = recipe.passes()
     if not passes.keys() <= sizes.keys():
         return None
-    return sum(epochs * sizes[pool] for pool, epochs in passes.items())
+    inputs = sum(epochs * sizes[pool] for pool, epochs in passes.items())
+    return inputs * _operations(scenario, recipe.arch) if inputs else 0
 
 
-def costs(models: Sequence[Model], scenario: Scenario, timed: str, device: str) -> Costs:
-    """What making some models takes on a device.
+def seconds(recipes: Sequence[Recipe], scenario: Scenario, timed: str, device: str) -> float | None:
+    """Return the seconds to train some models; None if a pool's size is unknown, or for none.
 
     Every model's floating-point operations (its passes over the data, each with a forward and a
-    backward pass through its architecture) by the rate at which the device does those of one
-    training step of the architecture `timed`. Right within a factor of about three: small layers
-    reach less of a device's speed than large ones, and a GPU trains a cohort faster than its
-    members one by one.
+    backward pass through its architecture) are divided by the rate at which the device does those
+    of one training step of the architecture `timed`. Right within a factor of about three: small
+    layers reach less of a device's speed than large ones, and a GPU trains a cohort faster than
+    its members one by one.
     """
-    trained = {model.arch for model in models if model.inputs}
-    if timed not in scenario.architectures:  # a model from a file may be none to train
-        timed = next(iter(sorted(trained)), timed)
-    return Costs(
-        device=device,
-        bytes={arch: _bytes(scenario, arch) for arch in {model.arch for model in models}},
-        operations={arch: _operations(scenario, arch) for arch in trained},
-        speed=_speed(scenario, timed, torch.device(device)) if trained else 0.0,
-    )
+    work = 0.0
+    trained = set()
+    for recipe in recipes:
+        if (own := operations(recipe, scenario)) is None:
+            return None
+        work += own
+        if own:
+            trained.add(recipe.arch)
+    if not trained:
+        return None
+    if timed not in scenario.architectures:  # a model from a file may have no network to train
+        timed = min(trained)
+    return work / _speed(scenario, timed, torch.device(device))
+
+
+def size(recipes: Iterable[Recipe], scenario: Scenario) -> int:
+    """Return the bytes on disk of some models' weights."""
+    counts = Counter(recipe.arch for recipe in recipes)
+    return sum(count * _bytes(scenario, arch) for arch, count in counts.items())
 
 
 def _bytes(scenario: Scenario, arch: str) -> int:
     with torch.device("meta"):
         model = scenario.architecture(arch)()
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
-
-
-def operations(recipe: Recipe, scenario: Scenario) -> float | None:
-    """Floating-point operations to train one model; None if a pool's size is unknown."""
-    seen = inputs(recipe, scenario)
-    return seen * _operations(scenario, recipe.arch) if seen else seen
 
 
 @cache

@@ -14,9 +14,9 @@ from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
-from ..api.work import PlanSummary, Trial
+from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
-from .estimate import Costs, Model, Outline, costs, inputs, operations, together
+from . import estimate
 from .suite import Suite
 
 
@@ -98,15 +98,19 @@ class Plan:
             generations[depth].append(recipe)
         return generations
 
-    def outline(self) -> Outline:
-        """The plan in plain values."""
+    def summary(self, store: Store, device: str) -> PlanSummary:
+        """Return what a run would do; the store is read and not changed."""
         suite, scenario = self.suite, self.suite.scenario
         learn, judged = _split(suite, 0)
-        groups: dict[object, int] = {}
-        return Outline(
+        missing = [
+            recipe
+            for generation in self.generations()
+            for recipe in generation
+            if store.made(recipe, scenario) is None
+        ]
+        return PlanSummary(
             suite=suite.name,
             scenario=str(scenario),
-            place=f"{scenario.name}@{scenario.version}",
             task=scenario.task,
             api=str(suite.api),
             repeats=suite.repeats,
@@ -114,34 +118,18 @@ class Plan:
             negatives=Counter(r.name for r in suite.negatives),
             judged=(len(judged[0]), len(judged[1])),
             ensemble=(len(learn[0]), len(learn[1])),
+            missing=Counter(recipe.name for recipe in missing),
+            cohorts=tuple(
+                Cohort(part[0].kind, tuple(map(str, part))) for part in cohorts(missing, scenario)
+            ),
             trials=Counter(trial.label for trial in self.trials),
             tasks={trial.label: _task(trial) for trial in self.trials},
+            bytes=estimate.size(missing, scenario),
             refusals=self.refusals,
+            device=device,
+            seconds=estimate.seconds(missing, scenario, suite.target.arch, device),
             smaller=suite.smaller,
-            models=[
-                Model(
-                    digest=recipe.digest,
-                    name=str(recipe),
-                    recipe=recipe.name,
-                    kind=recipe.kind,
-                    arch=recipe.arch,
-                    inputs=inputs(recipe, scenario),
-                    cohort=groups.setdefault(recipe.cohort(), len(groups)),
-                )
-                for generation in self.generations()
-                for recipe in generation
-            ],
         )
-
-    def costs(self, models: Sequence[Model], device: str) -> Costs:
-        """What making some of its models takes on a device."""
-        return costs(models, self.suite.scenario, self.suite.target.arch, device)
-
-    def summary(self, store: Store, device: str) -> PlanSummary:
-        """What there is to do, for people; looks into the store, changes nothing."""
-        outline = self.outline()
-        missing = outline.missing(store)
-        return outline.summary(missing, self.costs(missing, device))
 
 
 def _declined(method: Fingerprinter, scenario: Scenario) -> str | None:
@@ -174,11 +162,7 @@ def cohorts(recipes: Iterable[Recipe], scenario: Scenario) -> list[list[Recipe]]
     groups: dict[object, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(recipe.cohort(), []).append(recipe)
-    return [
-        part
-        for group in groups.values()
-        for part in together(group, operations(group[0], scenario))
-    ]
+    return [part for group in groups.values() for part in estimate.parts(group, scenario)]
 
 
 def chosen_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:

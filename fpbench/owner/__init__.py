@@ -1,4 +1,4 @@
-"""An owner's tools: a fingerprint of one's own model, and a verdict on a suspect."""
+"""Tools for a model's owner: make a fingerprint of it, and judge a suspect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a prediction API is spoken to: what a request looks like, where its reply has the answer."""
+"""The form of a prediction API's requests, and the place of the answers in its replies."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Adapter(BaseModel):
 
     @classmethod
     def read(cls, path: Path | None) -> Adapter:
-        """An adapter file; without one, `{"inputs": [...]}` is sent and `outputs` read.
+        """Read an adapter file; without one, `{"inputs": [...]}` is sent and `outputs` read.
 
         Raises SuiteError with file:line:col.
         """
@@ -84,11 +84,11 @@ class Adapter(BaseModel):
 
     @property
     def at_once(self) -> int:
-        """Inputs in one request."""
+        """The number of inputs in one request."""
         return 1 if self.bare else self.batch
 
-    def headers_now(self) -> dict[str, str]:
-        """The headers with what the environment has. Raises SuiteError for what it lacks."""
+    def filled_headers(self) -> dict[str, str]:
+        """Return the headers with environment variables filled in. Raises SuiteError."""
 
         def value(found: re.Match[str]) -> str:
             if found[1] not in os.environ:
@@ -98,7 +98,7 @@ class Adapter(BaseModel):
         return {k: re.sub(r"\$\{(\w+)\}", value, v) for k, v in self.headers.items()}
 
     def request(self, x: Tensor, input_range: tuple[float, float]) -> dict[str, Any]:
-        """The parts of an HTTP request for some inputs (n, *input_shape), as httpx wants them."""
+        """Return httpx's arguments of a request for some inputs (n, *input_shape)."""
         if self.send == "json":
             inputs: list[Any] = x.tolist()
         else:
@@ -112,9 +112,9 @@ class Adapter(BaseModel):
         return {"json": {**self.extra, self.field: inputs[0] if self.single else inputs}}
 
     def answers(self, body: bytes, n: int) -> list[Any]:
-        """The answers in a reply to n inputs, each a list of numbers or a class's index.
+        """Return the answers in a reply to n inputs, each a list of numbers or a class's index.
 
-        Raises SuiteError for a reply that is not what the adapter says.
+        Raises SuiteError for a reply of another form than the adapter's.
         """
         path = self.scores or self.labels or ""
         try:
@@ -168,7 +168,7 @@ def _search(path: str, data: Any) -> Any:
 
 
 def _png(pixels: Tensor) -> bytes:
-    """An image (1 or 3, height, width) of uint8 as a PNG file."""
+    """Return the PNG file of an image (1 or 3, height, width) of uint8."""
     from PIL import Image
 
     array = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
@@ -187,10 +187,10 @@ def check_images(shape: tuple[int, ...]) -> None:
 
 
 def as_scores(answers: list[Any], n_classes: int) -> Tensor:
-    """Answers as scores (n, n_classes) that `reply` reads at every level an API gives.
+    """Return answers as scores (n, n_classes), which `reply` can read at every level of access.
 
-    Labels are one at their class; probabilities become their logarithms, whose softmax they are.
-    Raises SuiteError for answers of other classes than the scenario's.
+    A label becomes a one-hot row; probabilities become their logarithms. Raises SuiteError for
+    answers of other classes than the scenario's.
     """
     if all(type(a) is int for a in answers):
         if not all(0 <= a < n_classes for a in answers):

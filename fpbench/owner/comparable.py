@@ -1,4 +1,4 @@
-"""Whether a suspect is like the known models that its verdict's figures are of."""
+"""Notes on a suspect that differs from the known models behind its verdict's figures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from ..compute.stack import parts
 from .tensor_layout import RefusedError
 
 
-def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[str, float] | None:
-    """How good a model is at the task, on the test pool; None where that cannot be told: the data
-    is not on this machine, or the model does not answer it with finite numbers.
+def measure_utility(
+    model: nn.Module, scenario: Scenario, *, at_once: bool
+) -> dict[str, float] | None:
+    """Return a model's utility on the test pool.
 
-    at_once: ask all of the pool in one call.
+    Return None if the data is not on this machine, or the model's answers are not finite.
+
+    at_once: ask the whole pool in one call.
     """
     try:
         inputs, truth = scenario.data("test")
@@ -31,8 +34,8 @@ def utility_of(model: nn.Module, scenario: Scenario, *, at_once: bool) -> dict[s
     return measures if all(map(math.isfinite, measures.values())) else None
 
 
-def outside(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
-    """A note on a matching rate that no known model comes near."""
+def note_on_rate(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
+    """Return a note if a matching rate is beyond those of all known models."""
     low, high = min(*negatives, *positives), max(*negatives, *positives)
     if rate > high:
         return [
@@ -48,29 +51,29 @@ def outside(rate: float, negatives: Sequence[float], positives: Sequence[float])
     return []
 
 
-def unlike(
+def note_on_model(
     models: Sequence[Mapping[str, Any]], arch: str | None, utility: Mapping[str, float] | None, *,
     copy: bool,
 ) -> list[str]:  # fmt: skip
-    """A note on a suspect that is not like the models that the verdict's figures are of.
+    """Return a note if a suspect differs from the models behind the verdict's figures.
 
-    models: of each known one whether it is `positive`, its `arch` and its `utility`.
-    copy:   the verdict. Taken for a copy, a suspect has to be unlike independent models in its
-            answers to the queries alone; otherwise it may be like any known model.
+    models: the known models; for each whether it is `positive`, its `arch` and its `utility`.
+    copy:   the verdict. A suspect that was judged a copy is compared with independent models
+            only, another one with all known models.
     """
-    alike = [model for model in models if not (copy and model["positive"])]
+    known = [model for model in models if not (copy and model["positive"])]
     differs = []
     # The architecture of a file of one's own may be any of theirs, under another name.
-    if arch and ".py:" not in arch and arch not in (archs := {str(m["arch"]) for m in alike}):
+    if arch and ".py:" not in arch and arch not in (archs := {str(m["arch"]) for m in known}):
         differs.append(f"architecture {arch}, theirs {', '.join(sorted(archs))}")
     for name, value in (utility or {}).items():
-        theirs = [m["utility"][name] for m in alike if name in (m["utility"] or {})]
+        theirs = [m["utility"][name] for m in known if name in (m["utility"] or {})]
         if theirs and not min(theirs) <= value <= max(theirs):
             differs.append(f"{name} {value:.3f}, theirs {min(theirs):.3f} to {max(theirs):.3f}")
-    if not alike or not differs:
+    if not known or not differs:
         return []
     who = "independent" if copy else "known"
     return [
-        f"these figures are of models like the {len(alike)} {who} ones, and it is not like them: "
+        f"these figures are of models like the {len(known)} {who} ones, and it is not like them: "
         f"{'; '.join(differs)}"
     ]

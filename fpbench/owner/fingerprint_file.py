@@ -1,4 +1,4 @@
-"""A fingerprint as one file: safetensors, whose metadata say what it is and what it is worth.
+"""A fingerprint as one safetensors file, with its method and calibration in the metadata.
 
 Tensors: `queries` and `evidence/NAME`. Metadata: one key, `fpbench`, sealed JSON.
 """
@@ -32,7 +32,7 @@ MAX_BYTES = 4 * 2**30
 class Saved:
     """A fingerprint from a file, ready to verify with.
 
-    meta:   what the file says of itself; its keys are those of docs/verify.md.
+    meta:   the file's metadata; docs/verify.md explains the keys.
     sha256: of the file.
     """
 
@@ -48,23 +48,26 @@ class Saved:
 
 
 def save(path: Path, fingerprint: Fingerprint, meta: Mapping[str, Any]) -> None:
-    """Write a fingerprint, whole or not at all."""
+    """Write a fingerprint's file, completely or not at all."""
     tensors = {"queries": fingerprint.queries}
     tensors |= {f"evidence/{name}": t for name, t in fingerprint.evidence.items()}
-    whole = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    body = sha256(_body(to_bytes(whole)))
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    body = sha256(_body(to_bytes(tensors)))
     text = sealed({"schema": SCHEMA, **meta, "tensors_sha256": body}).decode()
-    write(path, to_bytes(whole, metadata={"fpbench": text}))
+    write(path, to_bytes(tensors, metadata={"fpbench": text}))
 
 
 def _body(raw: bytes) -> bytes:
-    """A safetensors file's tensors, without its header."""
+    """Return the tensors' bytes of a safetensors file."""
     return raw[8 + int.from_bytes(raw[:8], "little") :]
 
 
 def load_saved(path: Path, registry: Registry) -> Saved:
-    """Read a fingerprint. Raises SuiteError for a file that is none, was damaged, or needs a method
-    or a scenario that is not installed."""
+    """Read a fingerprint's file.
+
+    Raises SuiteError for another or a damaged file, and for a method or scenario that is not
+    installed.
+    """
     where = str(path)
     raw = read(path, MAX_BYTES, "fingerprint")
     try:
@@ -80,12 +83,12 @@ def load_saved(path: Path, registry: Registry) -> Saved:
     if meta["tensors_sha256"] != sha256(_body(raw)):
         raise SuiteError("expected the queries that were written, found others", where)
     try:
-        return _ready(meta, load(raw), registry, where, sha256(raw))
+        return _saved(meta, load(raw), registry, where, sha256(raw))
     except (KeyError, TypeError, ValueError) as error:
         raise SuiteError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
 
 
-def _ready(
+def _saved(
     meta: Mapping[str, Any], tensors: Mapping[str, Tensor], registry: Registry, where: str,
     digest: str,
 ) -> Saved:  # fmt: skip
@@ -97,7 +100,7 @@ def _ready(
     line = meta["calibration"]["threshold"]
     return Saved(
         fingerprint=Fingerprint(tensors["queries"], evidence),
-        method=_made(registry.methods, "method", meta, registry, where),
+        method=_instance(registry.methods, "method", meta, registry, where),
         scenario=_scenario(meta, registry, where),
         access=Access[meta["access"].upper()],
         quantised=meta["quantised"],
@@ -111,7 +114,7 @@ def _ready(
 
 
 def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenario:
-    scenario: Scenario = _made(registry.scenarios, "scenario", meta, registry, where)
+    scenario: Scenario = _instance(registry.scenarios, "scenario", meta, registry, where)
     if scenario.version != meta["scenario"]["version"]:
         raise SuiteError(
             f"expected {scenario.name} of version {meta['scenario']['version']}, found version "
@@ -121,10 +124,10 @@ def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenar
     return scenario
 
 
-def _made(
+def _instance(
     offers: Mapping[str, Any], what: str, meta: Mapping[str, Any], registry: Registry, where: str
 ) -> Any:
-    """The instance of an installed class that the file names; its fields are checked."""
+    """Return an instance of the installed class that the file names, with the file's fields."""
     entry = meta[what]
     if entry["name"] not in offers:
         text = registry.missing(what, entry["name"], offers)

@@ -1,4 +1,4 @@
-"""A fingerprint of one's own model: the zoo built, constructed, calibrated, written."""
+"""Make a fingerprint of an own model: build the zoo, construct, calibrate, write the file."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
 from .fingerprint_file import save
-from .threshold import clopper_pearson, require, threshold
+from .threshold import clopper_pearson, find_threshold, require_negatives
 
 
-def make(
+def make_fingerprint(
     suite: Suite, setting: Setting, registry: Registry, out: Path, false_positive_rate: float
 ) -> dict[str, Any]:
     """Construct a suite's one method on its target, write the fingerprint; return its metadata.
 
-    The models that the method does not learn from tell what a matching rate is worth. Raises
-    SuiteError when there is not one method that applies, or too few negatives for the rate wanted;
-    TrialError when the method, or the target, fails.
+    The rates of the models that the method does not learn from give the threshold. Raises
+    SuiteError unless exactly one method applies and there are enough negatives for the wanted
+    rate; TrialError if the method or the target fails.
     """
     plan = Plan.of(replace(suite, repeats=1))
     trial = _trial(plan)
-    require(sum(not positive for positive in _known(trial).values()), false_positive_rate)
+    require_negatives(
+        sum(not positive for positive in _calibration_models(trial).values()), false_positive_rate
+    )
     with framed(plan, setting):
         failures = build_zoo(plan, setting)
         if (lost := failures.get(suite.target.digest)) is not None:
             raise TrialError(f"expected a target, it could not be made: {lost.splitlines()[-1]}")
         trial = without(trial, set(failures))
-        result, fingerprint = _tried(trial, setting)
+        result, fingerprint = _attempt(trial, setting)
     meta = {
         "case": suite.name,
         "scenario": {
@@ -59,10 +61,10 @@ def make(
         },
         "access": str(trial.access),
         "quantised": trial.quantised,
-        "target": _target(trial, setting.store),
+        "target": _describe_target(trial, setting.store),
         "calibration": {
-            **calibrated(trial, result, false_positive_rate),
-            "models": _facts(trial, setting.store),
+            **calibrate(trial, result, false_positive_rate),
+            "models": _describe_models(trial, setting.store),
         },
         "suite": {
             "sha256": sha256(suite.source.text.encode()),
@@ -79,7 +81,7 @@ def make(
 
 
 def _trial(plan: Plan) -> Trial:
-    """The trial of a suite's one method."""
+    """Return the trial of a suite's one method. Raises SuiteError."""
     suite = plan.suite
     labels = [variant.label for variant in suite.methods]
     if len(labels) != 1:
@@ -92,7 +94,7 @@ def _trial(plan: Plan) -> Trial:
     return plan.trials[0]
 
 
-def _tried(trial: Trial, setting: Setting) -> tuple[Result, Any]:
+def _attempt(trial: Trial, setting: Setting) -> tuple[Result, Any]:
     try:
         with contained():
             return tried(trial, setting.store, torch.device(setting.device))
@@ -103,9 +105,8 @@ def _tried(trial: Trial, setting: Setting) -> tuple[Result, Any]:
         raise TrialError(f"{trial.label} failed: {type(error).__name__}: {reason}") from error
 
 
-def _known(trial: Trial) -> dict[str, bool]:
-    """The models to calibrate on, all that the method does not learn from: by digest, whether
-    positive."""
+def _calibration_models(trial: Trial) -> dict[str, bool]:
+    """Return the digests of the models that the method does not learn from; True if positive."""
     learnt = {recipe.digest for recipe in trial.ensemble}
     return {
         recipe.digest: recipe.descends_from(trial.target)
@@ -114,15 +115,15 @@ def _known(trial: Trial) -> dict[str, bool]:
     }
 
 
-def calibrated(trial: Trial, result: Result, false_positive_rate: float) -> dict[str, Any]:
-    """What the known models' rates say: the line, and how many copies are above it."""
+def calibrate(trial: Trial, result: Result, false_positive_rate: float) -> dict[str, Any]:
+    """Return the threshold that the known models' rates give, and the share of copies above it."""
     rates = {**result.calibration_rates, **result.matching_rates}
-    known = _known(trial)
+    known = _calibration_models(trial)
     negatives, positives = (
         sorted(rates[digest] for digest, side in known.items() if side is positive)
         for positive in (False, True)
     )
-    line = threshold(negatives, false_positive_rate)
+    line = find_threshold(negatives, false_positive_rate)
     caught = sum(rate > line.rate for rate in positives)
     return {
         "threshold": asdict(line),
@@ -136,8 +137,8 @@ def calibrated(trial: Trial, result: Result, false_positive_rate: float) -> dict
     }  # fmt: skip
 
 
-def _facts(trial: Trial, store: Store) -> list[dict[str, Any]]:
-    """What tells whether a suspect is like the known models: their architecture and utility."""
+def _describe_models(trial: Trial, store: Store) -> list[dict[str, Any]]:
+    """Return the architecture and utility of the known models, to compare suspects with."""
     recipes = {recipe.digest: recipe for recipe in (*trial.suspects, *trial.calibration)}
     return [
         {
@@ -145,11 +146,11 @@ def _facts(trial: Trial, store: Store) -> list[dict[str, Any]]:
             "arch": recipes[digest].arch,
             "utility": (store.made(recipes[digest], trial.scenario) or {}).get("utility"),
         }
-        for digest, positive in _known(trial).items()
+        for digest, positive in _calibration_models(trial).items()
     ]
 
 
-def _target(trial: Trial, store: Store) -> Mapping[str, Any]:
+def _describe_target(trial: Trial, store: Store) -> Mapping[str, Any]:
     made = store.made(trial.target, trial.scenario) or {}
     return {
         "name": str(trial.target),

@@ -1,4 +1,4 @@
-"""A model from a file: one's own target, or a model that is known to be another's."""
+"""A model from a file: the owner's target, or a model known to be independent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from ..api.errors import FieldError, SuiteError
 from ..api.recipe import Lab, Recipe
 from .model_file import fill, most_bytes, read
-from .onnx_target import loaded
+from .onnx_target import load_onnx
 from .tensor_layout import RefusedError
 
 
@@ -39,11 +39,11 @@ class Given(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sha256:
-            object.__setattr__(self, "sha256", self._found())
+            object.__setattr__(self, "sha256", self._hash_file())
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise FieldError("sha256", f"expected 64 hexadecimal digits, got {self.sha256!r}")
 
-    def _found(self) -> str:
+    def _hash_file(self) -> str:
         path = Path(self.file)
         if not path.is_file():
             raise FieldError("file", f"expected a model file at {path.absolute()}, found none")
@@ -71,14 +71,14 @@ class Given(Recipe):
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
         try:
-            filled = loaded(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
+            filled = load_onnx(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
             self._try(model := filled.to(lab.device), lab)
         except RefusedError as error:
             raise SuiteError(str(error), self.file) from None
         return model
 
     def _try(self, model: nn.Module, lab: Lab) -> None:
-        """Refuse an architecture that does not take the scenario's inputs, or answers otherwise."""
+        """Refuse an architecture whose inputs or outputs are not the scenario's."""
         shape, wanted = lab.scenario.input_shape, lab.scenario.output_shape
         try:
             with torch.no_grad():

@@ -1,8 +1,8 @@
-"""Model files from anybody: read whole and right, or refused in one sentence; nothing of them runs.
+"""Model files from anybody: read completely, or refused in one sentence; nothing in them runs.
 
-What a file is, is told by its content, never by its name. Its tensors' names, types and shapes are
-compared with the architecture's before one is loaded, so no file takes more memory than the
-architecture it claims to be of.
+A file's kind follows from its content, never from its name. No file is read that is longer than
+its architecture can need. The tensors' names, types and shapes are compared with the
+architecture's before one is loaded.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from ..api.errors import SuiteError
-from .sandbox import inside
-from .sandbox_child import TORCH_NAMES
-from .tensor_layout import Layout, RefusedError, bytes_of, header, require
+from .sandbox import run_in_sandbox
+from .tensor_layout import TORCH_NAMES, Layout, RefusedError, header, require
 
 SLACK = 64 * 2**20
 """Bytes a file may be longer than its tensors."""
@@ -32,7 +30,7 @@ KNOWN = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"7z\xbc\xaf": 
 
 
 def read(path: Path, most: int, what: str = "model") -> bytes:
-    """A file's bytes, if it is one and of at most so many. Raises SuiteError."""
+    """Return the bytes of a file. Raises SuiteError for more than `most`, and for a device."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -52,18 +50,19 @@ def read(path: Path, most: int, what: str = "model") -> bytes:
 
 
 def most_bytes(model: nn.Module) -> int:
-    """The longest file that can hold a model's tensors: twice their length, for float64."""
-    return 2 * sum(bytes_of(*claim) for claim in layout_of(model).values()) + SLACK
+    """Return the length of the longest file for a model: twice its tensors, for float64."""
+    tensors: list[Tensor] = [*model.state_dict().values()]
+    return 2 * sum(t.numel() * t.element_size() for t in tensors) + SLACK
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """The tensors of an architecture."""
+    """Return the names, types and shapes of an architecture's tensors."""
     codes = {getattr(torch, name): code for code, name in TORCH_NAMES.items()}
     return {name: (codes[t.dtype], tuple(t.shape)) for name, t in model.state_dict().items()}
 
 
 def kind_of(raw: bytes) -> str:
-    """What a file is, by its content: safetensors, zip, onnx, pickle, or words for another."""
+    """Return a file's kind, by its content: safetensors, zip, onnx, pickle, or other words."""
     if raw[:2] == b"PK":
         return "zip"
     if raw[8:9] == b"{" and raw[6:8] == b"\0\0":
@@ -76,7 +75,7 @@ def kind_of(raw: bytes) -> str:
 
 
 def fill(model: nn.Module, raw: bytes, what: str) -> nn.Module:
-    """A model with the tensors of a file, in eval mode.
+    """Load a file's tensors into a model; return it in eval mode, its parameters frozen.
 
     model: a network of the architecture, on the meta device or not.
     what:  the architecture's name, for messages.
@@ -89,7 +88,7 @@ def fill(model: nn.Module, raw: bytes, what: str) -> nn.Module:
     if kind == "zip":
         _check_zip(raw)
         plain = {name: [dtype, list(shape)] for name, (dtype, shape) in wanted.items()}
-        raw = inside("unpickled", raw, memory=6 * len(raw), layout=plain, what=what)
+        raw = run_in_sandbox("read_state_dict", raw, memory=6 * len(raw), layout=plain, what=what)
     elif kind != "safetensors":
         found = "a pickle without tensors of torch.save" if kind == "pickle" else kind
         raise RefusedError(
@@ -97,12 +96,9 @@ def fill(model: nn.Module, raw: bytes, what: str) -> nn.Module:
             f"got {found}"
         )
     require(header(raw)[0], wanted, what)
-    try:
-        state = load(raw)
-    except SafetensorError as error:
-        raise RefusedError(f"expected safetensors, got {error}") from None
     types = {name: t.dtype for name, t in model.state_dict().items()}
-    model.load_state_dict({n: _finite(n, t).to(types[n]) for n, t in state.items()}, assign=True)
+    state = {name: _finite(name, t).to(types[name]) for name, t in load(raw).items()}
+    model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
 
@@ -113,7 +109,7 @@ def _finite(name: str, tensor: Tensor) -> Tensor:
 
 
 def _check_zip(raw: bytes) -> None:
-    """Refuse a zip that is no state dict, or whose entries are larger than the file."""
+    """Refuse a zip file that is not a state dict, or that unpacks to more than its own size."""
     try:
         entries = zipfile.ZipFile(io.BytesIO(raw)).infolist()
     except Exception as error:  # its parser raises whatever the bytes make it raise

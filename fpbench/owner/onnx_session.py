@@ -1,8 +1,8 @@
-"""An ONNX file's answers, computed inside a process of its own (`inside`); onnx is imported there.
+"""Run an ONNX file. A suspect's file runs in the sandbox, and onnx is imported only there.
 
-A graph may loop for ever or ask for any memory while it runs: the process's limits see to that.
-What reaches beyond the file is refused before anything runs: tensors in other files, operators
-that a library would have to bring.
+A graph may loop for ever or ask for any memory while it runs: the sandbox's limits stop it. A graph
+that reaches beyond its file is refused before it runs: tensors in other files, operators of other
+libraries.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Operator sets of the standard; others are somebody's own code."""
 
 
-def answers(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bytes:
-    """Answers of shape (n, *wanted), as float32.
+def answer(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bytes:
+    """Return a file's answers to queries, of shape (n, *wanted), as float32.
 
     queries: float32, of `shape` (n, *input_shape).
     """
     import numpy as np
 
-    found = run(session(raw), np.frombuffer(queries, np.float32).reshape(shape))
+    found = run(open_session(raw), np.frombuffer(queries, np.float32).reshape(shape))
     if found.shape[1:] != wanted:
         raise RefusedError(
             f"expected answers of {wanted} from the ONNX model, got {found.shape[1:]}"
@@ -33,8 +33,8 @@ def answers(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[in
     return values
 
 
-def session(raw: bytes) -> Any:
-    """An ONNX file, checked and ready to run. Raises RefusedError."""
+def open_session(raw: bytes) -> Any:
+    """Return an ONNX Runtime session of a checked file. Raises RefusedError."""
     try:
         import onnx
         import onnxruntime
@@ -51,20 +51,20 @@ def session(raw: bytes) -> Any:
     _check(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with _running():
+    with _refusing_errors():
         return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
 
 
 def run(ready: Any, x: Any) -> Any:
-    """A session's answers to queries, float32 (n, *input_shape): its first output, as float32.
+    """Return a session's answers to queries (n, *input_shape): its first output, as float32.
 
-    Raises RefusedError for a graph of other inputs, or that fails.
+    Raises RefusedError for a graph that takes other inputs, or that fails.
     """
     import numpy as np
 
     name, batch, fixed = _input(ready, x.shape)
     parts = []
-    with _running():
+    with _refusing_errors():
         for at in range(0, len(x), batch):
             part = x[at : at + batch]
             if fixed:  # exported for batches of one size, it takes no smaller one
@@ -79,7 +79,7 @@ def run(ready: Any, x: Any) -> Any:
 
 
 @contextmanager
-def _running() -> Iterator[None]:
+def _refusing_errors() -> Iterator[None]:
     try:
         yield
     except MemoryError:
@@ -90,7 +90,7 @@ def _running() -> Iterator[None]:
 
 
 def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
-    """The name of a graph's one input, how many queries it takes at once, and whether always."""
+    """Return the name of a graph's one input, its batch size, and whether that size is fixed."""
     inputs = ready.get_inputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
@@ -107,7 +107,7 @@ def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
 
 
 def _check(model: Any) -> None:
-    """Refuse what reaches beyond the file, wherever in the model it stands."""
+    """Refuse operators and tensors from outside the file, at any depth of the model."""
     for opset in [*model.opset_import, *(o for f in model.functions for o in f.opset_import)]:
         if opset.domain not in DOMAINS:
             raise RefusedError(
@@ -126,7 +126,7 @@ def _check(model: Any) -> None:
 
 
 def _parts(message: Any) -> Iterator[Any]:
-    """A protobuf message and every message in it."""
+    """Yield a protobuf message and every message in it."""
     stack = [message]
     while stack:
         part = stack.pop()

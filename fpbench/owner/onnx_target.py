@@ -1,4 +1,4 @@
-"""One's own ONNX file as a network: it is asked; it has no weights to change and no gradients."""
+"""The owner's ONNX file as a network that answers, without weights to change or gradients."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from ..api.architectures import SCHEMES, Builder
 from ..api.errors import TrialError
 from .model_file import kind_of
-from .onnx_session import run, session
+from .onnx_session import open_session, run
 from .tensor_layout import RefusedError
 
 
-class Asked(nn.Module):
-    """An ONNX file that answers (n, *input_shape). The file's bytes are its one tensor, so a store
-    keeps it, and tells it from others, as it does with weights."""
+class OnnxNetwork(nn.Module):
+    """An ONNX file that answers inputs (n, *input_shape).
+
+    The file's bytes are its one tensor, so a store keeps and compares it as it does weights.
+    """
 
     file: Tensor
 
@@ -33,7 +35,7 @@ class Asked(nn.Module):
 
 
 class _Answer(torch.autograd.Function):
-    """What ONNX Runtime computes; whoever wants its gradient is told that there is none."""
+    """The computation of ONNX Runtime; asking for its gradient raises TrialError."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
@@ -51,11 +53,11 @@ class _Answer(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=4)
 def _ready(raw: bytes) -> Any:
-    return session(raw)
+    return open_session(raw)
 
 
-def loaded(model: nn.Module, raw: bytes) -> nn.Module:
-    """An `Asked` with a file's bytes. Raises RefusedError for what is no ONNX."""
+def load_onnx(model: nn.Module, raw: bytes) -> nn.Module:
+    """Put a file's bytes into an `OnnxNetwork`. Raises RefusedError if they are not ONNX."""
     if (kind := kind_of(raw)) != "onnx":
         raise RefusedError(f"expected an ONNX file, got {kind}")
     model.file = torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
@@ -63,7 +65,7 @@ def loaded(model: nn.Module, raw: bytes) -> nn.Module:
 
 
 def as_logits(scores: Tensor) -> Tensor:
-    """Logits (n, n_classes) as they are; probabilities, where all rows are some, as logarithms."""
+    """Return logits unchanged, and probabilities as logarithms, if every row sums to one."""
     sums = scores.sum(-1)
     some = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
     if some and bool(((sums - 1).abs() < 0.02).all()):
@@ -72,7 +74,7 @@ def as_logits(scores: Tensor) -> Tensor:
 
 
 def _builder(length: str, _: int) -> Builder:
-    return partial(Asked, int(length))
+    return partial(OnnxNetwork, int(length))
 
 
 SCHEMES["onnx"] = _builder

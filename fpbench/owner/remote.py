@@ -1,6 +1,6 @@
-"""A suspect behind a live prediction API: asked politely, never twice, within a hard budget.
+"""A suspect behind a prediction API: no query is sent twice, and a budget limits all of them.
 
-What is answered is on disk before it is used, so a broken connection repeats nothing.
+Answers are on disk before they are used, so a broken connection repeats nothing.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class _AgainError(Exception):
 
 @dataclass(frozen=True)
 class Manners:
-    """How an API may be used.
+    """Limits on the use of an API.
 
     rate:   requests per second at most; 0 for no limit.
-    budget: inputs sent at most, over all runs with one file of answers, repeated ones counted.
+    budget: inputs sent at most, repeated ones included, over all runs with one file of answers.
     """
 
     rate: float
@@ -53,12 +53,12 @@ class Manners:
 
 
 class Answers:
-    """Answers on disk, a line of JSON each: what was asked (sha256), what was said.
+    """A file of answers, a line of JSON each: the query's sha256 and the answer.
 
     A line `{"sent": n}` stands before each request, so the budget holds over interruptions too.
-    Raises SuiteError for a file that is something else, or has the answers of another API.
+    Raises SuiteError for another file, and for answers of another API.
 
-    api: what tells one API, spoken to in one way, from others.
+    api: a digest of the API's URL and of the adapter.
     """
 
     def __init__(self, path: Path, api: str) -> None:
@@ -85,13 +85,13 @@ class Answers:
             with path.open("r+b") as file:
                 file.truncate(path.stat().st_size - len(torn))
 
-    def sending(self, n: int) -> None:
-        """Note that n inputs are about to be sent."""
+    def record_sent(self, n: int) -> None:
+        """Record that n inputs are about to be sent."""
         self.sent += n
         self._write({"sent": n})
 
     def add(self, answers: dict[str, Any]) -> None:
-        """Keep answers, by their query."""
+        """Write answers, by the sha256 of their query."""
         self.known |= answers
         self._write(*({"query": key, "answer": answer} for key, answer in answers.items()))
 
@@ -112,7 +112,7 @@ class Remote(nn.Module):
         super().__init__()
         self.url, self.adapter, self.kept, self.manners = url, adapter, answers, manners
         self.input_range, self.n_classes = input_range, n_classes
-        self.headers = adapter.headers_now()
+        self.headers = adapter.filled_headers()
         self._last = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Remote(nn.Module):
         return as_scores([self.kept.known[key] for key in keys], self.n_classes)
 
     def _ask(self, client: Any, x: Tensor) -> list[Any]:
-        """One request, repeated while the server is busy or the line is broken."""
+        """Send a request; repeat it while the server is busy or the connection breaks."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
         from tenacity.wait import wait_exponential, wait_random
 
@@ -165,7 +165,7 @@ class Remote(nn.Module):
         if self.manners.rate:
             time.sleep(max(0.0, self._last + 1 / self.manners.rate - time.monotonic()))
         self._last = time.monotonic()
-        self.kept.sending(n)
+        self.kept.record_sent(n)
         try:
             with client.stream("POST", self.url, **parts) as reply:
                 body = _body(reply, self.adapter.timeout)
@@ -194,7 +194,7 @@ def _client(adapter: Adapter, headers: dict[str, str]) -> Any:
 
 
 def _body(reply: Any, seconds: float) -> bytes:
-    """A reply's body, if it ends: neither too long nor too slowly."""
+    """Return a reply's body. Raises if it is too long or takes too long."""
     began, body = time.monotonic(), bytearray()
     for chunk in reply.iter_raw(65536):  # as it comes: we asked for no compression
         body += chunk
@@ -206,9 +206,9 @@ def _body(reply: Any, seconds: float) -> bytes:
 
 
 def checked_url(url: str) -> tuple[str, str]:
-    """A URL to ask, and how it is shown: without names, passwords and parameters.
+    """Return a URL, and the form to show: without user names, passwords and parameters.
 
-    Raises SuiteError for what is no http or https URL, or when httpx is not installed.
+    Raises SuiteError unless it is an http or https URL and httpx is installed.
     """
     try:
         import httpx

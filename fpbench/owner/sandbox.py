@@ -1,4 +1,4 @@
-"""A process of its own for bytes that nobody vouches for: what goes wrong there stays there."""
+"""A separate process, with limits, for files that nobody vouches for."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ ROOM = 2 * 2**30
 """Bytes of memory for the libraries and their work, on top of what the file needs."""
 
 SECONDS = 120
-"""How long a job may take, of the processor and on the clock; most take five."""
+"""Seconds that a job may take, of processor time and of real time; most take five."""
 
 
-def inside(
+def run_in_sandbox(
     job: str, raw: bytes, rest: bytes = b"", *, memory: int = 0, seconds: int = SECONDS,
     **order: Any,
 ) -> bytes:  # fmt: skip
-    """Do a job of `fpbench.owner.sandbox_child` on some bytes.
+    """Run a job of `fpbench.owner.sandbox_child` on some bytes; return its answer.
 
     memory:  bytes the job may take for the file's content, on top of `ROOM`.
-    seconds: when it is given up.
+    seconds: after these the job is stopped.
 
-    Raises RefusedError for what the job refuses, ResourceError when its process dies.
+    Raises RefusedError if the job refuses the bytes, ResourceError if its process dies.
     """
     limits = {"job": job, "bytes": len(raw), "memory": ROOM + memory, "seconds": seconds}
     path = os.pathsep.join(p for p in sys.path if p)

@@ -1,7 +1,7 @@
-"""What a process of its own does with bytes that nobody vouches for. Started by `cell.inside`.
+"""The jobs of the separate process that `sandbox.run_in_sandbox` starts.
 
-Its limits are set before anything is read: memory, seconds, and no file may be written. It imports
-no plugin, runs no code from the bytes and answers with bytes, or with one sentence.
+The process sets its limits before it reads anything: memory, seconds, and no file may be written.
+It imports no plugin, runs no code from the bytes, and answers with bytes or with one sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .tensor_layout import SIZES, RefusedError, require
+from .tensor_layout import TORCH_NAMES, RefusedError, require
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     raw = sys.stdin.buffer.read(order["bytes"])
     rest = sys.stdin.buffer.read()
     try:
-        answer = {"unpickled": unpickled, "answered": answered}[order["job"]](order, raw, rest)
+        answer = JOBS[order["job"]](order, raw, rest)
     except RefusedError as error:
         sys.stderr.write(f"refused: {error}\n")
         sys.exit(2)
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Bound what this process may take; where the system cannot, the checks of sizes remain."""
+    """Limit this process; on a system that cannot, only the checks of sizes protect."""
     try:
         import resource
     except ImportError:  # Windows
@@ -42,8 +42,8 @@ def limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def unpickled(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
-    """A `torch.save` file's tensors as safetensors, if they are those of `order["layout"]`."""
+def read_state_dict(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
+    """Return a `torch.save` file's tensors as safetensors; they must be those of `layout`."""
     import torch
     from safetensors.torch import save
 
@@ -77,17 +77,14 @@ def unpickled(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
     return save({name: t.detach().clone().contiguous() for name, t in loaded.items()})
 
 
-_TORCH = "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64"
+def answer_queries(order: Mapping[str, Any], raw: bytes, rest: bytes) -> bytes:
+    """Return an ONNX model's answers to queries."""
+    from .onnx_session import answer
 
-TORCH_NAMES = dict(zip(SIZES, _TORCH.split(), strict=True))
-"""By safetensors' name of a type, torch's."""
+    return answer(raw, rest, tuple(order["shape"]), tuple(order["wanted"]))
 
 
-def answered(order: Mapping[str, Any], raw: bytes, rest: bytes) -> bytes:
-    """An ONNX model's answers to queries."""
-    from .onnx_session import answers
-
-    return answers(raw, rest, tuple(order["shape"]), tuple(order["wanted"]))
+JOBS = {"read_state_dict": read_state_dict, "answer_queries": answer_queries}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A suspect opened: a model file, or a URL, as an oracle; and what a verdict says of it."""
+"""A suspect, from a model file or a URL, as an oracle, with its facts for the verdict."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..api.oracle import Access, oracle_of
 from ..api.scenario import Scenario
 from ..store.files import sha256
 from .adapter import Adapter, check_images
-from .comparable import utility_of
+from .comparable import measure_utility
 from .fingerprint_file import Saved
 from .model_file import fill, kind_of, layout_of, most_bytes, read
 from .onnx_target import as_logits
 from .remote import Answers, Manners, Remote, checked_url
-from .sandbox import inside
+from .sandbox import run_in_sandbox
 from .tensor_layout import RefusedError, header
 
 MAX_ONNX = 2 * 2**30
@@ -30,7 +30,7 @@ MAX_ONNX = 2 * 2**30
 
 @dataclass(frozen=True)
 class Request:
-    """How to open a suspect, as the command line says it."""
+    """The options of `fpbench verify` that say how to open a suspect."""
 
     arch: str | None = None
     adapter: Path | None = None
@@ -41,19 +41,19 @@ class Request:
     out: Path = Path("verdict.json")
 
 
-class Opened:
-    """A suspect that answers, and remembers what it was asked.
+class Suspect:
+    """A suspect that answers queries and records them.
 
-    model: what answers.
-    about: what the verdict says of it.
-    notes: sentences that a reader of the verdict must know.
-    asked: one query's sha256 and its answer each, in their order.
+    model: the network that answers.
+    about: facts about it for the verdict.
+    notes: sentences for the verdict's reader.
+    answers: each query's sha256 and its answer, in order.
     """
 
     def __init__(self, model: nn.Module, saved: Saved, about: dict[str, Any]) -> None:
         scenario = saved.scenario
         self.model, self.about, self.notes = model, about, list[str]()
-        self.asked: list[tuple[str, Any]] = []
+        self.answers: list[tuple[str, Any]] = []
         self._ask = oracle_of(
             model, saved.access, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
@@ -61,36 +61,36 @@ class Opened:
         )  # fmt: skip
 
     def utility(self, scenario: Scenario) -> dict[str, float] | None:
-        """How good it is at the task; None where it cannot be told, or would be asked of an API."""
+        """Return the utility; None if it is unknown or measuring would send queries to an API."""
         if isinstance(self.model, Remote):
             return None
         # A process for each call: one call.
-        return utility_of(self.model, scenario, at_once=isinstance(self.model, Graph))
+        return measure_utility(self.model, scenario, at_once=isinstance(self.model, OnnxSuspect))
 
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)
-        self.asked += [
-            (sha256(query.numpy().tobytes()), _told(answer))
+        self.answers += [
+            (sha256(query.numpy().tobytes()), _as_json(answer))
             for query, answer in zip(x, replies, strict=True)
         ]
         return replies
 
 
-def _told(answer: Tensor) -> Any:
-    """An answer as a verdict has it: its numbers, or their sha256 where they are many."""
+def _as_json(answer: Tensor) -> Any:
+    """Return an answer for the verdict: its numbers, or their sha256 if there are over 1,000."""
     return answer.tolist() if answer.numel() <= 1000 else sha256(answer.numpy().tobytes())
 
 
-class Graph(nn.Module):
-    """An ONNX file as a network; it runs in a process of its own and has no gradients."""
+class OnnxSuspect(nn.Module):
+    """An ONNX file as a network that runs in the sandbox and has no gradients."""
 
     def __init__(self, raw: bytes, output_shape: tuple[int, ...], probabilities: bool) -> None:
         super().__init__()
         self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
-        found = inside(
-            "answered", self._raw, x.numpy().astype(np.float32).tobytes(),
+        found = run_in_sandbox(
+            "answer_queries", self._raw, x.numpy().astype(np.float32).tobytes(),
             memory=4 * len(self._raw), shape=list(x.shape), wanted=list(self._shape),
         )  # fmt: skip
         out = torch.from_numpy(np.frombuffer(found, np.float32).copy())
@@ -100,8 +100,8 @@ class Graph(nn.Module):
         return as_logits(out) if self._probabilities else out
 
 
-def opened(suspect: str, saved: Saved, request: Request) -> Opened:
-    """Open a file or a URL. Raises SuiteError for what is no suspect of this fingerprint."""
+def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
+    """Open a file or a URL. Raises SuiteError if it cannot be a suspect of this fingerprint."""
     if request.labels_only and saved.access is not Access.LABEL:
         raise SuiteError(
             f"this fingerprint's rates are those of answers with {saved.access}; make one for "
@@ -120,24 +120,24 @@ def opened(suspect: str, saved: Saved, request: Request) -> Opened:
         raise SuiteError(str(error), suspect) from None
 
 
-def _file(path: Path, saved: Saved, request: Request) -> Opened:
+def _file(path: Path, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     known = [request.arch] if request.arch else list(scenario.architectures)
     with torch.device("meta"):
         models = {name: scenario.architecture(name)() for name in known}
-    with_onnx = MAX_ONNX if _starts(path) == "onnx" else 0
+    with_onnx = MAX_ONNX if _kind_at(path) == "onnx" else 0
     raw = read(path, max(with_onnx, *map(most_bytes, models.values())))
     kind = kind_of(raw)
     about = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
         probabilities = saved.access is not Access.OUTPUT
-        return Opened(Graph(raw, scenario.output_shape, probabilities), saved, about)
-    arch = request.arch or _fitting(raw, kind, models)
-    return Opened(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
+        return Suspect(OnnxSuspect(raw, scenario.output_shape, probabilities), saved, about)
+    arch = request.arch or _matching_architecture(raw, kind, models)
+    return Suspect(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
 
 
-def _starts(path: Path) -> str:
-    """A file's kind by its first bytes; empty where there is no such file."""
+def _kind_at(path: Path) -> str:
+    """Return a file's kind by its first bytes, or nothing if there is no such file."""
     try:
         if not path.is_file():
             return ""  # a pipe would be waited for
@@ -147,8 +147,8 @@ def _starts(path: Path) -> str:
         return ""
 
 
-def _fitting(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
-    """The one architecture of the scenario that has a file's tensors."""
+def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
+    """Return the scenario's one architecture that has a file's tensors. Raises SuiteError."""
     fits = []
     if kind == "safetensors":
         found = {name: shape for name, (_, shape) in header(raw)[0].items()}
@@ -165,7 +165,7 @@ def _fitting(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
     return fits[0]
 
 
-def _remote(suspect: str, saved: Saved, request: Request) -> Opened:
+def _remote(suspect: str, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     adapter = Adapter.read(request.adapter)
     url, shown = checked_url(suspect)
@@ -189,7 +189,7 @@ def _remote(suspect: str, saved: Saved, request: Request) -> Opened:
     )  # fmt: skip
     about = {"url": shown, "adapter": spoken, "headers": sorted(adapter.headers),
              "answers": str(kept)}  # fmt: skip
-    found = Opened(model, saved, about)
+    found = Suspect(model, saved, about)
     if adapter.images and not saved.quantised:
         found.notes.append(
             "the queries travelled as 8-bit images, and the fingerprint was calibrated on exact "

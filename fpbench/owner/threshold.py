@@ -1,4 +1,4 @@
-"""Where to draw the line, and how often it is drawn through an innocent model."""
+"""The threshold of a fingerprint and its false positive rate."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..api.errors import SuiteError
 class Threshold:
     """A suspect is consistent with theft when its matching rate is above `rate` (strictly).
 
-    false_positive_rate: the chance that an independent model's is, were it drawn like the known
-                         negatives: k / (n + 1), never below 1 / (n + 1).
-    interval:            95 % Clopper-Pearson of the negatives above the line. The line is the k-th
-                         largest of n rates, and then its upper end is exact for the line's own
-                         false positive rate too (an order statistic's is beta distributed).
+    false_positive_rate: the chance that an independent model is above it, if it is drawn like the
+                         known negatives: k / (n + 1), never below 1 / (n + 1).
+    interval:            the 95 % Clopper-Pearson interval of the share of negatives above it. The
+                         threshold is the k-th largest of n rates, an order statistic, whose false
+                         positive rate is beta distributed; so the upper end is exact.
     """
 
     rate: float
@@ -25,21 +25,21 @@ class Threshold:
     interval: tuple[float, float]
 
 
-def threshold(negatives: Sequence[float], false_positive_rate: float) -> Threshold:
-    """The lowest line that keeps a false positive rate, drawn at a known negative's rate.
+def find_threshold(negatives: Sequence[float], false_positive_rate: float) -> Threshold:
+    """Return the lowest threshold that keeps a false positive rate; it is a negative's rate.
 
     A rate is above it exactly when its empirical p-value, (1 + #{negatives as high}) / (1 + n), is
     at most `false_positive_rate`. Raises SuiteError for a rate that n negatives cannot show.
     """
     n = len(negatives)
-    require(n, false_positive_rate)
+    require_negatives(n, false_positive_rate)
     k = floor(false_positive_rate * (n + 1) + 1e-9)
     line = sorted(negatives, reverse=True)[min(k, n) - 1]
     above = sum(rate > line for rate in negatives)
     return Threshold(line, min(k, n) / (n + 1), clopper_pearson(above, n))
 
 
-def require(n: int, false_positive_rate: float) -> None:
+def require_negatives(n: int, false_positive_rate: float) -> None:
     """Raise SuiteError unless n negatives can show a false positive rate."""
     least = 1 / (n + 1)
     if not 0 < false_positive_rate < 1:
@@ -57,7 +57,7 @@ def require(n: int, false_positive_rate: float) -> None:
 
 
 def clopper_pearson(found: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share, from `found` of n; (0, 1) of none."""
+    """Return the exact 95 % interval of the share `found` of n; (0, 1) if n is 0."""
     from scipy import stats
 
     if not n:

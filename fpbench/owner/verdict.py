@@ -1,4 +1,4 @@
-"""A suspect judged: what was found, what it is worth, in a sentence and as a record."""
+"""The verdict on a suspect, as a record and as a sentence."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..api.oracle import Oracle
 from ..engine.attempt import checked_rate
 from ..engine.environment import versions
 from ..results.metrics import binomial_p_values, p_value
-from .comparable import outside, unlike
+from .comparable import note_on_model, note_on_rate
 from .fingerprint_file import Saved
-from .suspects import Opened
+from .suspects import Suspect
 from .tensor_layout import RefusedError
 
 SCHEMA = "fpbench.verdict/1"
@@ -22,10 +22,10 @@ SCHEMA = "fpbench.verdict/1"
 CONSISTENT, NOT_SHOWN = "consistent with a copy", "not shown"
 
 
-def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
-    """Ask a suspect and say what its answers speak for; docs/verify.md explains the keys.
+def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
+    """Ask a suspect and return the verdict; docs/verify.md explains its keys.
 
-    Raises TrialError when the method breaks its contract, and what the suspect raises.
+    Raises TrialError if the method breaks its contract, and any error of the suspect.
     """
     method = saved.method
     oracle = Oracle(suspect, saved.access)
@@ -63,11 +63,11 @@ def judge(saved: Saved, suspect: Opened, name: str) -> dict[str, Any]:
             "method": {**saved.meta["method"], "fields": plain(method)},
         },
         "notes": [
-            *outside(rate, saved.negatives, known["positives"]),
-            *unlike(known.get("models", []), suspect.about.get("arch"), utility, copy=copy),
+            *note_on_rate(rate, saved.negatives, known["positives"]),
+            *note_on_model(known.get("models", []), suspect.about.get("arch"), utility, copy=copy),
             *_notes(saved), *suspect.notes,
         ],
-        "answers": [{"query": query, "answer": answer} for query, answer in suspect.asked],
+        "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }  # fmt: skip
@@ -88,7 +88,7 @@ def _notes(saved: Saved) -> list[str]:
 
 
 def sentence(verdict: Mapping[str, Any]) -> str:
-    """The verdict in words: what the answers are consistent with, and how far that carries."""
+    """Return the verdict in words, with the limits of what it shows."""
     name, rate, line = (verdict["suspect"]["name"], verdict["matching_rate"], verdict["threshold"])
     target, n = verdict["fingerprint"]["target"]["name"], verdict["negatives"]
     low, high = verdict["false_positive_interval"]

@@ -1,20 +1,20 @@
-"""A zoo as one file: a tar archive with a manifest at its front; the same content, the same bytes.
+"""A zoo as one file: a plain tar archive that begins with a manifest. Equal content, equal bytes.
 
-manifest.json                           what follows, with sizes and sha256; sealed
+manifest.json                           the sha256 of every other member, in their order; sealed
 models/<digest>@<version>/<file>        recipe.json, made.json, weights.safetensors of each model
 trials/<key>.json
 
-What is imported is verified as the store verifies it, before the first byte is kept. There is no
-way to prove who trained a model: import what you would believe.
+An archive is read twice: everything is verified first, as the store verifies it, then kept. Nothing
+can prove who trained a model: import archives only from people whom you believe.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -25,172 +25,54 @@ from safetensors.torch import load
 
 from ..api.errors import SuiteError
 from .checks import FILES, lineage_of, made_of, trial_of
-from .files import NewerError, opened, read, sealed, sha256, write
+from .files import NewerError, opened, read, replacing, sealed, sha256, write
 from .inventory import MODEL, TRIAL, Item, items
 from .store import Store
 
-SCHEMA = "fpbench.archive/1"
-BLOCK = tarfile.BLOCKSIZE
+SCHEMA = "fpbench.archive/2"
+MANIFEST = "manifest.json"
 SMALL = 16_000_000
 """Bytes that a manifest, a trial or a model's JSON may have."""
 
 SCENARIO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[0-9a-f]{64}@[0-9]{1,6}$")]
 
 
-class _Part(BaseModel):
+class _Manifest(BaseModel):
+    """The sha256 of each model's three files, by digest@version, and of each trial's, by key."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    models: dict[ModelName, Annotated[list[Digest], Field(min_length=3, max_length=3)]]
+    trials: dict[Digest, Digest]
 
-class _File(_Part):
-    size: Annotated[int, Field(ge=0, lt=2**40)]
-    sha256: Digest
-
-
-class _Small(_File):
-    size: Annotated[int, Field(ge=0, le=SMALL)]
-
-
-class Model(_Part):
-    digest: Digest
-    version: Annotated[int, Field(ge=0, lt=10**6)]
-    recipe: _Small
-    made: _Small
-    weights: _File
-
-    def files(self) -> Iterator[tuple[str, _File]]:
-        for file, entry in zip(FILES, (self.recipe, self.made, self.weights), strict=True):
-            yield f"models/{self.digest}@{self.version}/{file}", entry
+    def members(self) -> Iterator[dict[str, str]]:
+        """Yield the members of each model and of each trial: names and sha256."""
+        for name, sums in sorted(self.models.items()):
+            yield {f"models/{name}/{file}": s for file, s in zip(FILES, sums, strict=True)}
+        for key, content in sorted(self.trials.items()):
+            yield {f"trials/{key}.json": content}
 
 
-class Trial(_Part):
-    key: Digest
-    file: _Small
+class _Member(tarfile.TarInfo):
+    """A plain file; a link, a device or a header that extends another one is refused."""
 
-
-class Manifest(_Part):
-    models: list[Model]
-    trials: list[Trial]
-
-    def files(self) -> Iterator[tuple[str, _File]]:
-        for model in self.models:
-            yield from model.files()
-        for trial in self.trials:
-            yield f"trials/{trial.key}.json", trial.file
-
-
-def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def append(file: BinaryIO, name: str, content: bytes) -> int:
-    """Write one member; returns the bytes that it takes."""
-    return file.write(_header(name, len(content)) + content + bytes(-len(content) % BLOCK))
-
-
-def front(file: BinaryIO) -> Manifest:
-    """The manifest of an archive that has exactly the size which that declares."""
-    path = Path(file.name)
-    block = file.read(BLOCK)
-    try:
-        size = tarfile.TarInfo.frombuf(block, "ascii", "strict").size
-    except (tarfile.HeaderError, UnicodeError):
-        size = -1
-    if not 0 <= size <= SMALL or block != _header("manifest.json", size):
-        raise SuiteError(
-            f"expected an archive that `fpbench store export` wrote, found no manifest at the "
-            f"front of {path}"
-        )
-    raw = file.read(size + -size % BLOCK)
-    data = opened(raw[:size], SCHEMA, path)
-    try:
-        manifest = Manifest.model_validate(data)
-    except ValidationError as error:
-        place = error.errors(include_url=False)[0]["loc"]
-        where = f" at {'.'.join(map(str, place))}" if place else ""
-        raise SuiteError(f"expected a whole manifest in {path}, found it damaged{where}") from None
-    if raw != sealed({"schema": SCHEMA, **manifest.model_dump()}) + bytes(-size % BLOCK):
-        raise SuiteError(f"expected a whole manifest in {path}, found it damaged")
-    names = [name for name, _ in manifest.files()]
-    if len(set(names)) < len(names):
-        raise SuiteError(f"expected every model and trial once in {path}, found some twice")
-    declared = file.tell() + 2 * BLOCK
-    declared += sum(BLOCK + f.size + -f.size % BLOCK for _, f in manifest.files())
-    if (found := os.fstat(file.fileno()).st_size) != declared:
-        raise SuiteError(
-            f"expected {declared:,} bytes in {path} by its manifest, found {found:,}; it is "
-            f"{'incomplete' if found < declared else 'not only what was exported'}"
-        )
-    return manifest
-
-
-def members(file: BinaryIO, manifest: Manifest) -> Iterator[tuple[Model | Trial, str, list[bytes]]]:
-    """Every model and trial, the scenario of a model, and what their files hold; verified."""
-    for model in manifest.models:
-        contents = [_content(file, name, entry) for name, entry in model.files()]
-        yield model, scenario_of(model, contents), contents
-    for trial in manifest.trials:
-        raw = _content(file, f"trials/{trial.key}.json", trial.file)
-        checked_trial(trial, raw)
-        yield trial, "", [raw]
-    if any(file.read()):
-        raise SuiteError("expected nothing after the last trial, found more")
-
-
-def _content(file: BinaryIO, name: str, entry: _File) -> bytes:
-    """One member's content. Its header must be the very one that `export` writes: a file of that
-    name and size, no link, no device, nothing that leads elsewhere."""
-    block = file.read(BLOCK)
-    if block != _header(name, entry.size):
-        try:
-            other = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-            what = f"{other.name!r} of type {other.type!r} and {other.size} bytes"
-        except tarfile.HeaderError:
-            what = "no header"
-        raise SuiteError(f"expected {name} with {entry.size} bytes next, found {what}")
-    raw = file.read(entry.size)
-    if sha256(raw) != entry.sha256 or any(file.read(-entry.size % BLOCK)):
-        raise SuiteError(f"expected {name} as it was exported, found it damaged")
-    return raw
-
-
-def scenario_of(model: Model, contents: list[bytes]) -> str:
-    """The scenario, as name@version, of a model whose every file is right. Raises SuiteError."""
-    recipe, made, weights = contents
-    place = Path(f"models/{model.digest}@{model.version}")
-    lineage = lineage_of(recipe, model.digest)
-    facts = made_of(made, place / "made.json")
-    if lineage is None:
-        raise SuiteError(f"expected the lineage of that model in {place}/recipe.json")
-    if not facts or (facts.get("digest"), facts["weights_sha256"]) != (
-        model.digest, model.weights.sha256,
-    ):  # fmt: skip
-        raise SuiteError(f"expected how that model was made in {place}/made.json")
-    try:
-        load(weights)
-    except SafetensorError as error:
-        raise SuiteError(f"expected safetensors in {place}, got {error}") from None
-    name = str(lineage[-1]["fields"].get("scenario")).split("(")[0]
-    if not SCENARIO.fullmatch(name):
-        raise SuiteError(f"expected the name of a scenario in {place}/recipe.json, got {name!r}")
-    return f"{name}@{model.version}"
-
-
-def checked_trial(trial: Trial, raw: bytes) -> None:
-    """Raise SuiteError unless these bytes are a trial's file."""
-    if trial_of(raw, Path(f"trials/{trial.key}.json")) is None:
-        raise SuiteError(f"expected a trial's result in trials/{trial.key}.json")
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type != tarfile.REGTYPE or found.size < 0:
+            raise SuiteError(f"expected plain files, found {found.name[:100]!r}, which is none")
+        return found
 
 
 @dataclass
 class Moved:
-    """What was exported or imported.
+    """The numbers of models, trials and bytes that were exported or imported.
 
-    kept:     models that the store had.
-    left_out: what is damaged, or of a later fpbench.
+    kept:     models that the store had already.
+    left_out: paths of what is damaged, or was written by a later fpbench.
     """
 
     models: int = 0
@@ -203,107 +85,159 @@ class Moved:
 def export(
     store: Store, archive: Path, wanted: Callable[[Item], bool], step: Callable[[], None]
 ) -> Moved:
-    """Write an archive of what is wanted of a store and whole; `step` is called once per item.
+    """Write an archive of a store's wanted models and trials; leave out those that are damaged.
 
-    Raises SuiteError if something changes meanwhile.
+    `step` is called once per item. Raises SuiteError if something changes meanwhile.
     """
     found = [item for item in items(store) if item.what in (MODEL, TRIAL) and wanted(item)]
-    moved = Moved()
-    paths: dict[str, Path] = {}
+    manifest, moved, paths = _Manifest(models={}, trials={}), Moved(), dict[str, Path]()
     with store.using(item.name for item in found if item.what == MODEL):
-        manifest = _manifest(found, paths, moved, step)
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=archive.parent, prefix=".tmp-export-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                front = sealed({"schema": SCHEMA, **manifest.model_dump()})
-                if len(front) > SMALL:
-                    raise SuiteError("expected a zoo that one archive can hold; export it by suite")
-                moved.bytes += append(file, "manifest.json", front)
-                for name, entry in manifest.files():
-                    content = read(paths[name]) or b""
-                    if sha256(content) != entry.sha256:
+        for item in found:
+            files = [item.path / file for file in FILES] if item.what == MODEL else [item.path]
+            contents = [read(file) or b"" for file in files]
+            sums = [sha256(content) for content in contents]
+            try:
+                if item.what == MODEL:
+                    name = f"{item.name}@{int(item.path.parents[1].name.rpartition('@')[2])}"
+                    _scenario(name, contents)
+                    manifest.models[name] = sums
+                else:
+                    _scenario(item.name, contents)
+                    manifest.trials[item.name] = sums[0]
+                paths |= zip(sums, files, strict=True)
+            except (SuiteError, ValueError):
+                moved.left_out.append(str(item.path))
+            step()
+        front = sealed({"schema": SCHEMA, **manifest.model_dump()})
+        if len(front) > SMALL:
+            raise SuiteError("expected a zoo that one archive can hold; export it by suite")
+        with (
+            replacing(archive) as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            _add(tar, MANIFEST, front)
+            for members in manifest.members():
+                for name, wanted_sum in members.items():
+                    content = read(path := paths[wanted_sum]) or b""
+                    if sha256(content) != wanted_sum:
                         raise SuiteError(
-                            f"expected {paths[name]} to stay as it is while it is exported, found "
-                            "it changed; export again"
+                            f"expected {path} to stay unchanged while it is exported, found it "
+                            "changed; export again"
                         )
-                    moved.bytes += append(file, name, content)
-                moved.bytes += file.write(bytes(2 * BLOCK))
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, archive)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+                    _add(tar, name, content)
+    archive.chmod(0o644)
+    moved.models, moved.trials = len(manifest.models), len(manifest.trials)
+    moved.bytes = archive.stat().st_size
     return moved
 
 
-def _manifest(
-    found: Iterable[Item], paths: dict[str, Path], moved: Moved, step: Callable[[], None]
-) -> Manifest:
-    """Verify everything; note where each member's content lies."""
-    models, trials = [], []
-    for item in found:
-        inside = [item.path / file for file in FILES] if item.what == MODEL else [item.path]
-        contents = [read(path) or b"" for path in inside]
-        files = [{"size": len(raw), "sha256": sha256(raw)} for raw in contents]
-        entry: Model | Trial
-        try:
-            if item.what == MODEL:
-                version = int(item.path.parent.parent.name.rpartition("@")[2])
-                named = dict(zip(("recipe", "made", "weights"), files, strict=True))
-                entry = Model.model_validate({"digest": item.name, "version": version, **named})
-                scenario_of(entry, contents)
-                models.append(entry)
-                paths |= dict(zip((name for name, _ in entry.files()), inside, strict=True))
-            else:
-                entry = Trial.model_validate({"key": item.name, "file": files[0]})
-                checked_trial(entry, contents[0])
-                trials.append(entry)
-                paths[f"trials/{entry.key}.json"] = item.path
-        except (SuiteError, ValueError):
-            moved.left_out.append(str(item.path))
-        step()
-    moved.models, moved.trials = len(models), len(trials)
-    models.sort(key=lambda model: (model.digest, model.version))
-    return Manifest(models=models, trials=sorted(trials, key=lambda trial: trial.key))
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
     """Put an archive's models and trials into a store, each whole or not at all.
 
-    All of it is verified before anything is kept; a model that the store has stays. Interrupted,
-    it goes on with the same call. `step` is called twice per model and trial. Raises SuiteError if
-    the archive is not exactly what `export` would have written, ResourceError without disk for it.
+    All of it is verified before anything is kept; a model that the store has stays. After an
+    interruption the same call goes on. `step` is called twice per model and trial. Raises
+    SuiteError for a file that is not an archive from `export`, ResourceError if the disk is full.
     """
     if not archive.is_file():
         raise SuiteError(f"expected an archive at {archive}, found none")
-    with archive.open("rb") as file:
-        manifest = front(file)
-        store.require(sum(entry.size for _, entry in manifest.files()))
-        start = file.tell()
-        try:
-            for _ in members(file, manifest):
+    moved = Moved(bytes=archive.stat().st_size)
+    store.require(moved.bytes)
+    try:
+        with archive.open("rb") as file:
+            for _ in _verified(file):
                 step()
-            file.seek(start)
-            moved = Moved(bytes=os.fstat(file.fileno()).st_size)
-            for entry, scenario, contents in members(file, manifest):
-                if isinstance(entry, Trial):
-                    moved.trials += _place_trial(store, entry, contents[0])
+            for digest, scenario, contents in _verified(file):
+                if not scenario:
+                    moved.trials += _keep_trial(store, digest, contents[0])
+                elif _keep_model(store, store.at(scenario, digest), contents):
+                    moved.models += 1
                 else:
-                    placed = _place_model(store, store.at(scenario, entry.digest), contents)
-                    moved.models, moved.kept = moved.models + placed, moved.kept + (not placed)
+                    moved.kept += 1
                 step()
-        except NewerError:
-            raise
-        except SuiteError as error:
-            raise SuiteError(str(error), str(archive)) from None
+    except tarfile.TarError as error:
+        raise SuiteError(
+            f"expected an archive that `fpbench store export` wrote, found: {error}", str(archive)
+        ) from None
+    except NewerError:
+        raise
+    except SuiteError as error:
+        raise SuiteError(str(error), str(archive)) from None
     return moved
 
 
-def _place_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
-    """Whether the model was new to the store."""
+def _verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
+    """Yield each model's digest, its scenario and the contents of its files; trials have none.
+
+    Raises SuiteError or TarError unless every member is the one in the manifest and whole.
+    """
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
+        try:
+            data = opened(_content(tar, MANIFEST), SCHEMA, Path(file.name))
+            manifest = _Manifest.model_validate(data)
+        except ValidationError:
+            raise SuiteError("expected a whole manifest, found it damaged") from None
+        for members in manifest.members():
+            contents = [_content(tar, name, wanted) for name, wanted in members.items()]
+            name = next(iter(members)).split("/")[1].removesuffix(".json")
+            yield name.partition("@")[0], _scenario(name, contents), contents
+        if (member := tar.next()) is not None:
+            raise SuiteError(f"expected nothing after the last member, found {member.name[:100]!r}")
+
+
+def _content(tar: tarfile.TarFile, name: str, wanted: str | None = None) -> bytes:
+    """Return the next member's content. Raises SuiteError unless name and sha256 are as wanted."""
+    member = tar.next()
+    if member is None or member.name != name:
+        found = repr(member.name[:100]) if member else "the end"
+        raise SuiteError(f"expected {name} next, found {found}")
+    most = SMALL if name.endswith(".json") else os.stat(str(tar.name)).st_size
+    if member.size > most:
+        raise SuiteError(f"expected at most {most:,} bytes in {name}, found {member.size:,}")
+    file = tar.extractfile(member)
+    assert file is not None  # every member is a file
+    content = file.read()
+    if wanted and sha256(content) != wanted:
+        raise SuiteError(f"expected {name} as it was exported, found it damaged")
+    return content
+
+
+def _scenario(name: str, contents: list[bytes]) -> str:
+    """Return the name@version of a model's scenario, or nothing for a trial.
+
+    name: the model's digest@version, or the trial's key. Raises SuiteError unless the contents
+    are those of the whole model or trial of that name.
+    """
+    digest, _, version = name.partition("@")
+    if not version:
+        if trial_of(contents[0], Path(f"trials/{name}.json")) is None:
+            raise SuiteError(f"expected a trial's result in trials/{name}.json")
+        return ""
+    recipe, made, weights = contents
+    place = Path("models", name)
+    lineage, facts = lineage_of(recipe, digest), made_of(made, place / "made.json") or {}
+    if lineage is None:
+        raise SuiteError(f"expected the lineage of that model in {place}/recipe.json")
+    if (facts.get("digest"), facts.get("weights_sha256")) != (digest, sha256(weights)):
+        raise SuiteError(f"expected how that model was made in {place}/made.json")
+    try:
+        load(weights)
+    except SafetensorError as error:
+        raise SuiteError(f"expected safetensors in {place}, got {error}") from None
+    scenario = str(lineage[-1]["fields"].get("scenario")).split("(")[0]
+    if not SCENARIO.fullmatch(scenario):
+        raise SuiteError(f"expected a scenario's name in {place}/recipe.json, got {scenario!r}")
+    return f"{scenario}@{version}"
+
+
+def _keep_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
+    """Put a model into the store; return whether it was new to it."""
     with store.lock(folder.name):
         try:
             if store.mend_at(folder, folder.name, contents[0]):
@@ -311,13 +245,14 @@ def _place_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
         except NewerError:
             return False
         with store.new(folder) as temporary:
-            for name, raw in zip(FILES, contents, strict=True):
-                write(temporary / name, raw)
+            for file, content in zip(FILES, contents, strict=True):
+                write(temporary / file, content)
     return True
 
 
-def _place_trial(store: Store, trial: Trial, raw: bytes) -> bool:
-    if store.trial(trial.key) is not None:
+def _keep_trial(store: Store, key: str, content: bytes) -> bool:
+    """Put a trial's result into the store; return whether it was new to it."""
+    if store.trial(key) is not None:
         return False
-    store.save_trial(trial.key, trial_of(raw, Path(trial.key)) or {})
+    store.save_trial(key, trial_of(content, Path(key)) or {})
     return True

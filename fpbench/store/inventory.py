@@ -1,4 +1,4 @@
-"""What lies in a store: models, trials, what was set aside, what was left half written."""
+"""List and verify a store: models, trials, damaged entries set aside, temporary files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ class Item:
     """A file or folder in a store.
 
     what: one of the four words above.
-    name: the model's digest or the trial's key, also where a model or trial is set aside or
-          half written; the name of the lock that guards it follows from it.
+    name: the digest of the model or the key of the trial that it is, or is a part of.
     """
 
     what: str
@@ -31,13 +30,13 @@ class Item:
 
     @property
     def lock(self) -> str:
-        """The lock of whoever may be working on it."""
+        """The name of the lock that a process holds while it works on the item."""
         folders = self.path.parent.name, self.path.parent.parent.name
         return SMALL if "trials" in folders else self.name
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk."""
+        """The bytes that it takes on disk."""
         try:
             files = [self.path] if self.path.is_file() else [*self.path.rglob("*")]
             return sum(file.stat().st_size for file in files)
@@ -46,7 +45,7 @@ class Item:
 
 
 def items(store: Store) -> Iterator[Item]:
-    """Everything below models/, trials/ and ways/ that fpbench put there, and no other file."""
+    """Yield everything that fpbench put below models/, trials/ and ways/, and no other file."""
     for folder in sorted((store.root / "models").glob("*/??/*")):
         yield from _items(folder, MODEL)
         if DIGEST.fullmatch(folder.name):
@@ -70,8 +69,8 @@ def _items(path: Path, what: str) -> Iterator[Item]:
         yield Item(what, path, name)
 
 
-def kind(folder: Path) -> str:
-    """What a stored model is by its recipe.json: recipe and architecture."""
+def _kind(folder: Path) -> str:
+    """Return the recipe and architecture of a stored model, by its recipe.json and made.json."""
     try:
         made = made_of(read(folder / "made.json") or b"", folder) or {}
     except NewerError:
@@ -81,25 +80,24 @@ def kind(folder: Path) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def listed(store: Store) -> dict[str, Any]:
-    """A store's content by numbers; nothing is checked but what is read for it.
+def summarise(store: Store) -> dict[str, Any]:
+    """Return a store's content in numbers; weights are not checked.
 
-    models: per scenario and kind, how many and how many bytes. trials, set_aside, temporary: how
-    many, how many bytes; and of those set aside the paths.
+    The keys are `models` (count and bytes per scenario and kind), `trials`, `set_aside` and
+    `temporary` (count and bytes), and `damaged` (the paths of what was set aside).
     """
     groups: dict[tuple[str, str], list[int]] = {}
     others: dict[str, list[Item]] = {TRIAL: [], ASIDE: [], TEMPORARY: []}
     for item in items(store):
         if item.what == MODEL:
-            group = (item.path.parent.parent.name, kind(item.path))
+            group = (item.path.parent.parent.name, _kind(item.path))
             groups.setdefault(group, []).append(item.bytes)
         else:
             others[item.what].append(item)
     totals = {
-        what.replace(" ", "_"): {"count": len(found), "bytes": sum(item.bytes for item in found)}
-        for what, found in (("trials", others[TRIAL]), (ASIDE, others[ASIDE]),
-                            (TEMPORARY, others[TEMPORARY]))
-    }  # fmt: skip
+        name: {"count": len(others[what]), "bytes": sum(item.bytes for item in others[what])}
+        for name, what in (("trials", TRIAL), ("set_aside", ASIDE), ("temporary", TEMPORARY))
+    }
     return {
         "store": str(store.root),
         "models": [
@@ -112,9 +110,12 @@ def listed(store: Store) -> dict[str, Any]:
 
 
 @dataclass
-class Verdict:
-    """What `verify` found. damaged: what was set aside, and where it is now; None for a model
-    that a run is making anew at the moment."""
+class Findings:
+    """The result of `verify`.
+
+    damaged: each damaged path and the path it was set aside as; None while a run makes it again.
+    newer:   messages about what a later fpbench wrote.
+    """
 
     models: int = 0
     trials: int = 0
@@ -122,41 +123,44 @@ class Verdict:
     newer: list[str] = field(default_factory=list)
 
 
-def verify(store: Store, step: Callable[[], None] = lambda: None) -> Verdict:
-    """Read every byte of every model and trial; set aside what is damaged. `step` is called once
-    per model and trial."""
-    verdict = Verdict()
+def verify(store: Store, step: Callable[[], None] = lambda: None) -> Findings:
+    """Read every byte of every model and trial; set aside what is damaged.
+
+    `step` is called once per model and trial.
+    """
+    findings = Findings()
     for item in items(store):
         if item.what not in (MODEL, TRIAL):
             continue
-        verdict.models += item.what == MODEL
-        verdict.trials += item.what == TRIAL
+        findings.models += item.what == MODEL
+        findings.trials += item.what == TRIAL
         try:
-            if _fault(item):
-                _set_aside(store, item, verdict)
+            if _damaged_part(item):
+                _set_aside(store, item, findings)
         except NewerError as error:
-            verdict.newer.append(str(error))
+            findings.newer.append(str(error))
         step()
-    return verdict
+    return findings
 
 
-def _set_aside(store: Store, item: Item, verdict: Verdict) -> None:
+def _set_aside(store: Store, item: Item, findings: Findings) -> None:
+    """Set aside an item's damaged part, unless a run holds its lock."""
     try:
         with store.lock(item.lock, timeout=5):
             # A run may have set it aside meanwhile, or made it anew.
-            if broken := _fault(item):
-                verdict.damaged[str(broken)] = str(store.set_aside(broken, str(broken)))
+            if broken := _damaged_part(item):
+                findings.damaged[str(broken)] = str(store.set_aside(broken, str(broken)))
     except Timeout:
-        verdict.damaged[str(item.path)] = None
+        findings.damaged[str(item.path)] = None
 
 
-def _fault(item: Item) -> Path | None:
-    """What of a model or trial is damaged, if anything."""
+def _damaged_part(item: Item) -> Path | None:
+    """Return the path of what is damaged of a model or trial, or None."""
     if item.what != MODEL:
         raw = read(item.path)
         return item.path if raw is not None and trial_of(raw, item.path) is None else None
     wrong = fault(item.path) if item.path.exists() else None
     if wrong == "recipe.json":
-        # For people; a whole model is not given up for it, and the next run writes it again.
+        # Only people read it: the model stays, and the next run writes the file again.
         return path if (path := item.path / wrong).exists() else None
     return item.path if wrong else None
