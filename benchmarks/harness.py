@@ -5,7 +5,7 @@
     python benchmarks/harness.py planning [--models 1000 10000 100000]
     python benchmarks/harness.py store [--entries 1000 10000 100000]
     python benchmarks/harness.py share SUITE                   # from an empty store
-    python benchmarks/harness.py workers SUITE [--count 2]     # twice from an empty store
+    python benchmarks/harness.py workers SUITE [--count 2]     # inline and by workers
 
 Each measurement is a process of its own. CPU seconds, user and system, hold on a busy machine too;
 wall seconds do not.
@@ -218,7 +218,7 @@ def share(suite: Path) -> None:
         listener, heard = Path(folder) / "timers.py", Path(folder) / "heard.json"
         listener.write_text(TIMERS)
         where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
-        words = ("run", suite, *where, "-p", listener)
+        words = ("run", suite, *where, "--executor", "inline", "-p", listener)
         cost("-m", "fpbench", *words, HARNESS_HEARD=str(heard))
         spent = json.loads(heard.read_text())
     whole = spent.pop("whole")
@@ -231,12 +231,12 @@ def share(suite: Path) -> None:
 
 
 def workers(suite: Path, count: int) -> None:
-    """A suite from an empty store: by one process on all cores, and by one per core."""
-    for more in ((), ("--workers", str(count))):
+    """Time a suite from an empty store: inline, and by a worker per core."""
+    for more in (("--executor", "inline"), ("--workers", str(count))):
         with tempfile.TemporaryDirectory() as folder:
             where = ("--store", f"{folder}/store", "--runs", f"{folder}/runs", "--no-tracking")
             spent = cost("-m", "fpbench", "run", suite, *where, *more)
-        print(f"{' '.join(more) or 'inline':12}{spent.wall:8.0f} s", flush=True)
+        print(f"{' '.join(more):20}{spent.wall:8.0f} s, {spent.cpu:.0f} s CPU", flush=True)
 
 
 def main() -> None:
