@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .api.errors import (
         FieldError,
         FpbenchError,
+        InputError,
         PluginError,
         ResourceError,
         SuiteError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "attacks": "deepfool descend pgd",
     "data_file": "DataFile",
-    "errors": "FieldError FpbenchError PluginError ResourceError SuiteError TrialError",
+    "errors": "FieldError FpbenchError InputError PluginError ResourceError SuiteError TrialError",
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
     "hooks": "hookimpl",
@@ -66,6 +67,7 @@ __all__ = [
     "Fingerprinter",
     "FpbenchError",
     "Generation",
+    "InputError",
     "Lab",
     "Lost",
     "NonNegativeFloat",

@@ -52,7 +52,7 @@ def run(
     tracking:  whether results go to MLflow too.
     quiet:     show nothing while it runs.
 
-    Raises FpbenchError: SuiteError, PluginError or ResourceError. A method that fails raises
+    Raises FpbenchError: InputError, PluginError or ResourceError. A method that fails raises
     nothing; `report.why_not(method)` says why.
     """
     from .engine.run import Setting
@@ -92,7 +92,7 @@ def plan(
 
 
 def read(folder: PathLike) -> Report:
-    """Return the report of a finished run. Raises SuiteError if `folder` is not a run's."""
+    """Return the report of a finished run. Raises InputError if `folder` is not a run's."""
     from .api.results import Report
     from .results.folder import read as read_folder
 
@@ -154,9 +154,9 @@ def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
 def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) -> frozenset[str]:
     """Return the labels of a suite's methods that some words mean, as `--fresh` does; True is all.
 
-    Raises SuiteError for a word that is neither a label nor a name.
+    Raises InputError for a word that is neither a label nor a name.
     """
-    from .api.errors import SuiteError
+    from .api.errors import InputError
 
     _refuse_word("fresh", methods)
     names = {variant.label: variant.method.name for variant in suite.methods}
@@ -164,7 +164,7 @@ def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) 
         return frozenset(names if methods else ())
     for method in methods:
         if method not in (known := {*names, *names.values()}):
-            raise SuiteError(registry.missing("method", method, known), f"--fresh {method}")
+            raise InputError(registry.missing("method", method, known), f"--fresh {method}")
     return frozenset(label for label, name in names.items() if {label, name} & set(methods))
 
 
@@ -188,13 +188,13 @@ def find_device(device: str | None) -> str:
 
 def find_devices(names: str | None) -> list[str]:
     """Return the devices in `cuda:0,cuda:1` if all exist; by default one, as `find_device`."""
-    from .api.errors import SuiteError
+    from .api.errors import InputError
 
     if not names:
         return [find_device(None)]
     found = [find_device(name.strip()) for name in names.split(",")]
     if len(found) > len(set(found)):
-        raise SuiteError(f"expected every device once, got {names}", "--device")
+        raise InputError(f"expected every device once, got {names}", "--device")
     return found
 
 
@@ -204,9 +204,9 @@ def find_executor(
 ) -> Executor:  # fmt: skip
     """Return the executor of a name; by default that of $FPBENCH_EXECUTOR, or `local`.
 
-    Raises SuiteError for a name that no plugin offers, and for options that the executor refuses.
+    Raises InputError for a name that no plugin offers, and for options that the executor refuses.
     """
-    from .api.errors import SuiteError
+    from .api.errors import InputError
 
     beyond = workers or limit or len(devices) > 1
     name = name or ("local" if beyond else os.environ.get("FPBENCH_EXECUTOR", "local"))
@@ -217,7 +217,7 @@ def find_executor(
     )  # fmt: skip
     if found is None:
         names = [known for offered in hook.fpbench_executor_names() for known in offered]
-        raise SuiteError(registry.missing("executor", name, names), "--executor")
+        raise InputError(registry.missing("executor", name, names), "--executor")
     return found
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import HERE, TINY, UNTRAINED, Desk
 
-from fpbench import SuiteError
+from fpbench import InputError
 from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need
 
@@ -220,7 +220,7 @@ def test_what_an_executor_cannot_do_is_told_in_one_sentence(desk, words, where, 
 
 
 def test_a_gpu_has_one_worker():
-    with pytest.raises(SuiteError, match="a GPU has one worker"):
+    with pytest.raises(InputError, match="a GPU has one worker"):
         local(["cuda:0"], 2, lambda: None)
 
 

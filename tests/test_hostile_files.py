@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 from toys import wide
 
-from fpbench.api.errors import SuiteError
+from fpbench.api.errors import InputError
 from fpbench.owner.model_file import fill, kind_of, most_bytes, read
 from fpbench.owner.tensor_layout import RefusedError, header
 
@@ -205,14 +205,14 @@ def test_a_state_dict_of_torch_save_is_read() -> None:
 
 
 def test_a_device_a_folder_and_a_file_too_long_are_no_model_files(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match="expected a file, found something else"):
+    with pytest.raises(InputError, match="expected a file, found something else"):
         read(Path("/dev/zero"), 100)
-    with pytest.raises(SuiteError, match="expected a file, found something else"):
+    with pytest.raises(InputError, match="expected a file, found something else"):
         read(tmp_path, 100)
-    with pytest.raises(SuiteError, match="could not read it: No such file"):
+    with pytest.raises(InputError, match="could not read it: No such file"):
         read(tmp_path / "none", 100)
     long = tmp_path / "long"
     with long.open("wb") as file:
         file.truncate(10**12)  # a file of holes: no disk, and a terabyte to whoever reads it
-    with pytest.raises(SuiteError, match=r"expected at most .* bytes, .* got 1,000,000,000,000"):
+    with pytest.raises(InputError, match=r"expected at most .* bytes, .* got 1,000,000,000,000"):
         read(long, most_bytes(empty()))

@@ -147,16 +147,16 @@ def test_a_rate_is_a_finite_number(old: Path, number: str) -> None:
     file = old / "results.json"
     text = re.sub(r'("calibration_rates": \{"\w+": )[^,]+', rf"\g<1>{number}", file.read_text())
     file.write_text(text)
-    with pytest.raises(fpbench.SuiteError, match="damaged at trials"):
+    with pytest.raises(fpbench.InputError, match="damaged at trials"):
         fpbench.read(old)
 
 
 def test_an_unknown_schema_is_refused_in_a_sentence(old: Path) -> None:
     changed(old, set_at("schema", value="fpbench.results/10"))
-    with pytest.raises(fpbench.SuiteError, match="a later fpbench wrote; update fpbench"):
+    with pytest.raises(fpbench.InputError, match="a later fpbench wrote; update fpbench"):
         fpbench.read(old)
     changed(old, set_at("schema", value=["else"]))
-    with pytest.raises(fpbench.SuiteError, match=r"got \['else'\]$"):
+    with pytest.raises(fpbench.InputError, match=r"got \['else'\]$"):
         fpbench.read(old)
 
 

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from finished_runs import finished_run
 
-from fpbench import ResourceError, SuiteError, cli, read
+from fpbench import InputError, ResourceError, cli, read
 from fpbench.reporting import mlflow_hook as tracking
 from fpbench.reporting import mlflow_upload as upload
 from fpbench.reporting.mlflow_tracker import Tracker
@@ -98,7 +98,7 @@ def test_a_run_sends_the_report_that_it_has_and_does_not_read_its_folder_again(
     folder = finished_run(runs, repeats=1)
     report = read(folder)
     (folder / "SHA256SUMS").write_text("of other files")
-    with pytest.raises(SuiteError, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         tracking.send(folder)
     with caplog.at_level(logging.WARNING, "fpbench"):
         tracking.fpbench_reported(report)
@@ -461,7 +461,7 @@ def test_damaged_results(runs: Path) -> None:
     data = json.loads((folder / "results.json").read_text())
     del data["methods"][0]["summary"]["uniqueness"]
     (folder / "results.json").write_text(json.dumps(data))
-    with pytest.raises(SuiteError, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         tracking.send(folder)
 
 

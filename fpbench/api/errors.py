@@ -1,7 +1,8 @@
 """What can go wrong, by whose fault it is.
 
     FpbenchError
-    ├── SuiteError       the suite file or the command line          exit code 2
+    ├── InputError       what the user named: a file, an option      exit code 2
+    │   └── SuiteError   a suite, as it is written
     ├── PluginError      a plugin is broken, missing or ambiguous    exit code 2
     ├── TrialError       a method broke its contract in a trial      exit code 1
     └── ResourceError    no data, no disk, no memory                 exit code 3
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 LONGEST = 500
-"""Characters of a sentence about a suite: whatever stands in the file, it stays readable."""
+"""Characters of a message: it stays readable whatever stands in a file."""
 
 
 class FpbenchError(Exception):
@@ -25,10 +26,10 @@ class FpbenchError(Exception):
     exit_code = 1
 
 
-class SuiteError(FpbenchError):
-    """The suite cannot be run as it is written.
+class InputError(FpbenchError):
+    """A file, a folder or an option that the user named cannot be used.
 
-    `where` is "file:line:col", or the command-line option that is at fault.
+    `where` is "file:line:col", a path, or the command-line option that is at fault.
     """
 
     exit_code = 2
@@ -37,6 +38,10 @@ class SuiteError(FpbenchError):
         if len(message) > LONGEST:
             message = f"{message[:LONGEST]}..."
         super().__init__(f"{where}: {message}" if where else message)
+
+
+class SuiteError(InputError):
+    """A suite cannot be run as it is written."""
 
 
 class PluginError(FpbenchError):

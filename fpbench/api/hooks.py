@@ -65,7 +65,7 @@ def fpbench_executor(
 ) -> Executor | None:
     """Called once per run. Return an executor if `name` is yours, else None; the first
     answer that is not None wins. `workers` and `limit`, in seconds, are those of the command
-    line, or None. Raise SuiteError for options that your executor does not support. Another
+    line, or None. Raise InputError for options that your executor does not support. Another
     process calls `setup` before it takes its first job: it loads the plugin files."""
 
 

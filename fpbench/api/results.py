@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import SuiteError, did_you_mean, every, last_line, printable, readable
+from .errors import InputError, did_you_mean, every, last_line, printable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,13 +263,13 @@ class Versioned(Part):
     def of(cls, data: object, place: object) -> Self:
         """Check JSON values of this or an earlier schema.
 
-        Raises SuiteError, naming `place`, for values of another schema or damaged ones.
+        Raises InputError, naming `place`, for values of another schema or damaged ones.
         """
         schema = data.get("schema") if isinstance(data, Mapping) else None
         if schema not in (SCHEMA, FIRST_SCHEMA):
             later = re.fullmatch(r"fpbench\.results/([3-9]|[1-9]\d+)", str(schema))
             what = ", which a later fpbench wrote; update fpbench to read it" if later else ""
-            raise SuiteError(f"expected schema {SCHEMA} in {place}, got {schema!r}{what}")
+            raise InputError(f"expected schema {SCHEMA} in {place}, got {schema!r}{what}")
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -278,7 +278,7 @@ class Versioned(Part):
             reason = f"at {where}: {fault['msg'].removeprefix('Value error, ')}"
         except RecursionError:
             reason = "by values that are nested without end"
-        raise SuiteError(
+        raise InputError(
             f"expected {schema} in {place}, found it damaged {printable(reason, also='')}"
         )
 

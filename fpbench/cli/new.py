@@ -53,21 +53,21 @@ _command("scenario", "Write a scenario, data and architectures, and a suite on i
 
 
 def _written(what: str, name: str, into: Path) -> Path:
-    """The new plugin's folder. Raises SuiteError for a name that cannot be, or is taken."""
-    from ..api.errors import SuiteError
+    """The new plugin's folder. Raises InputError for a name that cannot be, or is taken."""
+    from ..api.errors import InputError
 
     where = f"new {what} {name}"
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
-        raise SuiteError(
+        raise InputError(
             "expected a name of small letters, digits and _ that begins with a letter and is no "
             "word of Python, such as near_boundary",
             where,
         )
     if name in _taken():
-        raise SuiteError(f"expected a new name, {name} is installed; choose another", where)
+        raise InputError(f"expected a new name, {name} is installed; choose another", where)
     folder = into / name
     if folder.exists():
-        raise SuiteError(f"expected no {folder}, it is there; nothing was changed", where)
+        raise InputError(f"expected no {folder}, it is there; nothing was changed", where)
     cls = "".join(part.capitalize() for part in name.split("_"))
     words = {
         "what": what,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..api.errors import ResourceError, SuiteError, clipped, told
+from ..api.errors import InputError, ResourceError, clipped, told
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.work import Built
@@ -66,7 +66,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                     made = list(zip(todo, _made(todo, lab), strict=True))
                 with contained():
                     good = _rated([(r, m) for r, m in made if r.digest not in lab.failures], lab)
-            except (KeyboardInterrupt, ResourceError, SuiteError):
+            except (KeyboardInterrupt, ResourceError, InputError):
                 raise
             except BaseException as error:
                 # SystemExit too, and whatever else a recipe or a scenario comes up with.

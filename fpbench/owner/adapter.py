@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from ..api.errors import SuiteError, did_you_mean
+from ..api.errors import InputError, did_you_mean
 from ..api.oracle import to_bytes
 from ..engine.source import Source
 from .onnx_target import as_logits
@@ -53,7 +53,7 @@ class Adapter(BaseModel):
     def read(cls, path: Path | None) -> Adapter:
         """Read an adapter file; without one, `{"inputs": [...]}` is sent and `outputs` read.
 
-        Raises SuiteError with file:line:col.
+        Raises InputError with file:line:col.
         """
         if path is None:
             return cls(scores="outputs")
@@ -65,11 +65,11 @@ class Adapter(BaseModel):
             key, where = str(first["loc"][0]), source.where((first["loc"][0],))
             if first["type"] == "extra_forbidden":
                 near = did_you_mean(key, cls.model_fields)
-                raise SuiteError(f"no key {key!r} in an adapter; {near}", where) from None
+                raise InputError(f"no key {key!r} in an adapter; {near}", where) from None
             reason = first["msg"].removeprefix("Input should be ")
-            raise SuiteError(f"{key}: expected {reason}, got {first['input']!r}", where) from None
+            raise InputError(f"{key}: expected {reason}, got {first['input']!r}", where) from None
         if (found.scores is None) is (found.labels is None):
-            raise SuiteError("expected either `scores` or `labels`", str(path))
+            raise InputError("expected either `scores` or `labels`", str(path))
         return found
 
     @property
@@ -88,11 +88,11 @@ class Adapter(BaseModel):
         return 1 if self.bare else self.batch
 
     def filled_headers(self) -> dict[str, str]:
-        """Return the headers with environment variables filled in. Raises SuiteError."""
+        """Return the headers with environment variables filled in. Raises InputError."""
 
         def value(found: re.Match[str]) -> str:
             if found[1] not in os.environ:
-                raise SuiteError(f"expected ${found[1]} in the environment, found none", "headers")
+                raise InputError(f"expected ${found[1]} in the environment, found none", "headers")
             return os.environ[found[1]]
 
         return {k: re.sub(r"\$\{(\w+)\}", value, v) for k, v in self.headers.items()}
@@ -114,19 +114,19 @@ class Adapter(BaseModel):
     def answers(self, body: bytes, n: int) -> list[Any]:
         """Return the answers in a reply to n inputs, each a list of numbers or a class's index.
 
-        Raises SuiteError for a reply of another form than the adapter's.
+        Raises InputError for a reply of another form than the adapter's.
         """
         path = self.scores or self.labels or ""
         try:
             data = json.loads(body, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
-            raise SuiteError(f"expected JSON from the API, got {str(error)[:100]}") from None
+            raise InputError(f"expected JSON from the API, got {str(error)[:100]}") from None
         found = _search(path, data)
         if self.bare:
             found = [found]
         if not isinstance(found, list) or len(found) != n:
             size = f"{len(found)} of them" if isinstance(found, list) else type(found).__name__
-            raise SuiteError(f"expected {n} answers at {path!r} of the API's reply, got {size}")
+            raise InputError(f"expected {n} answers at {path!r} of the API's reply, got {size}")
         return [self._label(a) if self.scores is None else self._scores(a) for a in found]
 
     def _label(self, answer: Any) -> int:
@@ -135,7 +135,7 @@ class Adapter(BaseModel):
             return names.index(answer)
         if type(answer) is not int:
             known = f"one of {', '.join(names[:5])} ..." if names else "a class's index"
-            raise SuiteError(f"expected {known} at {self.labels!r}, got {str(answer)[:60]!r}")
+            raise InputError(f"expected {known} at {self.labels!r}, got {str(answer)[:60]!r}")
         return answer
 
     def _scores(self, answer: Any) -> list[float]:
@@ -148,7 +148,7 @@ class Adapter(BaseModel):
             if not all(map(math.isfinite, numbers)):
                 raise ValueError
         except (ValueError, OverflowError):
-            raise SuiteError(
+            raise InputError(
                 f"expected a list of finite numbers at {self.scores!r}, got {str(answer)[:60]!r}"
             ) from None
         return numbers
@@ -164,7 +164,7 @@ def _search(path: str, data: Any) -> Any:
     try:
         return jmespath.search(path, data)
     except jmespath.exceptions.JMESPathError as error:
-        raise SuiteError(f"expected a JMESPath, got {path!r}: {error}") from None
+        raise InputError(f"expected a JMESPath, got {path!r}: {error}") from None
 
 
 def _png(pixels: Tensor) -> bytes:
@@ -178,9 +178,9 @@ def _png(pixels: Tensor) -> bytes:
 
 
 def check_images(shape: tuple[int, ...]) -> None:
-    """Raise SuiteError unless inputs of a shape can travel as images."""
+    """Raise InputError unless inputs of a shape can travel as images."""
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise SuiteError(
+        raise InputError(
             f"expected inputs of shape (1 or 3, height, width) to send as images, got {shape}",
             "send",
         )
@@ -189,14 +189,14 @@ def check_images(shape: tuple[int, ...]) -> None:
 def as_scores(answers: list[Any], n_classes: int) -> Tensor:
     """Return answers as scores (n, n_classes), which `reply` can read at every level of access.
 
-    A label becomes a one-hot row; probabilities become their logarithms. Raises SuiteError for
+    A label becomes a one-hot row; probabilities become their logarithms. Raises InputError for
     answers of other classes than the scenario's.
     """
     if all(type(a) is int for a in answers):
         if not all(0 <= a < n_classes for a in answers):
-            raise SuiteError(f"expected classes 0 to {n_classes - 1} from the API, got {answers}")
+            raise InputError(f"expected classes 0 to {n_classes - 1} from the API, got {answers}")
         return torch.nn.functional.one_hot(torch.tensor(answers), n_classes).float()
     if any(len(a) != n_classes for a in answers):
         found = sorted({len(a) for a in answers})
-        raise SuiteError(f"expected {n_classes} scores for each input, got {found}")
+        raise InputError(f"expected {n_classes} scores for each input, got {found}")
     return as_logits(torch.tensor(answers, dtype=torch.float32))

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..api.errors import FieldError, SuiteError
+from ..api.errors import FieldError, InputError
 from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import Access
 from ..api.scenario import Scenario
@@ -65,7 +65,7 @@ def _body(raw: bytes) -> bytes:
 def load_saved(path: Path, registry: Registry) -> Saved:
     """Read a fingerprint's file.
 
-    Raises SuiteError for another or a damaged file, and for a method or scenario that is not
+    Raises InputError for another or a damaged file, and for a method or scenario that is not
     installed.
     """
     where = str(path)
@@ -75,17 +75,17 @@ def load_saved(path: Path, registry: Registry) -> Saved:
             raise RefusedError(f"expected a fingerprint, got {kind_of(raw)}")
         text = header(raw)[1].get("fpbench")
     except RefusedError as error:
-        raise SuiteError(str(error), where) from None
+        raise InputError(str(error), where) from None
     meta = unsealed(text.encode()) if text else None
     if meta is None or meta.get("schema") != SCHEMA:
         found = f"one of {meta.get('schema')}" if meta else "none, or a damaged one"
-        raise SuiteError(f"expected a fingerprint of {SCHEMA}, found {found}", where)
+        raise InputError(f"expected a fingerprint of {SCHEMA}, found {found}", where)
     if meta["tensors_sha256"] != sha256(_body(raw)):
-        raise SuiteError("expected the queries that were written, found others", where)
+        raise InputError("expected the queries that were written, found others", where)
     try:
         return _saved(meta, load(raw), registry, where, sha256(raw))
     except (KeyError, TypeError, ValueError) as error:
-        raise SuiteError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
+        raise InputError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
 
 
 def _saved(
@@ -116,7 +116,7 @@ def _saved(
 def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenario:
     scenario: Scenario = _instance(registry.scenarios, "scenario", meta, registry, where)
     if scenario.version != meta["scenario"]["version"]:
-        raise SuiteError(
+        raise InputError(
             f"expected {scenario.name} of version {meta['scenario']['version']}, found version "
             f"{scenario.version}; make the fingerprint anew",
             where,
@@ -131,8 +131,8 @@ def _instance(
     entry = meta[what]
     if entry["name"] not in offers:
         text = registry.missing(what, entry["name"], offers)
-        raise SuiteError(f"{text}; a plugin of your own is loaded by -p FILE.py", where)
+        raise InputError(f"{text}; a plugin of your own is loaded by -p FILE.py", where)
     try:
         return offers[entry["name"]].cls(**entry["fields"])
     except (FieldError, TypeError) as error:
-        raise SuiteError(f"{entry['name']} as installed differs: {error}", where) from None
+        raise InputError(f"{entry['name']} as installed differs: {error}", where) from None

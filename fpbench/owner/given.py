@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..api.errors import FieldError, SuiteError
+from ..api.errors import FieldError, InputError
 from ..api.recipe import Lab, Recipe
 from .model_file import fill, most_bytes, read
 from .onnx_target import load_onnx
@@ -67,14 +67,14 @@ class Given(Recipe):
             model = lab.scenario.architecture(self.arch)()
         raw = read(Path(self.file), most_bytes(model))
         if (found := hashlib.sha256(raw).hexdigest()) != self.sha256:
-            raise SuiteError(
+            raise InputError(
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
         try:
             filled = load_onnx(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
             self._try(model := filled.to(lab.device), lab)
         except RefusedError as error:
-            raise SuiteError(str(error), self.file) from None
+            raise InputError(str(error), self.file) from None
         return model
 
     def _try(self, model: nn.Module, lab: Lab) -> None:

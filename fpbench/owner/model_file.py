@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 from .sandbox import run_in_sandbox
 from .tensor_layout import TORCH_NAMES, Layout, RefusedError, header, require
 
@@ -30,13 +30,13 @@ KNOWN = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"7z\xbc\xaf": 
 
 
 def read(path: Path, most: int, what: str = "model") -> bytes:
-    """Return the bytes of a file. Raises SuiteError for more than `most`, and for a device."""
+    """Return the bytes of a file. Raises InputError for more than `most`, and for a device."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise SuiteError("expected a file, found something else", str(path))
+            raise InputError("expected a file, found something else", str(path))
         if found.st_size > most:
-            raise SuiteError(
+            raise InputError(
                 f"expected at most {most:,} bytes, which is ample for this {what}, "
                 f"got {found.st_size:,}",
                 str(path),
@@ -44,7 +44,7 @@ def read(path: Path, most: int, what: str = "model") -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise SuiteError(
+        raise InputError(
             f"expected a {what} file, could not read it: {error.strerror}", str(path)
         ) from None
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..api.errors import ResourceError, SuiteError
+from ..api.errors import InputError, ResourceError
 from ..store.files import sha256
 from .adapter import Adapter, as_scores
 
@@ -56,7 +56,7 @@ class Answers:
     """A file of answers, a line of JSON each: the query's sha256 and the answer.
 
     A line `{"sent": n}` stands before each request, so the budget holds over interruptions too.
-    Raises SuiteError for another file, and for answers of another API.
+    Raises InputError for another file, and for answers of another API.
 
     api: a digest of the API's URL and of the adapter.
     """
@@ -77,7 +77,7 @@ class Answers:
             self.sent = sum(line.get("sent", 0) for line in rest)
             self.known = {line["query"]: line["answer"] for line in rest if "query" in line}
         except (ValueError, AttributeError, TypeError, KeyError):
-            raise SuiteError(
+            raise InputError(
                 "expected the answers of this very API, found others; name another file",
                 str(path),
             ) from None
@@ -208,22 +208,22 @@ def _body(reply: Any, seconds: float) -> bytes:
 def checked_url(url: str) -> tuple[str, str]:
     """Return a URL, and the form to show: without user names, passwords and parameters.
 
-    Raises SuiteError unless it is an http or https URL and httpx is installed.
+    Raises InputError unless it is an http or https URL and httpx is installed.
     """
     try:
         import httpx
         import jmespath  # noqa: F401
         import tenacity  # noqa: F401
     except ImportError:
-        raise SuiteError(
+        raise InputError(
             "a suspect behind an API needs httpx, jmespath and tenacity: "
             "pip install 'fpbench[remote]'"
         ) from None
     try:
         found = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise SuiteError(f"expected a URL, got {url!r}: {error}", "SUSPECT") from None
+        raise InputError(f"expected a URL, got {url!r}: {error}", "SUSPECT") from None
     if found.scheme not in ("http", "https") or not found.host:
-        raise SuiteError(f"expected a URL of http or https, got {url!r}", "SUSPECT")
+        raise InputError(f"expected a URL of http or https, got {url!r}", "SUSPECT")
     port = f":{found.port}" if found.port else ""
     return url, f"{found.scheme}://{found.host}{port}{found.path}"

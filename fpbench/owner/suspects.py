@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..api.errors import FieldError, SuiteError
+from ..api.errors import FieldError, InputError
 from ..api.oracle import Access, oracle_of
 from ..api.scenario import Scenario
 from ..store.files import sha256
@@ -101,9 +101,9 @@ class OnnxSuspect(nn.Module):
 
 
 def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
-    """Open a file or a URL. Raises SuiteError if it cannot be a suspect of this fingerprint."""
+    """Open a file or a URL. Raises InputError if it cannot be a suspect of this fingerprint."""
     if request.labels_only and saved.access is not Access.LABEL:
-        raise SuiteError(
+        raise InputError(
             f"this fingerprint's rates are those of answers with {saved.access}; make one for "
             "labels: fpbench fingerprint ... -o api=label",
             "--labels-only",
@@ -112,12 +112,12 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
         return _remote(suspect, saved, request)
     for option, value in (("--adapter", request.adapter), ("--labels-only", request.labels_only)):
         if value:
-            raise SuiteError("expected a URL as suspect, got a file", option)
+            raise InputError("expected a URL as suspect, got a file", option)
     path = Path(suspect)
     try:
         return _file(path, saved, request)
     except (RefusedError, FieldError) as error:
-        raise SuiteError(str(error), suspect) from None
+        raise InputError(str(error), suspect) from None
 
 
 def _file(path: Path, saved: Saved, request: Request) -> Suspect:
@@ -148,7 +148,7 @@ def _kind_at(path: Path) -> str:
 
 
 def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
-    """Return the scenario's one architecture that has a file's tensors. Raises SuiteError."""
+    """Return the scenario's one architecture that has a file's tensors. Raises InputError."""
     fits = []
     if kind == "safetensors":
         found = {name: shape for name, (_, shape) in header(raw)[0].items()}
@@ -157,7 +157,7 @@ def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) 
             if {name: shape for name, (_, shape) in layout_of(model).items()} == found
         ]  # fmt: skip
     if len(fits) != 1:
-        raise SuiteError(
+        raise InputError(
             f"expected the architecture of a file of this kind ({kind}), which does not tell: one "
             f"of {', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
             "--arch",
@@ -170,10 +170,10 @@ def _remote(suspect: str, saved: Saved, request: Request) -> Suspect:
     adapter = Adapter.read(request.adapter)
     url, shown = checked_url(suspect)
     if saved.access is Access.OUTPUT:
-        raise SuiteError("expected a fingerprint for labels or probs, as an API gives them; got "
+        raise InputError("expected a fingerprint for labels or probs, as an API gives them; got "
                          "one for output", "SUSPECT")  # fmt: skip
     if adapter.scores is None and saved.access is not Access.LABEL:
-        raise SuiteError(
+        raise InputError(
             f"expected `scores`, this fingerprint's rates are those of answers with {saved.access}",
             str(request.adapter),
         )

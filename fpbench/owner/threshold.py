@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def find_threshold(negatives: Sequence[float], false_positive_rate: float) -> Th
     """Return the lowest threshold that keeps a false positive rate; it is a negative's rate.
 
     A rate is above it exactly when its empirical p-value, (1 + #{negatives as high}) / (1 + n), is
-    at most `false_positive_rate`. Raises SuiteError for a rate that n negatives cannot show.
+    at most `false_positive_rate`. Raises InputError for a rate that n negatives cannot show.
     """
     n = len(negatives)
     require_negatives(n, false_positive_rate)
@@ -40,15 +40,15 @@ def find_threshold(negatives: Sequence[float], false_positive_rate: float) -> Th
 
 
 def require_negatives(n: int, false_positive_rate: float) -> None:
-    """Raise SuiteError unless n negatives can show a false positive rate."""
+    """Raise InputError unless n negatives can show a false positive rate."""
     least = 1 / (n + 1)
     if not 0 < false_positive_rate < 1:
-        raise SuiteError(
+        raise InputError(
             f"expected a rate between 0 and 1, got {false_positive_rate}", "--false-positive-rate"
         )
     if false_positive_rate < least - 1e-9:
         wanted = floor(1 / false_positive_rate - 1e-9)
-        raise SuiteError(
+        raise InputError(
             f"expected at least {least:.3f}, which is all that {n} independent models can show, "
             f"got {false_positive_rate}; give the case {wanted} negatives that the method does not "
             f"learn from, or say --false-positive-rate {ceil(1000 * least) / 1000}",

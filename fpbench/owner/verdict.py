@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..api.errors import SuiteError, TrialError
+from ..api.errors import InputError, TrialError
 from ..api.fields import plain
 from ..api.oracle import Oracle
 from ..engine.attempt import checked_rate
@@ -32,7 +32,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
     try:
         rate = checked_rate(method.verify(saved.fingerprint, oracle), method.name, name)
     except RefusedError as error:
-        raise SuiteError(str(error), name) from None
+        raise InputError(str(error), name) from None
     if oracle.queries > method.n_queries:
         raise TrialError(
             f"expected at most {method.n_queries} queries, got {oracle.queries} from {method.name}"

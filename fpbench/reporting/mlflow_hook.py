@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from ..api.errors import FpbenchError, ResourceError, SuiteError
+from ..api.errors import FpbenchError, InputError, ResourceError
 from ..api.hooks import hookimpl
 from ..api.results import Report
 from ..results.folder import read
@@ -52,7 +52,7 @@ def fpbench_reported(report: Report) -> None:
 def send(folder: Path, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
     """Read a finished run and send it to MLflow, as `send_report`.
 
-    Raises SuiteError too, when `folder` is not a finished run's.
+    Raises InputError too, when `folder` is not a finished run's.
     """
     return send_report(Report(folder, read(folder)), watch, wait)
 
@@ -86,7 +86,7 @@ def complete(runs: Path, watch: Watch | None = None) -> None:
     mark = Tracker.of(runs).mark(Path())
     with suppress(ResourceError, StoppedError):
         for found in sorted(runs.glob(f"*/*/{mark.name}")):
-            with suppress(SuiteError):  # damaged since
+            with suppress(InputError):  # damaged since
                 send(found.parent, watch, wait=0)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..api.errors import ResourceError, SuiteError
+from ..api.errors import InputError, ResourceError
 from ..results.folder import finished, read
 from .mlflow_hook import complete, send
 from .mlflow_tracker import Tracker
@@ -35,7 +35,7 @@ def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
     console = Screen(highlight=False)
     folder = run_folder or next(finished(runs_dir), None)
     if folder is None:
-        raise SuiteError(
+        raise InputError(
             f"expected finished runs in {runs_dir}, found none; make one with: "
             "fpbench run suites/quickstart.yaml",
         )

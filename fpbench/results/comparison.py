@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 from ..api.results import Difference, RunRecord
 from .metrics import THRESHOLDS
 
@@ -134,10 +134,10 @@ def across(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
     runs:   their records, by name.
     metric: "aruc", "aruc_calibrated" or "auc".
 
-    Raises SuiteError for fewer than two runs, or runs that judged no split of suspects in common.
+    Raises InputError for fewer than two runs, or runs that judged no split of suspects in common.
     """
     if len(runs) < 2:
-        raise SuiteError("expected the folders of two different runs or more")
+        raise InputError("expected the folders of two different runs or more")
     calibrated = metric == "aruc_calibrated"
     said = {name: _said(record, calibrated=calibrated) for name, record in runs.items()}
     weighted = weighted_auc if metric == "auc" else weighted_aruc
@@ -153,7 +153,7 @@ def across(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
                     both = {f"{a} ({first})": one, f"{b} ({second})": two}
                     found += compare(weighted, both)
     if not found:
-        raise SuiteError(
+        raise InputError(
             "expected runs that judged the same suspects in the same repeats, found none in "
             "common; compare runs of one suite, or of suites with one zoo, seed and split"
         )

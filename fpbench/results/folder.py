@@ -7,31 +7,31 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 from ..api.results import RunRecord
 
 
 def read(folder: Path) -> RunRecord:
     """Read the results in a finished run's folder, of this schema or an earlier one.
 
-    Raises SuiteError if this is not the folder of a finished run, or if a file in it was damaged
+    Raises InputError if this is not the folder of a finished run, or if a file in it was damaged
     or changed since the run wrote it.
     """
     file = folder / "results.json"
     if not file.is_file():
-        raise SuiteError(
+        raise InputError(
             f"expected the folder of a finished run, found no results.json in {folder}"
         )
     _check(folder)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"expected JSON in {file}, got something else: {error}") from None
+        raise InputError(f"expected JSON in {file}, got something else: {error}") from None
     return RunRecord.of(data, file)
 
 
 def _check(folder: Path) -> None:
-    """Raise SuiteError unless the checksums of all files are right.
+    """Raise InputError unless the checksums of all files are right.
 
     The first runs had no checksums; their folders are not checked.
     """
@@ -44,7 +44,7 @@ def _check(folder: Path) -> None:
         file = folder / name
         found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
         if found is None or found != listed.get(name):
-            raise SuiteError(
+            raise InputError(
                 f"expected {file} as the run left it, found it damaged or changed since (see "
                 "SHA256SUMS beside it); the same suite over the same store gives the results again"
             )

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 from .checks import FILES, lineage_of, made_of, trial_of
 from .files import NewerError, opened, read, replacing, sealed, sha256, write
 from .inventory import MODEL, TRIAL, Item, items
@@ -63,7 +63,7 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         found = super().frombuf(buf, encoding, errors)
         if found.type != tarfile.REGTYPE or found.size < 0:
-            raise SuiteError(f"expected plain files, found {found.name[:100]!r}, which is none")
+            raise InputError(f"expected plain files, found {found.name[:100]!r}, which is none")
         return found
 
 
@@ -87,7 +87,7 @@ def export(
 ) -> Moved:
     """Write an archive of a store's wanted models and trials; leave out those that are damaged.
 
-    `step` is called once per item. Raises SuiteError if something changes meanwhile.
+    `step` is called once per item. Raises InputError if something changes meanwhile.
     """
     found = [item for item in items(store) if item.what in (MODEL, TRIAL) and wanted(item)]
     manifest, moved, paths = _Manifest(models={}, trials={}), Moved(), dict[str, Path]()
@@ -105,12 +105,12 @@ def export(
                     _scenario(item.name, contents)
                     manifest.trials[item.name] = sums[0]
                 paths |= zip(sums, files, strict=True)
-            except (SuiteError, ValueError):
+            except (InputError, ValueError):
                 moved.left_out.append(str(item.path))
             step()
         front = sealed({"schema": SCHEMA, **manifest.model_dump()})
         if len(front) > SMALL:
-            raise SuiteError("expected a zoo that one archive can hold; export it by suite")
+            raise InputError("expected a zoo that one archive can hold; export it by suite")
         with (
             replacing(archive) as file,
             tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
@@ -120,7 +120,7 @@ def export(
                 for name, wanted_sum in members.items():
                     content = read(path := paths[wanted_sum]) or b""
                     if sha256(content) != wanted_sum:
-                        raise SuiteError(
+                        raise InputError(
                             f"expected {path} to stay unchanged while it is exported, found it "
                             "changed; export again"
                         )
@@ -142,10 +142,10 @@ def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
 
     All of it is verified before anything is kept; a model that the store has stays. After an
     interruption the same call goes on. `step` is called twice per model and trial. Raises
-    SuiteError for a file that is not an archive from `export`, ResourceError if the disk is full.
+    InputError for a file that is not an archive from `export`, ResourceError if the disk is full.
     """
     if not archive.is_file():
-        raise SuiteError(f"expected an archive at {archive}, found none")
+        raise InputError(f"expected an archive at {archive}, found none")
     moved = Moved(bytes=archive.stat().st_size)
     store.require(moved.bytes)
     try:
@@ -161,20 +161,20 @@ def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
                     moved.kept += 1
                 step()
     except tarfile.TarError as error:
-        raise SuiteError(
+        raise InputError(
             f"expected an archive that `fpbench store export` wrote, found: {error}", str(archive)
         ) from None
     except NewerError:
         raise
-    except SuiteError as error:
-        raise SuiteError(str(error), str(archive)) from None
+    except InputError as error:
+        raise InputError(str(error), str(archive)) from None
     return moved
 
 
 def _verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
     """Yield each model's digest, its scenario and the contents of its files; trials have none.
 
-    Raises SuiteError or TarError unless every member is the one in the manifest and whole.
+    Raises InputError or TarError unless every member is the one in the manifest and whole.
     """
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
@@ -182,57 +182,57 @@ def _verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
             data = opened(_content(tar, MANIFEST), SCHEMA, Path(file.name))
             manifest = _Manifest.model_validate(data)
         except ValidationError:
-            raise SuiteError("expected a whole manifest, found it damaged") from None
+            raise InputError("expected a whole manifest, found it damaged") from None
         for members in manifest.members():
             contents = [_content(tar, name, wanted) for name, wanted in members.items()]
             name = next(iter(members)).split("/")[1].removesuffix(".json")
             yield name.partition("@")[0], _scenario(name, contents), contents
         if (member := tar.next()) is not None:
-            raise SuiteError(f"expected nothing after the last member, found {member.name[:100]!r}")
+            raise InputError(f"expected nothing after the last member, found {member.name[:100]!r}")
 
 
 def _content(tar: tarfile.TarFile, name: str, wanted: str | None = None) -> bytes:
-    """Return the next member's content. Raises SuiteError unless name and sha256 are as wanted."""
+    """Return the next member's content. Raises InputError unless name and sha256 are as wanted."""
     member = tar.next()
     if member is None or member.name != name:
         found = repr(member.name[:100]) if member else "the end"
-        raise SuiteError(f"expected {name} next, found {found}")
+        raise InputError(f"expected {name} next, found {found}")
     most = SMALL if name.endswith(".json") else os.stat(str(tar.name)).st_size
     if member.size > most:
-        raise SuiteError(f"expected at most {most:,} bytes in {name}, found {member.size:,}")
+        raise InputError(f"expected at most {most:,} bytes in {name}, found {member.size:,}")
     file = tar.extractfile(member)
     assert file is not None  # every member is a file
     content = file.read()
     if wanted and sha256(content) != wanted:
-        raise SuiteError(f"expected {name} as it was exported, found it damaged")
+        raise InputError(f"expected {name} as it was exported, found it damaged")
     return content
 
 
 def _scenario(name: str, contents: list[bytes]) -> str:
     """Return the name@version of a model's scenario, or nothing for a trial.
 
-    name: the model's digest@version, or the trial's key. Raises SuiteError unless the contents
+    name: the model's digest@version, or the trial's key. Raises InputError unless the contents
     are those of the whole model or trial of that name.
     """
     digest, _, version = name.partition("@")
     if not version:
         if trial_of(contents[0], Path(f"trials/{name}.json")) is None:
-            raise SuiteError(f"expected a trial's result in trials/{name}.json")
+            raise InputError(f"expected a trial's result in trials/{name}.json")
         return ""
     recipe, made, weights = contents
     place = Path("models", name)
     lineage, facts = lineage_of(recipe, digest), made_of(made, place / "made.json") or {}
     if lineage is None:
-        raise SuiteError(f"expected the lineage of that model in {place}/recipe.json")
+        raise InputError(f"expected the lineage of that model in {place}/recipe.json")
     if (facts.get("digest"), facts.get("weights_sha256")) != (digest, sha256(weights)):
-        raise SuiteError(f"expected how that model was made in {place}/made.json")
+        raise InputError(f"expected how that model was made in {place}/made.json")
     try:
         load(weights)
     except SafetensorError as error:
-        raise SuiteError(f"expected safetensors in {place}, got {error}") from None
+        raise InputError(f"expected safetensors in {place}, got {error}") from None
     scenario = str(lineage[-1]["fields"].get("scenario")).split("(")[0]
     if not SCENARIO.fullmatch(scenario):
-        raise SuiteError(f"expected a scenario's name in {place}/recipe.json, got {scenario!r}")
+        raise InputError(f"expected a scenario's name in {place}/recipe.json, got {scenario!r}")
     return f"{scenario}@{version}"
 
 

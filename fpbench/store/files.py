@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..api.errors import SuiteError
+from ..api.errors import InputError
 
 
-class NewerError(SuiteError):
+class NewerError(InputError):
     """A later fpbench wrote this: it is whole, and not for us to use or to set aside."""
 
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fpbench import SuiteError
+from fpbench import InputError
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
 def inline(devices: Sequence[str], workers: int | None, limit: int | None) -> Inline:
-    """Return an executor on one device. Raises SuiteError for what it does not support."""
+    """Return an executor on one device. Raises InputError for what it does not support."""
     beyond = {"--workers": workers, "--limit": limit, "--device": len(devices) > 1}
     for option, given in beyond.items():
         if given:
-            raise SuiteError(
+            raise InputError(
                 "the inline executor supports one device, one worker and no --limit; leave "
                 "--executor out, or say --executor local",
                 option,

@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fpbench import SuiteError
+from fpbench import InputError
 
 from .pool import GoneError, Pool, tried
 
@@ -25,14 +25,14 @@ GRACE = 3.0
 
 
 def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]) -> Local:
-    """Return a worker for every GPU, or several that share the CPU. Raises SuiteError.
+    """Return a worker for every GPU, or several that share the CPU. Raises InputError.
 
     workers: by default as many as the machine has cores, and memory for.
     """
     if workers is None:
         return Local(devices if list(devices) != ["cpu"] else ["cpu"] * _fitting(), setup)
     if list(devices) != ["cpu"]:
-        raise SuiteError(
+        raise InputError(
             f"expected --device cpu, got {','.join(devices)}: a GPU has one worker, since "
             "a trial's seconds are a result; leave --workers out",
             "--workers",

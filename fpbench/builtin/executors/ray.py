@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fpbench import ResourceError, SuiteError
+from fpbench import InputError, ResourceError
 
 from .pool import GoneError, Pool, tried
 
@@ -23,7 +23,7 @@ class Need:
 
     @classmethod
     def of(cls, text: str, gpus: float) -> Need:
-        """Read `cpus=4,gpus=0.5,memory=8e9`; `gpus` is the default share. Raises SuiteError."""
+        """Read `cpus=4,gpus=0.5,memory=8e9`; `gpus` is the default share. Raises InputError."""
         known = [field.name for field in fields(cls)]
         values = {"gpus": gpus}
         for part in filter(None, text.split(",")):
@@ -33,7 +33,7 @@ class Need:
             except ValueError:
                 values[name] = math.nan
             if name not in known or not 0 <= values[name] < math.inf:
-                raise SuiteError(
+                raise InputError(
                     f"expected ray:NAME=NUMBER,... with names of {', '.join(known)}, got {part!r}",
                     "--executor",
                 )
@@ -45,7 +45,7 @@ def cluster(
 ) -> Ray:
     """Connect to the cluster at $RAY_ADDRESS, or to the one that this machine is part of.
 
-    Raises SuiteError for malformed needs, ResourceError where Ray or its cluster is missing.
+    Raises InputError for malformed needs, ResourceError where Ray or its cluster is missing.
     """
     need = Need.of(text, gpus=float(devices[0] != "cpu"))
     # Under `uv run`, Ray would install the project anew for every worker.
