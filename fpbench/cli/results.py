@@ -56,10 +56,10 @@ def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
     with every other.
     """
     from ..reporting.tables import show_differences
-    from ..results.comparison import across
+    from ..results.comparison import compare_runs
     from ..results.folder import read
 
-    found = across({folder.name: read(folder) for folder in run_folders}, metric)
+    found = compare_runs({folder.name: read(folder) for folder in run_folders}, metric)
     if as_json:
         options.answer([difference.model_dump() for difference in found])
     else:
