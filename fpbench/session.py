@@ -1,7 +1,7 @@
-"""What a command and a Python caller share: load plugins and a suite, find devices, run, plan.
+"""Functions that commands and Python callers share: load plugins and suites, run, plan, read.
 
-`fpbench.run`, `fpbench.plan` and `fpbench.read` live here. Imports are inside the functions, so
-that `fpbench --help` waits for none of them.
+`fpbench.run`, `fpbench.plan` and `fpbench.read` are defined here. Heavy imports are inside the
+functions, so that `fpbench --help` does not wait for them.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ def run(
     executor: str = "inline", fresh: Sequence[str] | bool = (), tracking: bool = True,
     quiet: bool = False,
 ) -> Report:  # fmt: skip
-    """Run a suite, as `fpbench run` does. Work that is in the store is not done again.
+    """Run a suite, as `fpbench run` does. Work that is in the store is not repeated.
 
     suite:     the suite's file.
-    store:     the folder of finished models and trials; $FPBENCH_STORE or "store".
-    runs:      the folder of results; $FPBENCH_RUNS or "runs".
+    store:     the folder of finished models and trials; by default $FPBENCH_STORE or "store".
+    runs:      the folder of results; by default $FPBENCH_RUNS or "runs".
     device:    "cpu", "cuda", "cuda:1" ...; by default a GPU if there is one.
-    only:      the methods to run, of the suite or any other; all of the suite if empty.
-    more:      methods to run beside those of the suite.
-    overrides: values by the suite's dotted keys: {"methods.metav.n_queries": 50}.
+    only:      the methods to run, from the suite or installed; by default all of the suite.
+    more:      methods to run in addition to those of the suite.
+    overrides: values by dotted keys of the suite: {"methods.metav.n_queries": 50}.
     plugins:   plugin files to load; each call reads them anew.
     executor:  the name of the executor that does the work.
-    fresh:     the methods to try anew, though the store has results of them; True for all.
-    tracking:  whether results go to MLflow too.
-    quiet:     show nothing while it runs.
+    fresh:     methods to try anew even if the store has their results; True for all.
+    tracking:  send the results to MLflow too.
+    quiet:     show no progress.
 
-    Raises FpbenchError: InputError, PluginError or ResourceError. A method that fails raises
-    nothing; `report.why_not(method)` says why.
+    Raises FpbenchError: InputError, PluginError or ResourceError. A method that fails does not
+    raise; `report.why_not(method)` says why it failed.
     """
     from .engine.run import Setting
     from .engine.run import run as run_suite
     from .reporting.terminal import Bars
     from .store.store import Store
 
-    registry, loaded = load_suite(*_as_words(suite, plugins, overrides, only, more))
+    registry, loaded = load_suite(*_as_arguments(suite, plugins, overrides, only, more))
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
     bars = None if quiet else Bars()
     if bars:
         registry.manager.register(bars, "terminal")
-    where = find_device(device)
+    found = find_device(device)
     parent = Path(runs or os.environ.get("FPBENCH_RUNS", "runs"))
     setting = Setting(
         store=Store(_store_folder(store)), folder=new_folder(parent / loaded.name),
-        executor=find_executor(registry, executor, [where], workers=None, limit=None),
+        executor=find_executor(registry, executor, [found], workers=None, limit=None),
         hook=registry.manager.hook,
-        device=where, fresh=find_fresh(registry, loaded, fresh),
+        device=found, fresh=find_fresh(registry, loaded, fresh),
     )  # fmt: skip
     with bars or nullcontext():
         return run_suite(loaded, setting)
@@ -83,39 +83,39 @@ def plan(
     only: Sequence[str] = (), more: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None, plugins: Sequence[PathLike] = (),
 ) -> PlanSummary:  # fmt: skip
-    """Say what `run` would do: models to make, trials, who declines and why, disk and time."""
+    """Return what `run` would do: models to make, trials, refusals, disk space and time."""
     from .engine.plan import Plan
     from .store.store import Store
 
-    _, loaded = load_suite(*_as_words(suite, plugins, overrides, only, more))
+    _, loaded = load_suite(*_as_arguments(suite, plugins, overrides, only, more))
     return Plan.of(loaded).summary(Store(_store_folder(store)), find_device(device))
 
 
 def read(folder: PathLike) -> Report:
-    """Return the report of a finished run. Raises InputError if `folder` is not a run's."""
+    """Return the report of a finished run. Raises InputError if `folder` holds no such run."""
     from .api.results import Report
     from .results.folder import read as read_folder
 
     return Report(Path(folder), read_folder(Path(folder)))
 
 
-def _as_words(
+def _as_arguments(
     suite: PathLike, plugins: Sequence[PathLike], overrides: Mapping[str, Any] | None,
     only: Sequence[str], more: Sequence[str],
 ) -> tuple[Path, tuple[Path, ...], tuple[str, ...], tuple[str, ...]]:  # fmt: skip
-    """Return the arguments of `load_suite`, as the command line would hand them over.
+    """Return the arguments of `load_suite`, as the command line would pass them.
 
     Override values are written as JSON, which is also YAML.
     """
     for name, value in (("only", only), ("more", more), ("plugins", plugins)):
-        _refuse_word(name, value)
+        _refuse_text(name, value)
     settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
     added = additions(tuple(more))
     return Path(suite), tuple(map(Path, plugins)), (*added, *settings), tuple(only)
 
 
-def _refuse_word(name: str, value: object) -> None:
-    """Raise TypeError for a text where a list of them is expected: its letters are no methods."""
+def _refuse_text(name: str, value: object) -> None:
+    """Raise TypeError if the value is one text and not a list of texts."""
     if isinstance(value, str):
         raise TypeError(f"{name}: expected a list of words, got {value!r}; write [{value!r}]")
 
@@ -124,11 +124,11 @@ def _store_folder(store: PathLike | None) -> Path:
     return Path(store or os.environ.get("FPBENCH_STORE", "store"))
 
 
-# ── for commands too ──────────────────────────────────────────────────────────────
+# ── for commands and Python ───────────────────────────────────────────────────────
 
 
 def load_plugins(plugins: tuple[Path, ...]) -> Registry:
-    """Load every installed plugin, then some plugin files."""
+    """Load every installed plugin, then the plugin files."""
     from .engine.registry import Registry
 
     return Registry.load(plugins)
@@ -137,7 +137,7 @@ def load_plugins(plugins: tuple[Path, ...]) -> Registry:
 def load_suite(
     suite: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], only: tuple[str, ...]
 ) -> tuple[Registry, Suite]:
-    """Load the plugins, then read a suite against them."""
+    """Load the plugins, then read a suite that uses them."""
     from .engine.suite import Suite
 
     registry = load_plugins(plugins)
@@ -145,20 +145,22 @@ def load_suite(
 
 
 def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the overrides that add methods to a suite; `--with` stands for them."""
+    """Return the overrides that add methods to a suite, as `--with` does."""
     from .engine.source import addition
 
     return tuple(map(addition, methods))
 
 
 def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) -> frozenset[str]:
-    """Return the labels of a suite's methods that some words mean, as `--fresh` does; True is all.
+    """Return the labels of the suite's methods to try anew, as `--fresh` does.
 
-    Raises InputError for a word that is neither a label nor a name.
+    methods: labels or names of methods; True for all.
+
+    Raises InputError for a text that is neither a label nor a name of the suite.
     """
     from .api.errors import InputError
 
-    _refuse_word("fresh", methods)
+    _refuse_text("fresh", methods)
     names = {variant.label: variant.method.name for variant in suite.methods}
     if isinstance(methods, bool):
         return frozenset(names if methods else ())
@@ -169,7 +171,10 @@ def find_fresh(registry: Registry, suite: Suite, methods: Sequence[str] | bool) 
 
 
 def find_device(device: str | None) -> str:
-    """Return the named device if it exists; by default the first GPU, else the CPU."""
+    """Return the named device; by default the first GPU, or the CPU if there is no GPU.
+
+    Raises ResourceError if the device does not exist.
+    """
     import torch
 
     from .api.errors import ResourceError
@@ -181,13 +186,16 @@ def find_device(device: str | None) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ResourceError(
-            f"--device {device}: expected a device that is there: {reason}"
+            f"--device {device}: expected a device of this machine, got an error: {reason}"
         ) from None
     return device
 
 
 def find_devices(names: str | None) -> list[str]:
-    """Return the devices in `cuda:0,cuda:1` if all exist; by default one, as `find_device`."""
+    """Return the devices of a list such as `cuda:0,cuda:1`; by default one, as `find_device`.
+
+    Raises ResourceError if one does not exist, InputError if one is named twice.
+    """
     from .api.errors import InputError
 
     if not names:
@@ -202,28 +210,29 @@ def find_executor(
     registry: Registry, name: str | None, devices: list[str], *, workers: int | None,
     limit: int | None,
 ) -> Executor:  # fmt: skip
-    """Return the executor of a name; by default that of $FPBENCH_EXECUTOR, or `local`.
+    """Return the named executor; by default that of $FPBENCH_EXECUTOR, or `local`.
 
-    Raises InputError for a name that no plugin offers, and for options that the executor refuses.
+    Several devices, workers or a limit make `local` the default. Raises InputError for a name that
+    no plugin offers, and for options that the executor refuses.
     """
     from .api.errors import InputError
 
-    beyond = workers or limit or len(devices) > 1
-    name = name or ("local" if beyond else os.environ.get("FPBENCH_EXECUTOR", "local"))
+    needs_local = workers or limit or len(devices) > 1
+    name = name or ("local" if needs_local else os.environ.get("FPBENCH_EXECUTOR", "local"))
     hook = registry.manager.hook
     found: Executor | None = hook.fpbench_executor(
         name=name, devices=devices, workers=workers, limit=limit,
         setup=partial(prepare_worker, tuple(registry.files)),
     )  # fmt: skip
     if found is None:
-        names = [known for offered in hook.fpbench_executor_names() for known in offered]
+        names = [offered for plugin in hook.fpbench_executor_names() for offered in plugin]
         raise InputError(registry.missing("executor", name, names), "--executor")
     return found
 
 
 @cache
 def prepare_worker(plugins: tuple[Path, ...]) -> None:
-    """Make a worker's process like the run's own: log, arithmetic, plugin files."""
+    """Set up a worker's process like the run's own process: log, arithmetic, plugin files."""
     from .engine.environment import tune
     from .engine.registry import Registry
 
@@ -233,7 +242,7 @@ def prepare_worker(plugins: tuple[Path, ...]) -> None:
 
 
 def new_folder(parent: Path) -> Path:
-    """Return a new folder's path, runs/<suite>/<id>: ids sort by time and never collide."""
+    """Return the path of a new run's folder: `parent` and an id. Ids are unique, sorted by time."""
     import secrets
     from datetime import UTC, datetime
 
@@ -242,14 +251,14 @@ def new_folder(parent: Path) -> Path:
 
 
 class _Printable(logging.Formatter):
-    """Formats log messages so that their text cannot control the terminal."""
+    """A formatter of log messages that cannot control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def log_to_stderr() -> None:
-    """Show warnings and worse on stderr."""
+    """Show warnings and errors on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -347,7 +347,7 @@ def test_an_unknown_executor_is_refused(desk):
 
 def test_a_device_that_is_not_there_is_no_crash(desk):
     result = desk("run", "--device", "warp:9")
-    assert_one_sentence(result, "--device warp:9: expected a device that is there", exit_code=3)
+    assert_one_sentence(result, "--device warp:9: expected a device of this machine", exit_code=3)
 
 
 def test_suspects_with_equal_weights_are_refused_where_they_stand(desk):

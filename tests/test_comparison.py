@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpbench.results import metrics
-from fpbench.results.comparison import Judged, compare, weighted_aruc, weighted_auc
+from fpbench.results.comparison import JudgedRates, compare, weighted_aruc, weighted_auc
 
 HUNDREDTHS = st.integers(0, 100).map(lambda i: i / 100)
 COUNTED = st.lists(st.tuples(HUNDREDTHS, st.integers(1, 3)), min_size=1, max_size=12)
@@ -29,7 +29,7 @@ def test_a_weight_counts_a_suspect_as_often(weighted, plain, positives, negative
 def said(rng, lift, n=30, noise=None):
     """A method that rates n positives and n negatives, the positives higher by `lift`."""
     own = rng if noise is None else noise
-    return Judged(
+    return JudgedRates(
         {f"p{i}": float(np.clip(0.4 + lift + 0.1 * own.standard_normal(), 0, 1)) for i in range(n)},
         {f"n{i}": float(np.clip(0.4 + 0.1 * own.standard_normal(), 0, 1)) for i in range(n)},
     )
@@ -68,7 +68,7 @@ def test_suspects_that_both_methods_share_make_the_interval_narrower():
 
     def shifted(by):
         rates = {k: min(1.0, v + by) for k, v in base.positives.items()}
-        return Judged(rates, base.negatives)
+        return JudgedRates(rates, base.negatives)
 
     def width(other):
         (found,) = compare(weighted_auc, {"a": {0: base}, "b": {0: other}}, resamples=500)

@@ -12,7 +12,7 @@ from finished_runs import finished_run
 
 from fpbench import Report, read
 from fpbench.api.results import MethodRecord, RunRecord
-from fpbench.reporting.figures import draw, fpbench_reported, losses, sweeps
+from fpbench.reporting.figures import draw, find_sweeps, fpbench_reported, mean_losses
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_loss_drawn_is_the_mean_at_steps_that_every_repeat_told(tmp_path: Pa
         trial.model_copy(update={"losses": points})
         for trial, points in zip(trials[:3], told, strict=True)
     ]
-    assert losses([*akh, *trials[3:]]) == {"akh": [(0, pytest.approx(0.2), 4.0)]}
+    assert mean_losses([*akh, *trials[3:]]) == {"akh": [(0, pytest.approx(0.2), 4.0)]}
 
 
 def test_aruc_over_seconds_has_the_loss_of_the_longest_beside_it(tmp_path: Path) -> None:
@@ -130,6 +130,6 @@ def test_aruc_over_seconds_has_the_loss_of_the_longest_beside_it(tmp_path: Path)
 
 def test_two_settings_swept_together_make_a_line_each(folder: Path) -> None:
     record = swept(swept(read(folder).record, "n_queries", [10, 50]), "depth", [1, 2], first=2)
-    found = {s.key: s for s in sweeps(record.finished[:4])}
+    found = {s.key: s for s in find_sweeps(record.finished[:4])}
     assert found["n_queries"].lines.keys() == {"akh(depth=1)", "akh(depth=2)"}
     assert found["depth"].lines.keys() == {"akh(n_queries=10)", "akh(n_queries=50)"}

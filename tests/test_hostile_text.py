@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fpbench import read
 from fpbench.api.errors import clipped, last_line, printable, readable
 from fpbench.cli import main
-from fpbench.reporting.mlflow_entries import entries
+from fpbench.reporting.mlflow_entries import make_entries
 from fpbench.reporting.screen import Screen
 from fpbench.reporting.tables import show_results
 
@@ -191,7 +191,7 @@ def test_mlflow_is_sent_printable_text(hostile: Path) -> None:
             return [t for pair in value.items() for part in pair for t in texts(part)]
         return [t for v in value for t in texts(v)] if isinstance(value, list | tuple) else []
 
-    for entry in entries(read(hostile).record, hostile):
+    for entry in make_entries(read(hostile).record, hostile):
         sent = [entry.name, entry.tags, entry.params, entry.tables, entry.texts, entry.datasets]
         assert not dangerous("".join(texts(sent)))
 

@@ -17,9 +17,9 @@ import torch
 from click.testing import CliRunner
 from conftest import HERE, UNTRAINED, Desk
 
-from fpbench import cli
+from fpbench import cli, read
 from fpbench.reporting import figures
-from fpbench.reporting.mlflow_entries import entries
+from fpbench.reporting.mlflow_entries import make_entries
 
 PLUGIN = HERE / "misbehaving.py"
 
@@ -106,7 +106,8 @@ def test_the_table_the_page_and_mlflow_show_failures_as_such(
     text = Path(page.output.strip()).read_text()
     assert "bad(trouble=raises) failed: ZeroDivisionError: division by zero" in text
 
-    status = {e.name: e.status for e in entries(data, folder(desk, data))}
+    run = folder(desk, data)
+    status = {e.name: e.status for e in make_entries(read(run).record, run)}
     assert status.pop("grid") == status.pop("grid #0") == "FINISHED"
     assert set(status.values()) == {"FAILED"}
 

@@ -37,7 +37,7 @@ def test_a_copy_is_caught_and_another_model_is_not(office: Office) -> None:
     assert "stolen" not in copy["sentence"]
     assert other["verdict"] == "not shown"
     assert "It is not shown that" in other["sentence"]
-    assert "That does not clear it" in other["sentence"]
+    assert "It may still be a copy" in other["sentence"]
 
 
 def test_a_verdict_holds_what_repeats_it(office: Office) -> None:
@@ -55,17 +55,20 @@ def test_what_no_known_model_is_like_is_noted(office: Office) -> None:
     save_file(raw.state_dict(), office.folder / "raw.safetensors")
     verdict = office.verify(office.folder / "raw.safetensors")
     low, unlike = verdict["notes"]
-    assert "no known model, independent ones among them, is rated as low" in low
+    assert "no known model is rated as low, not even an independent one" in low
     accuracy = verdict["suspect"]["utility"]["accuracy"]
-    assert f"like the 28 known ones, and it is not like them: accuracy {accuracy:.3f}" in unlike
+    assert (
+        f"28 known models, and the suspect differs from all of them: accuracy {accuracy:.3f}"
+        in unlike
+    )
     (high,) = office.verify(office.folder / "mine.safetensors")["notes"]
-    assert "no known model, copies among them, is rated as high" in high
+    assert "no known model is rated as high, not even a copy" in high
 
 
 def test_a_model_better_than_all_independent_ones_is_a_copy_with_a_note() -> None:
     known = [{"positive": k > 2, "arch": "mlp", "utility": {"accuracy": k / 10}} for k in range(6)]
     (said,) = note_on_model(known, "cnn", {"accuracy": 0.4}, copy=True)
-    assert "like the 3 independent ones" in said
+    assert "based on 3 independent models" in said
     assert said.endswith("architecture cnn, theirs mlp; accuracy 0.400, theirs 0.000 to 0.200")
     assert note_on_model(known, "mlp", {"accuracy": 0.4}, copy=False) == []
     assert note_on_model(known, "net.py:make", None, copy=True) == []
@@ -76,7 +79,7 @@ def test_a_damaged_fingerprint_is_refused(office: Office) -> None:
     raw[-100] ^= 1
     (office.folder / "damaged.fp").write_bytes(raw)
     said = office.verify(office.folder / "copy.safetensors", name="damaged.fp", exit_code=2)
-    assert "expected the queries that were written" in said
+    assert "expected the tensors that were written" in said
 
 
 def test_a_fingerprint_that_is_not_there_is_told_from_a_suspect_that_is_not(office: Office) -> None:
@@ -147,7 +150,7 @@ def test_more_certainty_than_the_negatives_carry_is_refused_at_once(office: Offi
         "--store", office.folder / "empty", "--false-positive-rate", "0.01",
     )  # fmt: skip
     assert made.exit_code == 2
-    assert "at least 0.048, which is all that 20 independent models can show" in made.output
+    assert "at least 0.048, the smallest that 20 independent models can show" in made.output
     assert "give the case 99 negatives" in made.output
     assert not (office.folder / "empty").exists()
 
@@ -221,7 +224,7 @@ def test_an_onnx_target_is_asked(office: Office) -> None:
 def test_who_needs_an_onnx_targets_gradients_declines_in_a_sentence(office: Office) -> None:
     made = onnx_case(office, "{method: ipguard, steps: 2}", DISTILLED)
     assert made.exit_code == 1
-    assert "this one needs its gradients, and an ONNX file has none" in made.output
+    assert "got one that needs its gradients; an ONNX file has none" in made.output
 
 
 def test_who_changes_an_onnx_targets_weights_declines_in_a_sentence(office: Office) -> None:

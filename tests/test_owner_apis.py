@@ -151,7 +151,7 @@ def test_a_file_of_something_else_is_left_alone(office: Office, tmp_path: Path) 
     diary = tmp_path / "diary"
     diary.write_text("dear diary")
     said = office.verify("http://127.0.0.1:9/", "--answers", diary, exit_code=2)
-    assert "expected the answers of this very API, found others" in said
+    assert "expected the answers of this API, found others" in said
     assert diary.read_text() == "dear diary"
 
 
@@ -172,9 +172,14 @@ def test_the_budget_counts_what_was_sent_in_vain(office: Office, tmp_path: Path)
 
 
 TROUBLES = {
-    "sent elsewhere": (scores, 302, 3, "sends us on to http://169.254.169.254/"),
+    "sent elsewhere": (scores, 302, 3, "got a redirection to http://169.254.169.254/"),
     "no such key": (lambda out: {"answer": 1}, 200, 2, "expected 32 answers at 'outputs'"),
-    "too few": (lambda out: {"outputs": [[0.1] * 10]}, 200, 2, "got 1 of them"),
+    "too few": (
+        lambda out: {"outputs": [[0.1] * 10]},
+        200,
+        2,
+        "answers at 'outputs' of the API's reply, got 1\n",
+    ),
     "no numbers": (lambda out: {"outputs": [["a"] * 10] * 32}, 200, 2, "list of finite numbers"),
     "not finite": (lambda out: {"outputs": [[float("nan")] * 10] * 32}, 200, 2, "NaN"),
     "other classes": (lambda out: {"outputs": [[0.5, 0.5]] * len(out)}, 200, 2, "10 scores"),

@@ -220,8 +220,8 @@ def test_what_a_tracker_missed_is_there_after_sync(
     with Between(ui.address, **between).opened() as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         tracking.fpbench_reported(read(folder))
-        mark = Tracker.of(folder.parents[1]).mark(folder)
-    assert "not all of it in MLflow: " in caplog.text
+        mark = Tracker.of(folder.parents[1]).lock_file(folder)
+    assert "not all results are in MLflow: " in caplog.text
     if took := re.search(r"took ([\d.]+) s for", caplog.text):
         assert float(took[1]) <= 5
     assert (name == "slow") is bool(took)

@@ -208,7 +208,7 @@ def test_a_damaged_note_of_where_a_run_is_in_mlflow_is_made_anew(tmp_path, monke
     (tmp_path / "mlflow.json").write_bytes(how(json.dumps(note).encode()))
     monkeypatch.setattr(server, "send", lambda folder: {"url": "sent again"})
     tracker = server.Tracker("http://127.0.0.1:1", None)
-    assert server._sent(tmp_path, tracker) == {"url": "sent again"}
+    assert server._find_or_send(tmp_path, tracker) == {"url": "sent again"}
 
 
 def test_sums_are_those_of_sha256sum(ran):

@@ -263,9 +263,9 @@ def test_nobody_sends_what_another_process_is_sending(
 ) -> None:
     folder = finished_run(runs, repeats=1)
     killed_before_the_first_status(folder, monkeypatch)
-    with FileLock(Tracker.of(runs).mark(folder)):
+    with FileLock(Tracker.of(runs).lock_file(folder)):
         tracking.complete(runs)
-        with pytest.raises(ResourceError, match="another process at it"):
+        with pytest.raises(ResourceError, match="found another; try again"):
             tracking.send(folder, wait=0)
     assert [run.info.status for run in Seen(runs).runs.values()] == ["RUNNING"]
 

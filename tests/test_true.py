@@ -25,7 +25,7 @@ from scipy import optimize
 from fpbench import Access, Recipe
 from fpbench.api.oracle import oracle_of
 from fpbench.results import metrics
-from fpbench.results.comparison import Judged, compare, weighted_aruc, weighted_auc
+from fpbench.results.comparison import JudgedRates, compare, weighted_aruc, weighted_auc
 
 # ── the same again ────────────────────────────────────────────────────────────────
 
@@ -100,7 +100,7 @@ def test_the_bootstrap_is_a_loop_over_zoos_drawn_again(
 ) -> None:
     sides = min(map(len, rates[::2])), min(map(len, rates[1::2]))
     methods = {
-        name: {0: Judged({f"p{i:02}": r for i, r in enumerate(p[: sides[0]])},
+        name: {0: JudgedRates({f"p{i:02}": r for i, r in enumerate(p[: sides[0]])},
                          {f"n{i:02}": r for i, r in enumerate(n[: sides[1]])})}
         for name, p, n in (("a", *rates[:2]), ("b", *rates[2:]))
     }  # fmt: skip

@@ -44,7 +44,7 @@ DISGUISES = """(() => {
   const style = document.createElement('style');
   style.textContent = '.modebar { display: none !important }';
   document.head.append(style);
-  document.querySelectorAll('h2')[2].scrollIntoView(); // which disguise beats which method
+  document.querySelectorAll('h2')[2].scrollIntoView(); // matching rates by kind of suspect
 })()"""
 
 PLUMBING = """

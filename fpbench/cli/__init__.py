@@ -1,4 +1,4 @@
-"""The command line. Help costs click alone: torch, mlflow and rich load when they are used."""
+"""The command line. Help loads only click: torch, mlflow and rich load when they are used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import click
 from .. import __version__, session
 from . import completion, doctor, new, owner, plugins, process, results, run, store
 
-_GOES_ON = "what is finished is kept, and the same command goes on from there"
+_HOW_TO_GO_ON = "what is finished is kept, and the same command goes on from there"
 
 
 class _Group(click.Group):
-    """Shows every expected error as one sentence, with the exit code of its kind."""
+    """A group that shows every expected error as one sentence, with the exit code of its kind."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from ..api.errors import FpbenchError, did_you_mean, printable
@@ -36,7 +36,7 @@ class _Group(click.Group):
             reason = str(error) if isinstance(error, PermissionError) else shortage(error)
             if not reason:
                 raise
-            click.echo(f"error: {reason}; {_GOES_ON}", err=True)
+            click.echo(f"error: {reason}; {_HOW_TO_GO_ON}", err=True)
             ctx.exit(3)
         except KeyboardInterrupt as error:
             click.echo(f"\n{process.STOPPED}", err=True)
@@ -46,7 +46,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fpbench")
 def main() -> None:
-    """Benchmark neural network fingerprinting: who can tell a stolen model from its like?
+    """Benchmark neural network fingerprinting: which method recognises stolen models?
 
     Start with: fpbench run suites/quickstart.yaml
     """

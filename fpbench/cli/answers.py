@@ -1,8 +1,8 @@
-"""Answers of `list` and `describe`, kept on disk: finding them imports torch, which takes seconds.
+"""Answers of `list` and `describe`, kept on disk, because finding them imports torch for seconds.
 
-A kept answer serves while the same distributions are installed and no local Python file that was
-loaded to find it has changed. Local files are those outside of `site-packages` and Python itself:
-editable plugins, and fpbench in a clone.
+Kept answers are valid while the same distributions are installed and no local Python file that was
+loaded to find them has changed. A local file is one outside `site-packages` and Python itself: an
+editable plugin, or fpbench in a clone.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from typing import Any
 from .. import __version__, session
 from ..store.files import sealed, sha256, unsealed, write
 
-BEGAN = time.time_ns()
+STARTED = time.time_ns()
+"""When this process started, in nanoseconds."""
 
 Plugins = tuple[Path, ...]
 
 
-def listed(plugins: Plugins) -> list[dict[str, Any]]:
-    """Return a row for each thing that is installed or that a plugin file offers."""
+def list_offers(plugins: Plugins) -> list[dict[str, Any]]:
+    """Return a row for each scenario, recipe and method, and for each broken plugin."""
     rows: list[dict[str, Any]] = _offers(plugins)["rows"]
     return rows
 
 
-def known() -> list[dict[str, Any]]:
-    """Return the rows of `listed` if they are kept, else none; plugins are never imported."""
+def kept_rows() -> list[dict[str, Any]]:
+    """Return the kept rows of `list_offers`, or an empty list. This imports no plugin."""
     kept = _read(_environment())
     return kept["rows"] if kept else []
 
 
-def described(name: str, plugins: Plugins) -> dict[str, Any]:
+def describe(name: str, plugins: Plugins) -> dict[str, Any]:
     """Return the description of one scenario, recipe or method.
 
     Raises PluginError for an unknown name.
@@ -50,30 +51,30 @@ def described(name: str, plugins: Plugins) -> dict[str, Any]:
 
 
 def _offers(plugins: Plugins) -> dict[str, Any]:
-    """Return the rows of everything and the descriptions by name.
+    """Return the rows of `list_offers` and the descriptions by name.
 
-    Plugin files are being worked on: their answers are not kept. Where torch is loaded already,
-    nothing would be saved.
+    Answers about plugin files are not kept, because such files change often. If torch is loaded
+    already, keeping answers would save no time.
     """
-    lasting = not plugins and "torch" not in sys.modules
-    before = _environment() if lasting else ""
-    if lasting and (kept := _read(before)):
+    keep = not plugins and "torch" not in sys.modules
+    before = _environment() if keep else ""
+    if keep and (kept := _read(before)):
         return kept
     from ..engine.registry import described, listed
 
     registry = session.load_plugins(plugins)
     rows, entries = listed(registry), {}
     for row in rows:
-        with suppress(Exception):  # `describe` of this name finds the error again
+        with suppress(Exception):  # `describe` of this name shows the error
             entries[row["name"]] = described(registry, row["name"])
     offers: dict[str, Any] = json.loads(json.dumps({"rows": rows, "entries": entries}, default=str))
-    if lasting and not registry.broken:
+    if keep and not registry.broken:
         _keep(before, offers)
     return offers
 
 
 def _environment() -> str:
-    """Return a digest of Python, fpbench, its variables and the installed distributions."""
+    """Return a digest of the versions of Python and fpbench, variables and distributions."""
     installed = []
     for folder in sys.path:
         with suppress(OSError), os.scandir(folder or ".") as entries:
@@ -83,12 +84,12 @@ def _environment() -> str:
                 if entry.name.endswith((".dist-info", ".egg-info"))
             ]
     variables = {k: v for k, v in os.environ.items() if k.startswith("FPBENCH_")}
-    found = [__version__, sys.version, sys.path, sorted(installed), sorted(variables.items())]
-    return sha256(json.dumps(found).encode())
+    parts = [__version__, sys.version, sys.path, sorted(installed), sorted(variables.items())]
+    return sha256(json.dumps(parts).encode())
 
 
 def _file() -> Path:
-    """Return where the answers of this Python environment are kept."""
+    """Return the file that keeps the answers of this Python environment."""
     from platformdirs import user_cache_path
 
     folder = os.environ.get("FPBENCH_CACHE") or user_cache_path("fpbench") / "answers"
@@ -96,7 +97,7 @@ def _file() -> Path:
 
 
 def _read(environment: str) -> dict[str, Any] | None:
-    """Return the kept answers, or None where there are none or they may be stale."""
+    """Return the kept answers, or None if there are none or they may be out of date."""
     try:
         kept = unsealed(_file().read_bytes())
     except OSError:
@@ -108,7 +109,7 @@ def _read(environment: str) -> dict[str, Any] | None:
 
 
 def _keep(environment: str, offers: dict[str, Any]) -> None:
-    """Keep answers, unless something changed while they were found."""
+    """Keep answers, unless a file or a distribution changed while they were found."""
     installed = tuple(
         sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
     )
@@ -118,14 +119,14 @@ def _keep(environment: str, offers: dict[str, Any]) -> None:
         for file in files
         if isinstance(file, str) and not file.startswith(installed)
     }
-    if environment == _environment() and all(at < BEGAN for at in modified.values()):
+    if environment == _environment() and all(at < STARTED for at in modified.values()):
         kept = {**offers, "environment": environment, "modified": modified}
-        with suppress(OSError):  # without a place to keep it, the next command finds it again
+        with suppress(OSError):  # the next command finds the answers again
             write(_file(), sealed(kept))
 
 
 def _modified(file: str) -> int:
-    """Return when a file was last modified, in nanoseconds; 0 for a file that is not there."""
+    """Return when a file was last modified, in nanoseconds; 0 if there is no such file."""
     try:
         return os.stat(file).st_mtime_ns
     except OSError:

@@ -16,21 +16,18 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print a shell's completion script; `source <(fpbench completion bash)` switches it on."""
-    made = get_completion_class(shell)
-    assert made is not None
-    click.echo(
-        made(
-            click.get_current_context().find_root().command, {}, "fpbench", "_FPBENCH_COMPLETE"
-        ).source()
-    )
+    completion_of_shell = get_completion_class(shell)
+    assert completion_of_shell is not None
+    command = click.get_current_context().find_root().command
+    click.echo(completion_of_shell(command, {}, "fpbench", "_FPBENCH_COMPLETE").source())
 
 
 def suites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Suites and the folders on the way to them; before a letter is typed, those in suites/."""
+    """Complete the file of a suite or a folder; an empty word offers the files in suites/ too."""
     typed = Path(incomplete)
     folder = typed if incomplete.endswith("/") else typed.parent
     start = "" if incomplete.endswith("/") else typed.name
-    here = [f for f in _inside(folder) if f.name.startswith(start)]
+    here = [f for f in _files_in(folder) if f.name.startswith(start)]
     found = [str(f) for f in here if f.suffix in (".yaml", ".yml")]
     found += [f"{f}/" for f in here if f.is_dir() and not f.name.startswith(".")]
     if not incomplete:
@@ -39,33 +36,34 @@ def suites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """What is installed, or its methods alone, and those of the suite on the line.
+    """Complete the name of a method, or for `describe` of anything that is installed.
 
-    As long as nobody asked what plugins offer, which takes seconds, it is what they are called:
-    their method's name more often than not.
+    The methods of the suite on the command line are offered too. If `answers` keeps no names, the
+    names of the plugins are offered: a plugin usually has the name of its method.
     """
     from . import answers
 
-    rows = answers.known()
+    rows = answers.kept_rows()
     found = {row["name"] for row in rows if param.name == "name" or row["what"] == "method"}
     if not rows:
         found = set(entry_points(group="fpbench").names) - {"builtin", "figures", "mlflow"}
-    # A line that ends in an option without its value is left unread: its words are in `args`.
+    # click does not parse a line that ends in an option without a value: its words are in `args`.
     suite = ctx.params.get("suite") or ctx.params.get("case") or next(iter(ctx.args), None)
     if suite and ctx.command.name in ("run", "plan", "fingerprint"):
-        found |= set(_listed(Path(suite)))
+        found |= set(_methods_of(Path(suite)))
     return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
 
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Finished runs, the newest first."""
+    """Complete the folder of a finished run, the newest first."""
     root = ctx.params.get("runs_dir") or Path(os.environ.get("FPBENCH_RUNS", "runs"))
     found = sorted(root.glob("*/*/results.json"), key=lambda f: f.parent.name, reverse=True)
     names = [str(file.parent) for file in found]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def _listed(suite: Path) -> list[str]:
+def _methods_of(suite: Path) -> list[str]:
+    """Return the names of a suite's methods, without loading plugins."""
     from ..api.errors import SuiteError
     from ..engine.source import Source, listed
 
@@ -75,7 +73,7 @@ def _listed(suite: Path) -> list[str]:
         return []
 
 
-def _inside(folder: Path) -> list[Path]:
+def _files_in(folder: Path) -> list[Path]:
     try:
         return [*folder.iterdir()]
     except OSError:

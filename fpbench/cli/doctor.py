@@ -1,4 +1,4 @@
-"""What `fpbench doctor` looks at: each part apart, so that what is broken hides nothing else."""
+"""`fpbench doctor`: check each part of an installation, even if another part is broken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from . import options
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. "missing" is nothing wrong: data that only its own suites need, say."""
+    """The state of one part. "missing" is no error: only some suites need that data or device."""
 
     part: str
     state: Literal["ok", "missing", "broken"]
@@ -29,7 +29,7 @@ class Finding:
 
 
 def examine(store: Path, runs: Path) -> list[Finding]:
-    """Look at everything; whatever goes wrong in a part is that part's finding."""
+    """Check every part; an exception in a part becomes a "broken" finding of that part."""
     parts: dict[str, Callable[[], Iterator[Finding]]] = {
         "version": _versions,
         "device": _devices,
@@ -39,14 +39,14 @@ def examine(store: Path, runs: Path) -> list[Finding]:
         "plugin": _plugins,
         "data": _data,
     }
-    found: list[Finding] = []
-    for part, look in parts.items():
+    findings: list[Finding] = []
+    for part, check in parts.items():
         try:
-            found += look()
+            findings += check()
         except (Exception, SystemExit) as error:
             kind = "" if isinstance(error, FpbenchError) else f"{type(error).__name__}: "
-            found.append(Finding(part, "broken", kind + " ".join(str(error).split())))
-    return found
+            findings.append(Finding(part, "broken", kind + " ".join(str(error).split())))
+    return findings
 
 
 def _versions() -> Iterator[Finding]:
@@ -73,13 +73,13 @@ def _devices() -> Iterator[Finding]:
 
 
 def _folder(part: str, folder: Path) -> Iterator[Finding]:
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    text = f"{folder.absolute()}, {_size(shutil.disk_usage(there).free)} free"
-    if there != folder.absolute():
-        text += "; made by the first run"
-    if os.access(there, os.W_OK):
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    text = f"{folder.absolute()}, {_size(shutil.disk_usage(existing).free)} free"
+    if existing != folder.absolute():
+        text += "; the first run makes it"
+    if os.access(existing, os.W_OK):
         yield Finding(part, "ok", text)
     else:
         yield Finding(part, "broken", f"{text}; expected a folder that you may write to")
@@ -89,16 +89,16 @@ def _store(store: Path) -> Iterator[Finding]:
     yield from _folder("store", store)
     models = sum(1 for _ in store.glob("models/*/*/*/made.json"))
     trials = sum(1 for _ in store.glob("trials/*/*.json"))
-    held = sum(map(_held, store.glob("locks/*.lock")))
+    held = sum(map(_is_held, store.glob("locks/*.lock")))
     yield Finding("store", "ok", f"{models} models and {trials} trials, {held} locks held")
     aside = sum(1 for _ in store.glob("**/*.damaged-*"))
     if aside:
         yield Finding("store", "broken", f"{aside} files or folders were damaged and set aside as "
-                      "*.damaged-*; what they held is made anew when it is needed: delete them, "
-                      "and look after the disk")  # fmt: skip
+                      "*.damaged-*; delete them and check the disk: the next run that needs their "
+                      "content makes it anew")  # fmt: skip
 
 
-def _held(lock: Path) -> bool:
+def _is_held(lock: Path) -> bool:
     from filelock import FileLock, Timeout
 
     try:
@@ -109,13 +109,13 @@ def _held(lock: Path) -> bool:
 
 
 def _tracker(runs: Path) -> Iterator[Finding]:
-    from ..reporting.mlflow_hook import handshake
+    from ..reporting.mlflow_hook import require_server
     from ..reporting.mlflow_tracker import Tracker
     from ..reporting.mlflow_upload import DEFAULTS
 
     tracker = Tracker.of(runs)
     if tracker.is_web:
-        handshake(tracker)
+        require_server(tracker)
     yield Finding("tracker", "ok", f"MLflow at {tracker.shown}" + (" answers" * tracker.is_web))
     name = "MLFLOW_DISABLE_TELEMETRY"
     off = os.environ.get(name, DEFAULTS[name]).lower() in ("true", "1")
@@ -138,14 +138,14 @@ def _data() -> Iterator[Finding]:
         try:
             files = offer.cls().files
         except TypeError:
-            continue  # it has fields that only a suite can give
+            continue  # only a suite can give the fields that it requires
         for file, places in files.items():
             found = next((place for place in places if place.is_file()), None)
             if found:
                 yield Finding("data", "ok", f"{name}: {file} is {found}")
             else:
-                looked = ", ".join(map(str, places))
-                yield Finding("data", "missing", f"{name}: {file} not found; looked for {looked}")
+                searched = ", ".join(map(str, places))
+                yield Finding("data", "missing", f"{name}: {file} not found; searched {searched}")
         if not files:
             yield Finding("data", "ok", f"{name}: needs no file")
 
@@ -159,7 +159,7 @@ def _size(n: int) -> str:
 @options.RUNS
 @options.JSON
 def doctor(store_dir: Path, runs_dir: Path, as_json: bool) -> None:
-    """Look at versions, devices, store, tracker, plugins, data; exit 1 if something is broken."""
+    """Check versions, devices, store, tracker, plugins, data; exit 1 if something is broken."""
 
     findings = examine(store_dir, runs_dir)
     broken = [finding for finding in findings if finding.state == "broken"]

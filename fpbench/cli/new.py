@@ -1,4 +1,4 @@
-"""`fpbench new`: a plugin of one's own, whole from the start, with a test that passes."""
+"""`fpbench new`: write a new plugin that works at once, with a test that passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import answers
 
 _INTO = click.option(
     "--into", type=click.Path(path_type=Path, file_okay=False), default=".", show_default="here",
-    help="The folder that the plugin's own folder goes into.",
+    help="Where to make the plugin's folder.",
 )  # fmt: skip
 
 
@@ -30,18 +30,18 @@ def _command(what: str, summary: str) -> None:
     @click.argument("name")
     @_INTO
     def write(name: str, into: Path) -> None:
-        folder = _written(what, name, into)
+        folder = _write_plugin(what, name, into)
         module = folder / f"fpbench_{name}.py"
-        tried = (
+        commands = (
             f"fpbench check {name} -p {module}\n"
             f"  fpbench run suites/quickstart.yaml --only {name} -p {module}"
             if what == "method"
             else f"fpbench run {folder / name}.yaml -p {module}"
         )
         click.echo(
-            f"{folder} has a {what} that works; make it yours in {module.name}\n"
-            f"  {tried}\n"
-            f"installed, it needs no -p\n"
+            f"{folder} has a {what} that works; change it in {module.name}\n"
+            f"  {commands}\n"
+            f"after an installation no -p is needed\n"
             f"  uv pip install -e {folder}      # or: pip install -e {folder}\n"
             f"  pytest {folder}"
         )
@@ -52,32 +52,36 @@ _command("recipe", "Write a recipe, a way to obfuscate a model, and a suite that
 _command("scenario", "Write a scenario, data and architectures, and a suite on it.")
 
 
-def _written(what: str, name: str, into: Path) -> Path:
-    """The new plugin's folder. Raises InputError for a name that cannot be, or is taken."""
+def _write_plugin(what: str, name: str, into: Path) -> Path:
+    """Write a new plugin and return its folder. Raises InputError for a bad or used name."""
     from ..api.errors import InputError
 
     where = f"new {what} {name}"
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
         raise InputError(
-            "expected a name of small letters, digits and _ that begins with a letter and is no "
-            "word of Python, such as near_boundary",
+            "expected a name of lower-case letters, digits and _ that begins with a letter and is "
+            f"not a keyword of Python, such as near_boundary; got {name!r}",
             where,
         )
-    if name in _taken():
-        raise InputError(f"expected a new name, {name} is installed; choose another", where)
+    if name in _used_names():
+        raise InputError(
+            f"expected a new name, got {name}, which is installed; choose another", where
+        )
     folder = into / name
     if folder.exists():
-        raise InputError(f"expected no {folder}, it is there; nothing was changed", where)
+        raise InputError(
+            f"expected no {folder}, found one; nothing was changed, choose another name", where
+        )
     cls = "".join(part.capitalize() for part in name.split("_"))
     words = {
         "what": what,
         "name": name,
         "module": f"fpbench_{name}",
         "dist": f"fpbench-{name.replace('_', '-')}",
-        # A class of a name that the module imports would hide what it imports.
+        # A class with the name of something that the module imports would hide it.
         "cls": f"{cls}{what.capitalize()}" if cls in __all__ else cls,
     }
-    # No name that a tool would take for its own: templates are neither Python nor TOML yet.
+    # Templates end in .txt, so that no tool reads them as Python or TOML.
     files = {"pyproject.toml.txt": "pyproject.toml", "module.py.txt": f"{words['module']}.py",
              "test.py.txt": f"test_{name}.py", "suite.yaml": f"{name}.yaml"}  # fmt: skip
     templates = resources.files("fpbench.cli") / "templates"
@@ -88,8 +92,9 @@ def _written(what: str, name: str, into: Path) -> Path:
     return folder
 
 
-def _taken() -> set[str]:
-    return {*entry_points(group="fpbench").names, *(row["name"] for row in answers.listed(()))}
+def _used_names() -> set[str]:
+    rows = answers.list_offers(())
+    return {*entry_points(group="fpbench").names, *(row["name"] for row in rows)}
 
 
 COMMANDS = (new,)

@@ -1,4 +1,4 @@
-"""The options that several commands share, and how they answer --json."""
+"""The options that several commands share, and the output of --json."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PLUGIN = click.option(
     help="Load a plugin from a file. Repeatable.",
 )  # fmt: skip
 JSON = click.option(
-    "--json", "as_json", is_flag=True, callback=process.json_alone, is_eager=True,
+    "--json", "as_json", is_flag=True, callback=process.reserve_stdout, is_eager=True,
     help="Print one JSON object.",
 )  # fmt: skip
 
@@ -54,9 +54,9 @@ _WORK = (
     click.option("--device", metavar="DEVICES",
                  help="cpu, cuda, or several: cuda:0,cuda:1  [default: cuda if any]"),
     click.option("--workers", type=click.IntRange(1, 10_000), metavar="N",
-                 help="Work in N processes at a time.  [default: what cores and memory allow]"),
+                 help="Work in N processes.  [default: as many as cores and memory allow]"),
     click.option("--limit", type=click.IntRange(1, 10_000_000), metavar="SECONDS",
-                 help="A trial that takes longer is stopped and has failed.  [default: none]"),
+                 help="Stop a trial after this time; it counts as failed.  [default: none]"),
     click.option("--executor", metavar="NAME",
                  help="local: worker processes. inline: this process, for breakpoints. ray: a "
                       "cluster. All give the same table.  [env: FPBENCH_EXECUTOR; default: local]"),
@@ -64,12 +64,12 @@ _WORK = (
 
 
 def work(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say where its work is done."""
+    """Add the options that choose devices, workers and executor to a command."""
     for option in reversed(_WORK):
         command = option(command)
     return command
 
 
 def answer(value: Any) -> None:
-    """Print what --json asked for."""
+    """Print a value as one JSON object, for --json."""
     click.echo(json.dumps(value, default=str, allow_nan=False), file=process.stdout())

@@ -1,4 +1,4 @@
-"""The commands of a model's owner: fingerprint, verify."""
+"""The commands for a model's owner: fingerprint, verify."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .options import FILE, PATH
 @click.option("--out", type=FILE, required=True,
               help="Where the fingerprint goes.")  # fmt: skip
 @click.option("--false-positive-rate", default=0.05, show_default=True, metavar="SHARE",
-              help="Of independent models, how many may be taken for copies.")  # fmt: skip
+              help="Share of independent models that may be judged copies.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="METHOD", shell_complete=completion.names,
               help="The method, if CASE has several.")  # fmt: skip
 @options.STORE
@@ -30,10 +30,10 @@ def fingerprint(
     case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...], store_dir: Path,
     device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a fingerprint of your own model, as CASE says: a suite whose target is `given`.
+    """Make a fingerprint of your own model. CASE is a suite with the target `given`.
 
-    The zoo is built from it, as in a run, and what the method does not learn from calibrates the
-    threshold. docs/verify.md walks through it.
+    The zoo is built from your model, as in a run. The models that the method does not learn from
+    calibrate the threshold. docs/verify.md explains every step.
     """
     click.get_current_context().with_resource(process.stoppable())
     from ..engine.run import Setting
@@ -44,29 +44,29 @@ def fingerprint(
     registry, suite = session.load_suite(case, plugins, overrides, only)
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
-    where = session.find_device(device)
+    found = session.find_device(device)
     setting = Setting(
-        store=Store(store_dir), folder=out.parent, hook=registry.manager.hook, device=where,
-        executor=session.find_executor(registry, None, [where], workers=None, limit=None),
+        store=Store(store_dir), folder=out.parent, hook=registry.manager.hook, device=found,
+        executor=session.find_executor(registry, None, [found], workers=None, limit=None),
     )  # fmt: skip
     with terminal:
         meta = make_fingerprint(suite, setting, registry, out, false_positive_rate)
     if as_json:
         options.answer(meta)
         return
-    known, line = meta["calibration"], meta["calibration"]["threshold"]
-    caught = known["caught"]
+    calibration = meta["calibration"]
+    threshold, caught = calibration["threshold"], calibration["caught"]
     utility = ", ".join(f"{k} {v:.3f}" for k, v in (meta["target"]["utility"] or {}).items())
     click.echo(f"target       {meta['target']['name']}, {utility}")
     click.echo(
-        f"threshold    {line['rate']:.3f}; expected false positives "
-        f"{100 * line['false_positive_rate']:.1f} % (95 % interval "
-        f"{100 * line['interval'][0]:.1f} to {100 * line['interval'][1]:.1f} %, "
-        f"from {len(known['negatives'])} negatives)"
+        f"threshold    {threshold['rate']:.3f}; expected false positives "
+        f"{100 * threshold['false_positive_rate']:.1f} % (95 % interval "
+        f"{100 * threshold['interval'][0]:.1f} to {100 * threshold['interval'][1]:.1f} %, "
+        f"from {len(calibration['negatives'])} negatives)"
     )
     click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
     if not caught["count"]:
-        click.echo("note: a verdict by this fingerprint shows nothing; try another method")
+        click.echo("note: this fingerprint recognises no known copy; try another method")
     click.echo(f"fingerprint  {out}")
 
 
@@ -75,11 +75,15 @@ def fingerprint(
 @click.argument("suspect")
 @click.option("--arch", metavar="NAME", help="The suspect's architecture: the scenario's, "
               "torchvision:NAME, or FILE.py:CALLABLE. Not for ONNX.")  # fmt: skip
-@click.option("--adapter", type=PATH, metavar="FILE.yaml", help="How the API is spoken to.")
-@click.option("--labels-only", is_flag=True, help="Refuse a fingerprint that needs more.")
+@click.option(
+    "--adapter", type=PATH, metavar="FILE.yaml", help="The form of the API's requests and replies."
+)
+@click.option(
+    "--labels-only", is_flag=True, help="Refuse a fingerprint that needs more than labels."
+)
 @click.option("--rate", default=0.0, metavar="N", help="Requests per second.  [default: no limit]")
 @click.option("--budget", type=click.IntRange(min=1), metavar="N",
-              help="Inputs sent to the API at most.  [default: twice the queries]")  # fmt: skip
+              help="Send at most N inputs to the API.  [default: twice the queries]")  # fmt: skip
 @click.option("--answers", type=PATH, metavar="FILE",
               help="Where an API's answers are kept.  [default: beside the verdict]")  # fmt: skip
 @click.option("--out", type=FILE, default="verdict.json",
@@ -93,7 +97,7 @@ def verify(
 ) -> None:  # fmt: skip
     """Judge SUSPECT, a model file or the URL of a prediction API, by a fingerprint.
 
-    Exit code 0 means judged, either way.
+    The exit code is 0 for every verdict, copy or not.
     """
     from ..owner.fingerprint_file import load_saved
     from ..owner.suspects import Request, open_suspect
@@ -105,7 +109,7 @@ def verify(
         arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
         answers=answers, out=out,
     )  # fmt: skip
-    verdict = judge(saved, open_suspect(suspect, saved, request), _shown(suspect))
+    verdict = judge(saved, open_suspect(suspect, saved, request), _printable_name(suspect))
     verdict["fingerprint"]["file"] = str(fingerprint_file)
     write(out, json.dumps(verdict, indent=1).encode())
     if as_json:
@@ -117,8 +121,8 @@ def verify(
     click.echo(f"verdict      {out}")
 
 
-def _shown(suspect: str) -> str:
-    """A suspect's name in a verdict: a file's, or a URL without its secrets."""
+def _printable_name(suspect: str) -> str:
+    """Return a suspect's name for a verdict: a file's name, or a URL without secrets."""
     from ..owner.remote import checked_url
 
     return checked_url(suspect)[1] if "://" in suspect else suspect

@@ -1,4 +1,4 @@
-"""The commands about what is installed: list, describe, check."""
+"""The commands about installed plugins: list, describe, check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the scenarios, recipes and methods that are installed, and plugins that are broken."""
     from ..reporting.tables import show_list
 
-    rows = answers.listed(plugins)
+    rows = answers.list_offers(plugins)
     options.answer(rows) if as_json else show_list(rows)
 
 
@@ -27,10 +27,10 @@ def list_(plugins: tuple[Path, ...], as_json: bool) -> None:
 @options.PLUGIN
 @options.JSON
 def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """Describe a scenario, recipe or method: what it does, its fields, where it comes from."""
+    """Describe a scenario, recipe or method: its purpose, its fields, its origin."""
     from ..reporting.tables import show_description
 
-    entry = answers.described(name, plugins)
+    entry = answers.describe(name, plugins)
     options.answer(entry) if as_json else show_description(entry)
 
 
@@ -39,7 +39,7 @@ def describe(name: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 @options.PLUGIN
 @options.JSON
 def check(method: str, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """Check that a method keeps the contract; the tests of `fpbench.testing`, in words."""
+    """Check that a method keeps the contract, with the tests of `fpbench.testing`."""
     from ..api.errors import PluginError
     from ..reporting.tables import show_checks
     from ..testing import run_checks

@@ -1,4 +1,4 @@
-"""The process that runs a command: whose stdout it is, and how soon it ends when it is told to."""
+"""The process of a command: how signals stop it, and what it writes to stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 
 GRACE = 4.0
-"""Seconds after which a stop is no longer waited for."""
+"""Seconds between a signal to stop and the forced end of the process."""
 
 STOPPED = "stopped; the same command goes on from here"
 
@@ -23,7 +23,7 @@ _STDOUT = "fpbench.stdout"
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM. No plugin's mistake: whoever catches those lets it pass."""
+    """Ctrl-C or SIGTERM. Code that catches the errors of plugins must not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -32,47 +32,48 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the block by raising Stopped, and after GRACE seconds the process,
-    whatever it is doing then: a call that does not return, a plugin that catches everything.
+    """Raise Stopped in the block on SIGINT or SIGTERM; after GRACE seconds, end the process.
 
-    Nothing is lost by that. What is finished is on disk, what is not has no name yet.
+    The process ends even in a call that does not return or a plugin that catches everything.
+    Nothing is lost: finished work is on disk, and unfinished files do not have their names yet.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    import psutil  # noqa: F401  # so that it is there when there is no time for it
+    import psutil  # noqa: F401  # loaded now, because `_end_after` must not take long
 
     def stop(number: int, _: object) -> None:
-        atexit.register(_leave, 128 + number)  # the last to come is the first to be called
+        atexit.register(_leave, 128 + number)  # the function registered last is called first
         raise Stopped(number)
 
     before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    # A handler of ours waits for the interpreter; this pipe is written to at once.
-    old = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    threading.Thread(target=_end_after, args=(told,), name="fpbench-stop", daemon=True).start()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # Python writes a signal's number to this pipe at once; a handler waits for the interpreter.
+    old = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after, args=(reading,), name="fpbench-stop", daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(old)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(tell)  # ends the thread, unless it has begun to count
+        os.close(writing)  # ends the thread, unless a signal was read
 
 
 def _leave(exit_code: int) -> None:
-    """End without taking torch's modules down one by one, which is a second or more."""
+    """End the process at once. Unloading torch's modules would take a second or more."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     os._exit(exit_code)
 
 
-def _end_after(told: int) -> None:
-    while (number := os.read(told, 1)) and number[0] not in (signal.SIGINT, signal.SIGTERM):
-        pass  # some other signal that Python hears of
-    os.close(told)
+def _end_after(pipe: int) -> None:
+    """Wait for SIGINT or SIGTERM in a pipe, then GRACE seconds, and end process and children."""
+    while (number := os.read(pipe, 1)) and number[0] not in (signal.SIGINT, signal.SIGTERM):
+        pass  # Python writes other signals to the pipe too
+    os.close(pipe)
     if number:
         threading.Event().wait(GRACE)
         with suppress(Exception):
@@ -84,38 +85,38 @@ def _end_after(told: int) -> None:
         os._exit(128 + number[0])
 
 
-def json_alone(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
-    """Callback of --json: stdout is for one JSON object, what plugins print goes to stderr."""
+def reserve_stdout(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Keep stdout for one JSON object if --json is given; what plugins print goes to stderr."""
     if as_json:
-        ctx.meta[_STDOUT] = ctx.with_resource(_own_stdout())
+        ctx.meta[_STDOUT] = ctx.with_resource(_reserved_stdout())
     return as_json
 
 
 def stdout() -> IO[Any] | None:
-    """Where the JSON object goes; None for where everything goes."""
-    found: IO[Any] | None = click.get_current_context().meta.get(_STDOUT)
-    return found
+    """Return the stream for the JSON object, or None if stdout is not reserved."""
+    stream: IO[Any] | None = click.get_current_context().meta.get(_STDOUT)
+    return stream
 
 
 @contextmanager
-def _own_stdout() -> Iterator[IO[Any]]:
-    """Stdout as it was; meanwhile all that is printed, by Python or below it, goes to stderr."""
-    ours = sys.stdout
+def _reserved_stdout() -> Iterator[IO[Any]]:
+    """Yield the real stdout. In the block, all that Python or C code prints goes to stderr."""
+    original = sys.stdout
     try:
-        below = ours.fileno()
+        descriptor = original.fileno()
     except (io.UnsupportedOperation, AttributeError):
-        below = None  # a test's
-    if below != 1:
+        descriptor = None  # a test's stream
+    if descriptor != 1:
         with redirect_stdout(sys.stderr):
-            yield ours
+            yield original
         return
-    ours.flush()
+    original.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
         with redirect_stdout(sys.stderr), os.fdopen(os.dup(kept), "w", encoding="utf-8") as out:
             yield out
     finally:
-        ours.flush()
+        original.flush()
         os.dup2(kept, 1)
         os.close(kept)

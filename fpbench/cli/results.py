@@ -23,24 +23,24 @@ _RUNS = click.argument(
 @click.option("--json", "form", flag_value="json", help="Print the methods as one JSON object.")
 @click.option(
     "--out", type=FILE,
-    help="Where the page goes.  [default: report.html in the run's folder]",
+    help="Where to write the page.  [default: report.html in the run's folder]",
 )  # fmt: skip
 def report(run_folder: Path, form: str | None, out: Path | None) -> None:
-    """Write a finished run as one web page that opens offline; or print its table."""
+    """Write a finished run as one web page that opens offline, or print its table."""
     from ..api.results import Report
     from ..reporting import tables
-    from ..reporting.page import page
+    from ..reporting.page import render_page
     from ..results.folder import read
 
-    printed = {"md": tables.markdown, "latex": tables.latex, "csv": tables.as_csv}
+    formats = {"md": tables.as_markdown, "latex": tables.as_latex, "csv": tables.as_csv}
     record = read(run_folder)
     if form == "json":
         options.answer(tables.run_as_json(Report(run_folder, record)))
     elif form:
-        click.echo(printed[form](record), nl=False)
+        click.echo(formats[form](record), nl=False)
     else:
         file = out or run_folder / "report.html"
-        file.write_text(page(record, run_folder), encoding="utf-8")
+        file.write_text(render_page(record, run_folder), encoding="utf-8")
         click.echo(str(file))
 
 
@@ -50,20 +50,20 @@ def report(run_folder: Path, form: str | None, out: Path | None) -> None:
               default="aruc_calibrated", show_default=True)  # fmt: skip
 @options.JSON
 def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
-    """Compare the methods of two runs or more on the suspects that both judged.
+    """Compare the methods of two or more runs on the suspects that both runs judged.
 
-    A method that several runs have is compared with itself; where they share none, every method
-    with every other.
+    A method that two runs share is compared with itself. Two runs that share no method are
+    compared by every pair of their methods.
     """
     from ..reporting.tables import show_differences
-    from ..results.comparison import across
+    from ..results.comparison import compare_runs
     from ..results.folder import read
 
-    found = across({folder.name: read(folder) for folder in run_folders}, metric)
+    differences = compare_runs({folder.name: read(folder) for folder in run_folders}, metric)
     if as_json:
-        options.answer([difference.model_dump() for difference in found])
+        options.answer([difference.model_dump() for difference in differences])
     else:
-        show_differences(found, metric)
+        show_differences(differences, metric)
 
 
 @click.command()
@@ -71,20 +71,21 @@ def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
 @click.option("-o", "--out", type=FILE,
               default="leaderboard.html", show_default=True)  # fmt: skip
 def leaderboard(run_folders: tuple[Path, ...], out: Path) -> None:
-    """Write many runs as one web page, methods by suites, that opens offline."""
-    from ..reporting.leaderboard import leaderboard as page
+    """Write many runs as one web page that opens offline: a row per method, a column per suite."""
+    from ..reporting.leaderboard import render_leaderboard
     from ..results.folder import read
 
-    out.write_text(page([read(folder) for folder in run_folders]), encoding="utf-8")
+    html = render_leaderboard([read(folder) for folder in run_folders])
+    out.write_text(html, encoding="utf-8")
     click.echo(str(out))
 
 
 @click.command()
 @click.argument("run_folder", type=PATH, required=False, shell_complete=completion.runs)
 @options.RUNS
-@click.option("--port", default=5000, show_default=True, help="On this machine only.")
+@click.option("--port", default=5000, show_default=True, help="The port of the local server.")
 def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
-    """Open MLflow over the local results: on loopback, until Ctrl-C."""
+    """Serve the local results with MLflow's pages, for this machine only, until Ctrl-C."""
     from ..reporting.mlflow_ui import serve
 
     serve(runs_dir, run_folder, port)
@@ -94,7 +95,7 @@ def ui(run_folder: Path | None, runs_dir: Path, port: int) -> None:
 @_RUN
 @options.JSON
 def sync(run_folder: Path, as_json: bool) -> None:
-    """Send a run's results to MLflow; what is there already is not doubled."""
+    """Send a run's results to MLflow, except the parts that MLflow has already."""
     from ..reporting.mlflow_hook import complete, send
 
     sent = send(run_folder)

@@ -23,7 +23,7 @@ from . import completion, options, process
     multiple=True,
     metavar="METHOD",
     shell_complete=completion.names,
-    help="Try this method of the suite anew; its results replace the kept ones. Repeatable.",
+    help="Try this method of the suite anew and replace its kept results. Repeatable.",
 )
 @click.option("--fresh-all", is_flag=True, help="Try every method anew.")
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
@@ -38,7 +38,7 @@ def run(
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
-    What is in the store is not done again; an interrupted run goes on with the same command.
+    Work that is in the store is not repeated. The same command continues an interrupted run.
     """
     click.get_current_context().with_resource(process.stoppable())
     from ..engine.run import Setting
@@ -52,11 +52,11 @@ def run(
         registry.manager.unregister(name="mlflow")
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
-    where = session.find_devices(device)
+    devices = session.find_devices(device)
     setting = Setting(
         store=Store(store_dir), folder=session.new_folder(runs_dir / loaded.name),
-        executor=session.find_executor(registry, executor, where, workers=workers, limit=limit),
-        hook=registry.manager.hook, device=where[0], limit=limit,
+        executor=session.find_executor(registry, executor, devices, workers=workers, limit=limit),
+        hook=registry.manager.hook, device=devices[0], limit=limit,
         fresh=session.find_fresh(registry, loaded, fresh_all or fresh),
     )  # fmt: skip
     with terminal:
@@ -80,7 +80,7 @@ def plan(
     suite: Path, store_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
     device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what `run` would do: models to build, trials, who declines and why, disk and time."""
+    """Show what `run` would do: models to build, trials, refusals, disk space and time."""
     from ..engine.plan import Plan
     from ..reporting.tables import plan_as_json, show_cohorts, show_plan
     from ..store.store import Store

@@ -1,4 +1,4 @@
-"""The commands that look after a store: list, verify, prune, export, import."""
+"""The commands for a store: list, verify, prune, export, import."""
 
 from __future__ import annotations
 
@@ -24,54 +24,54 @@ _ARCHIVE = click.argument("archive", type=options.FILE)
 
 @click.group()
 def store() -> None:
-    """Look after finished work: list, verify, prune, export, import."""
+    """Manage finished work: list, verify, prune, export, import."""
 
 
 @store.command("list")
 @options.STORE
 @options.JSON
 def list_(store_dir: Path, as_json: bool) -> None:
-    """Say what a store holds: models by scenario and kind, trials, what was set aside."""
+    """Show what a store holds: models by scenario and kind, trials, files set aside."""
     from ..store.inventory import summarise
     from ..store.store import Store
 
-    found = summarise(Store(store_dir))
+    summary = summarise(Store(store_dir))
     if as_json:
-        options.answer(found)
+        options.answer(summary)
         return
-    rows = [(g["scenario"], g["kind"], g["count"], g["bytes"]) for g in found["models"]]
+    rows = [(g["scenario"], g["kind"], g["count"], g["bytes"]) for g in summary["models"]]
     for name in ("trials", "set_aside", "temporary"):
-        if found[name]["count"]:
-            rows.append((name.replace("_", " "), "", *found[name].values()))
-    _table(("what", "kind", "number", "size"), rows)
-    for path in found["damaged"]:
-        click.echo(f"set aside, for it was damaged: {path}")
+        if summary[name]["count"]:
+            rows.append((name.replace("_", " "), "", *summary[name].values()))
+    _show_table(("what", "kind", "number", "size"), rows)
+    for path in summary["damaged"]:
+        click.echo(f"set aside because it was damaged: {path}")
 
 
 @store.command()
 @options.STORE
 @options.JSON
 def verify(store_dir: Path, as_json: bool) -> None:
-    """Read every byte of a store; set aside what is damaged, and exit 1 if anything was.
+    """Read every byte of a store and set aside what is damaged; exit 1 if anything is damaged.
 
-    The next run makes again what it needs of it.
+    The next run makes anew what it needs.
     """
     from dataclasses import asdict
 
     from ..store.inventory import verify
     from ..store.store import Store
 
-    found = Store(store_dir)
-    with _bar("verified", _count(found)) as step:
-        verdict = verify(found, step)
+    opened = Store(store_dir)
+    with _progress_bar("verified", _count(opened)) as step:
+        verdict = verify(opened, step)
     if as_json:
         options.answer(asdict(verdict))
     else:
         for path, aside in verdict.damaged.items():
-            if aside is None:  # the others were told when they were set aside
+            if aside is None:  # a warning named the others when they were set aside
                 click.echo(f"{path} was damaged in the store; a run is making it anew")
         for newer in verdict.newer:
-            click.echo(f"left alone: {newer}")
+            click.echo(f"not checked: {newer}")
         click.echo(f"{verdict.models} models, {verdict.trials} trials, "
                    f"{len(verdict.damaged)} damaged")  # fmt: skip
     sys.exit(1 if verdict.damaged else 0)
@@ -79,20 +79,20 @@ def verify(store_dir: Path, as_json: bool) -> None:
 
 @store.command()
 @click.option("--keep", "first", type=options.PATH, multiple=True, metavar="SUITE...",
-              help="Keep what these suites name.")  # fmt: skip
+              help="Keep the models and trials of these suites.")  # fmt: skip
 @click.argument("more", nargs=-1, type=options.PATH, metavar="")
 @options.STORE
 @options.PLUGIN
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
 @options.JSON
 def prune(
     first: tuple[Path, ...], more: tuple[Path, ...], store_dir: Path, plugins: tuple[Path, ...],
     dry_run: bool, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Remove models and trials that no kept suite names, what was set aside, what dead runs left.
+    """Remove models and trials of other suites, damaged files, and files that dead runs left.
 
-    What a run in progress uses or is making stays.
+    Files that a run in progress uses or makes stay.
     """
     from ..store.inventory import MODEL, TRIAL
     from ..store.prune import remove, waste
@@ -100,28 +100,27 @@ def prune(
 
     if not first:
         raise click.UsageError("expected --keep SUITE..., the suites whose models and trials stay")
-    found = Store(store_dir)
-    doomed = waste(found, _needed((*first, *more), plugins, found))
-    size = sum(item.bytes for item in doomed)
+    opened = Store(store_dir)
+    unneeded = waste(opened, _needed((*first, *more), plugins, opened))
+    size = sum(item.bytes for item in unneeded)
     if not as_json:
-        for what in dict.fromkeys(item.what for item in doomed):
-            mine = [item for item in doomed if item.what == what]
+        for what in dict.fromkeys(item.what for item in unneeded):
+            same = [item for item in unneeded if item.what == what]
             plural = f"{what}s" if what in (MODEL, TRIAL) else what
-            click.echo(f"{len(mine)} {plural}, {sum(i.bytes for i in mine):,} bytes")
-        click.echo(f"to remove: {size:,} bytes in {len(doomed)}")
+            click.echo(f"{len(same)} {plural}, {sum(item.bytes for item in same):,} bytes")
+        click.echo(f"to remove: {size:,} bytes in {len(unneeded)}")
     if dry_run:
         if as_json:
-            options.answer({"found": len(doomed), "bytes": size, "removed": 0})
+            options.answer({"found": len(unneeded), "bytes": size, "removed": 0})
         return
-    if doomed and not yes:
+    if unneeded and not yes:
         click.confirm("remove them?", abort=True, err=True)
-    removed = remove(found, doomed)
+    removed = remove(opened, unneeded)
     if as_json:
-        told = {"found": len(doomed), "bytes": removed.bytes, "removed": len(removed.gone),
-                "in_use": len(removed.kept)}  # fmt: skip
-        options.answer(told)
+        options.answer({"found": len(unneeded), "bytes": removed.bytes,
+                        "removed": len(removed.gone), "in_use": len(removed.kept)})  # fmt: skip
     else:
-        used = f"; {len(removed.kept)} stay, for a run uses them" if removed.kept else ""
+        used = f"; {len(removed.kept)} stay because a run uses them" if removed.kept else ""
         click.echo(f"removed {removed.bytes:,} bytes in {len(removed.gone)}{used}")
 
 
@@ -135,25 +134,25 @@ def export(
     archive: Path, suites: tuple[Path, ...], store_dir: Path, plugins: tuple[Path, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Write a store's models and trials into one file: all of them, or what some suites name.
+    """Write a store's models and trials into one file: all, or those of the given suites.
 
-    Equal models and trials give equal bytes. What is damaged is left out, and exit is 1.
+    Equal models and trials give equal bytes. Damaged ones are left out, and the exit code is 1.
     """
     from ..store.archive import export
     from ..store.inventory import MODEL
     from ..store.store import Store
 
-    found = Store(store_dir)
-    needed = _needed(suites, plugins, found) if suites else None
+    opened = Store(store_dir)
+    needed = _needed(suites, plugins, opened) if suites else None
 
-    def wanted(item: Item) -> bool:
+    def is_needed(item: Item) -> bool:
         if needed is None:
             return True
         return item.path in needed.folders if item.what == MODEL else item.name in needed.keys
 
-    with _bar("verified", _count(found)) as step:
-        moved = export(found, archive, wanted, step)
-    _told(moved, as_json, f"exported to {archive}")
+    with _progress_bar("verified", _count(opened)) as step:
+        moved = export(opened, archive, is_needed, step)
+    _show_moved(moved, as_json, f"exported to {archive}")
     sys.exit(1 if moved.left_out else 0)
 
 
@@ -162,16 +161,16 @@ def export(
 @options.STORE
 @options.JSON
 def import_(archive: Path, store_dir: Path, as_json: bool) -> None:
-    """Put an exported zoo into a store. All of it is verified first; what the store has stays.
+    """Put an exported zoo into a store, after all of it is verified. Kept work is not replaced.
 
-    Interrupted, it goes on with the same command.
+    The same command continues an interrupted import.
     """
     from ..store.archive import import_
     from ..store.store import Store
 
-    with _bar("models and trials") as step:
+    with _progress_bar("models and trials") as step:
         moved = import_(Store(store_dir), archive, step)
-    _told(moved, as_json, f"imported into {store_dir}")
+    _show_moved(moved, as_json, f"imported into {store_dir}")
 
 
 def _needed(suites: Sequence[Path], plugins: tuple[Path, ...], store: Store) -> Needed:
@@ -186,22 +185,22 @@ def _count(store: Store) -> int:
     return sum(item.what in (MODEL, TRIAL) for item in items(store))
 
 
-def _told(moved: Any, as_json: bool, done: str) -> None:
+def _show_moved(moved: Any, as_json: bool, done: str) -> None:
     from dataclasses import asdict
 
     if as_json:
         options.answer(asdict(moved))
         return
     for path in moved.left_out:
-        click.echo(f"left out, for it is damaged or of a later fpbench: {path}")
-    kept = f", {moved.kept} models were there" if moved.kept else ""
+        click.echo(f"left out because it is damaged or of a later fpbench: {path}")
+    kept = f", {moved.kept} models were in the store" if moved.kept else ""
     click.echo(f"{done}: {moved.models} models, {moved.trials} trials{kept}; "
                f"{moved.bytes:,} bytes in all")  # fmt: skip
 
 
 @contextmanager
-def _bar(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, in a terminal."""
+def _progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on stderr if it is a terminal; yield the function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -212,7 +211,7 @@ def _bar(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.console import Console
     from rich.filesize import decimal
     from rich.markup import escape

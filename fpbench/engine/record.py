@@ -30,7 +30,7 @@ from ..api.results import (
     TrialRecord,
 )
 from ..api.work import Result
-from ..results.summary import comparisons, summary, verdicts
+from ..results.summary import compare_methods, compute_verdicts, summarise
 from ..store.files import sha256, write
 from ..store.store import Store
 from .environment import device_name, everything_installed
@@ -78,7 +78,7 @@ def record(
         target=suite.target.digest,
         models=tuple(_model(recipe, plan, store) for recipe in plan.models),
         methods=tuple(_method(variant, plan, results) for variant in suite.methods),
-        comparisons=comparisons([r for r in results if not r.error]),
+        comparisons=compare_methods([r for r in results if not r.error]),
         trials=tuple(map(_trial, results)),
         failures=failures,
     )
@@ -121,7 +121,7 @@ def _trial(result: Result) -> TrialRecord:
         ensemble=tuple(r.digest for r in trial.ensemble),
         matching_rates=result.matching_rates,
         calibration_rates=result.calibration_rates,
-        **verdicts(result)._asdict(),
+        **compute_verdicts(result)._asdict(),
         queries=result.queries,
         construct_seconds=result.construct_seconds,
         construct_cpu_seconds=result.construct_cpu_seconds,
@@ -149,7 +149,7 @@ def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> MethodRe
         access=str(mine[0].trial.access) if mine else None,
         refusal=plan.refusals.get(variant.label),
         errors=tuple(r.error for r in mine if r.error),
-        summary=summary(good) if good else None,
+        summary=summarise(good) if good else None,
     )
 
 

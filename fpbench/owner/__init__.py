@@ -1,4 +1,4 @@
-"""Tools for a model's owner: make a fingerprint of it, and judge a suspect."""
+"""Tools for a model's owner: make a fingerprint of the model, and judge suspects by it."""
 
 from __future__ import annotations
 

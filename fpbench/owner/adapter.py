@@ -1,4 +1,4 @@
-"""The form of a prediction API's requests, and the place of the answers in its replies."""
+"""Adapters: the form of a prediction API's requests, and the place of answers in its replies."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ class Adapter(BaseModel):
     """The keys of an adapter file.
 
     send:    "json" numbers, or PNG images as "base64" in JSON or as a "multipart" upload.
-    field:   the key, or the form's field, that the inputs go under.
-    extra:   other keys of the JSON, or of the form.
-    batch:   inputs in one request, as a list.
-    single:  one input per request, bare and not in a list; so is its answer. A form always is.
-    scores:  where in the reply one list of numbers per input is, one for each class: JMESPath.
-    labels:  where one class per input is, its index or its name; instead of `scores`.
-    classes: the names of the classes, in the model's order, where the reply has names.
-    headers: of each request; ${NAME} is taken from the environment and never written down.
+    field:   the key of the JSON, or the field of the form, for the inputs.
+    extra:   other keys of the JSON, or other fields of the form.
+    batch:   the number of inputs in one request, which are sent as a list.
+    single:  send one input per request, not in a list; the answer is not in a list either. An
+             upload always has one input.
+    scores:  JMESPath of the scores in the reply: a list of numbers per input, one for each class.
+    labels:  JMESPath of the classes in the reply: an index or a name per input. It replaces
+             `scores`.
+    classes: the names of the classes in the model's order, if the reply has names.
+    headers: headers of each request; ${NAME} is read from the environment and never stored.
     timeout: seconds for one request.
     """
 
@@ -51,54 +53,57 @@ class Adapter(BaseModel):
 
     @classmethod
     def read(cls, path: Path | None) -> Adapter:
-        """Read an adapter file; without one, `{"inputs": [...]}` is sent and `outputs` read.
+        """Read an adapter file. Raises InputError with file:line:col.
 
-        Raises InputError with file:line:col.
+        The default adapter, for None, sends `{"inputs": [...]}` and reads scores from `outputs`.
         """
         if path is None:
             return cls(scores="outputs")
         source = Source.read(path)
         try:
-            found = cls.model_validate(source.data)
+            adapter = cls.model_validate(source.data)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key, where = str(first["loc"][0]), source.where((first["loc"][0],))
-            if first["type"] == "extra_forbidden":
-                near = did_you_mean(key, cls.model_fields)
-                raise InputError(f"no key {key!r} in an adapter; {near}", where) from None
-            reason = first["msg"].removeprefix("Input should be ")
-            raise InputError(f"{key}: expected {reason}, got {first['input']!r}", where) from None
-        if (found.scores is None) is (found.labels is None):
+            fault = error.errors(include_url=False)[0]
+            key, where = str(fault["loc"][0]), source.where((fault["loc"][0],))
+            if fault["type"] == "extra_forbidden":
+                hint = did_you_mean(key, cls.model_fields)
+                raise InputError(f"no key {key!r} in an adapter; {hint}", where) from None
+            reason = fault["msg"].removeprefix("Input should be ")
+            raise InputError(f"{key}: expected {reason}, got {fault['input']!r}", where) from None
+        if (adapter.scores is None) is (adapter.labels is None):
             raise InputError("expected either `scores` or `labels`", str(path))
-        return found
+        return adapter
 
     @property
     def images(self) -> bool:
-        """Whether inputs travel as image files, of 8 bits."""
+        """True if inputs are sent as image files, of 8 bits."""
         return self.send != "json"
 
     @property
-    def bare(self) -> bool:
-        """Whether one input travels alone, in no list, and its answer too."""
+    def has_no_list(self) -> bool:
+        """True if a request has one input and its reply one answer, neither of them in a list."""
         return self.single or self.send == "multipart"
 
     @property
     def at_once(self) -> int:
         """The number of inputs in one request."""
-        return 1 if self.bare else self.batch
+        return 1 if self.has_no_list else self.batch
 
     def filled_headers(self) -> dict[str, str]:
-        """Return the headers with environment variables filled in. Raises InputError."""
+        """Return the headers with the values of environment variables.
 
-        def value(found: re.Match[str]) -> str:
-            if found[1] not in os.environ:
-                raise InputError(f"expected ${found[1]} in the environment, found none", "headers")
-            return os.environ[found[1]]
+        Raises InputError if a variable is not set.
+        """
 
-        return {k: re.sub(r"\$\{(\w+)\}", value, v) for k, v in self.headers.items()}
+        def value_of(match: re.Match[str]) -> str:
+            if match[1] not in os.environ:
+                raise InputError(f"expected ${match[1]} in the environment, found none", "headers")
+            return os.environ[match[1]]
+
+        return {k: re.sub(r"\$\{(\w+)\}", value_of, v) for k, v in self.headers.items()}
 
     def request(self, x: Tensor, input_range: tuple[float, float]) -> dict[str, Any]:
-        """Return httpx's arguments of a request for some inputs (n, *input_shape)."""
+        """Return httpx's arguments for a request with inputs (n, *input_shape)."""
         if self.send == "json":
             inputs: list[Any] = x.tolist()
         else:
@@ -114,28 +119,28 @@ class Adapter(BaseModel):
     def answers(self, body: bytes, n: int) -> list[Any]:
         """Return the answers in a reply to n inputs, each a list of numbers or a class's index.
 
-        Raises InputError for a reply of another form than the adapter's.
+        Raises InputError if the reply does not have the adapter's form.
         """
         path = self.scores or self.labels or ""
         try:
-            data = json.loads(body, parse_constant=_no_number)
+            data = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise InputError(f"expected JSON from the API, got {str(error)[:100]}") from None
-        found = _search(path, data)
-        if self.bare:
-            found = [found]
-        if not isinstance(found, list) or len(found) != n:
-            size = f"{len(found)} of them" if isinstance(found, list) else type(found).__name__
+        answers = _search(path, data)
+        if self.has_no_list:
+            answers = [answers]
+        if not isinstance(answers, list) or len(answers) != n:
+            size = len(answers) if isinstance(answers, list) else type(answers).__name__
             raise InputError(f"expected {n} answers at {path!r} of the API's reply, got {size}")
-        return [self._label(a) if self.scores is None else self._scores(a) for a in found]
+        return [self._label(a) if self.scores is None else self._scores(a) for a in answers]
 
     def _label(self, answer: Any) -> int:
         names = self.classes or []
         if isinstance(answer, str) and answer in names:
             return names.index(answer)
         if type(answer) is not int:
-            known = f"one of {', '.join(names[:5])} ..." if names else "a class's index"
-            raise InputError(f"expected {known} at {self.labels!r}, got {str(answer)[:60]!r}")
+            form = f"one of {', '.join(names[:5])} ..." if names else "a class's index"
+            raise InputError(f"expected {form} at {self.labels!r}, got {str(answer)[:60]!r}")
         return answer
 
     def _scores(self, answer: Any) -> list[float]:
@@ -154,8 +159,8 @@ class Adapter(BaseModel):
         return numbers
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text}, which is no number")
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text}, which is not a finite number")
 
 
 def _search(path: str, data: Any) -> Any:
@@ -178,7 +183,7 @@ def _png(pixels: Tensor) -> bytes:
 
 
 def check_images(shape: tuple[int, ...]) -> None:
-    """Raise InputError unless inputs of a shape can travel as images."""
+    """Raise InputError unless inputs of this shape can be sent as images."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise InputError(
             f"expected inputs of shape (1 or 3, height, width) to send as images, got {shape}",
@@ -189,14 +194,14 @@ def check_images(shape: tuple[int, ...]) -> None:
 def as_scores(answers: list[Any], n_classes: int) -> Tensor:
     """Return answers as scores (n, n_classes), which `reply` can read at every level of access.
 
-    A label becomes a one-hot row; probabilities become their logarithms. Raises InputError for
-    answers of other classes than the scenario's.
+    A label becomes a one-hot row; probabilities become their logarithms. Raises InputError if the
+    answers' number of classes is not `n_classes`.
     """
     if all(type(a) is int for a in answers):
         if not all(0 <= a < n_classes for a in answers):
             raise InputError(f"expected classes 0 to {n_classes - 1} from the API, got {answers}")
         return torch.nn.functional.one_hot(torch.tensor(answers), n_classes).float()
     if any(len(a) != n_classes for a in answers):
-        found = sorted({len(a) for a in answers})
-        raise InputError(f"expected {n_classes} scores for each input, got {found}")
+        lengths = sorted({len(a) for a in answers})
+        raise InputError(f"expected {n_classes} scores for each input, got {lengths}")
     return as_logits(torch.tensor(answers, dtype=torch.float32))

@@ -1,6 +1,6 @@
-"""A fingerprint as one safetensors file, with its method and calibration in the metadata.
+"""Fingerprint files: safetensors, with the method and the calibration in the metadata.
 
-Tensors: `queries` and `evidence/NAME`. Metadata: one key, `fpbench`, sealed JSON.
+Tensors: `queries` and `evidence/NAME`. Metadata: the key `fpbench` with sealed JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ MAX_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Saved:
-    """A fingerprint from a file, ready to verify with.
+    """A fingerprint that was read from a file, ready to verify suspects.
 
-    meta:   the file's metadata; docs/verify.md explains the keys.
-    sha256: of the file.
+    quantised: round the queries to 8 bits, as the calibration did.
+    negatives: the matching rates of the independent models of the calibration.
+    meta:      the file's metadata.
+    sha256:    the sha256 of the file.
     """
 
     fingerprint: Fingerprint
@@ -48,7 +50,7 @@ class Saved:
 
 
 def save(path: Path, fingerprint: Fingerprint, meta: Mapping[str, Any]) -> None:
-    """Write a fingerprint's file, completely or not at all."""
+    """Write a fingerprint's file, either completely or not at all."""
     tensors = {"queries": fingerprint.queries}
     tensors |= {f"evidence/{name}": t for name, t in fingerprint.evidence.items()}
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
@@ -58,14 +60,14 @@ def save(path: Path, fingerprint: Fingerprint, meta: Mapping[str, Any]) -> None:
 
 
 def _body(raw: bytes) -> bytes:
-    """Return the tensors' bytes of a safetensors file."""
+    """Return the part of a safetensors file that holds the tensors."""
     return raw[8 + int.from_bytes(raw[:8], "little") :]
 
 
 def load_saved(path: Path, registry: Registry) -> Saved:
     """Read a fingerprint's file.
 
-    Raises InputError for another or a damaged file, and for a method or scenario that is not
+    Raises InputError if it is damaged or another kind of file, or if its method or scenario is not
     installed.
     """
     where = str(path)
@@ -78,14 +80,16 @@ def load_saved(path: Path, registry: Registry) -> Saved:
         raise InputError(str(error), where) from None
     meta = unsealed(text.encode()) if text else None
     if meta is None or meta.get("schema") != SCHEMA:
-        found = f"one of {meta.get('schema')}" if meta else "none, or a damaged one"
-        raise InputError(f"expected a fingerprint of {SCHEMA}, found {found}", where)
+        schema = f"schema {meta.get('schema')}" if meta else "no or damaged metadata"
+        raise InputError(f"expected a fingerprint of schema {SCHEMA}, found {schema}", where)
     if meta["tensors_sha256"] != sha256(_body(raw)):
-        raise InputError("expected the queries that were written, found others", where)
+        raise InputError("expected the tensors that were written, found changed ones", where)
     try:
         return _saved(meta, load(raw), registry, where, sha256(raw))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"expected a fingerprint of {SCHEMA}: {error!r}", where) from None
+        raise InputError(
+            f"expected a fingerprint of schema {SCHEMA}, found it damaged: {error!r}", where
+        ) from None
 
 
 def _saved(
@@ -97,7 +101,7 @@ def _saved(
         for name, t in tensors.items()
         if name.startswith("evidence/")
     }
-    line = meta["calibration"]["threshold"]
+    threshold = meta["calibration"]["threshold"]
     return Saved(
         fingerprint=Fingerprint(tensors["queries"], evidence),
         method=_instance(registry.methods, "method", meta, registry, where),
@@ -105,7 +109,7 @@ def _saved(
         access=Access[meta["access"].upper()],
         quantised=meta["quantised"],
         threshold=Threshold(
-            line["rate"], line["false_positive_rate"], tuple(line["interval"])
+            threshold["rate"], threshold["false_positive_rate"], tuple(threshold["interval"])
         ),
         negatives=tuple(meta["calibration"]["negatives"]),
         meta=meta,
@@ -131,8 +135,12 @@ def _instance(
     entry = meta[what]
     if entry["name"] not in offers:
         text = registry.missing(what, entry["name"], offers)
-        raise InputError(f"{text}; a plugin of your own is loaded by -p FILE.py", where)
+        raise InputError(f"{text}; -p FILE.py loads a plugin file of your own", where)
     try:
         return offers[entry["name"]].cls(**entry["fields"])
     except (FieldError, TypeError) as error:
-        raise InputError(f"{entry['name']} as installed differs: {error}", where) from None
+        raise InputError(
+            f"expected the {entry['name']} that made the fingerprint, found another installed: "
+            f"{error}",
+            where,
+        ) from None

@@ -1,4 +1,4 @@
-"""Make a fingerprint of an own model: build the zoo, construct, calibrate, write the file."""
+"""Make a fingerprint of the owner's model: build the zoo, construct, calibrate, write the file."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .threshold import clopper_pearson, find_threshold, require_negatives
 def make_fingerprint(
     suite: Suite, setting: Setting, registry: Registry, out: Path, false_positive_rate: float
 ) -> dict[str, Any]:
-    """Construct a suite's one method on its target, write the fingerprint; return its metadata.
+    """Construct the fingerprint of a suite's target, write its file and return its metadata.
 
-    The rates of the models that the method does not learn from give the threshold. Raises
-    SuiteError unless exactly one method applies and there are enough negatives for the wanted
-    rate; TrialError if the method or the target fails.
+    The threshold follows from the rates of the models that the method does not learn from. Raises
+    SuiteError unless the suite has exactly one method, which applies; InputError if there are too
+    few negatives for the false positive rate; TrialError if the method or the target fails.
     """
     plan = Plan.of(replace(suite, repeats=1))
     trial = _trial(plan)
@@ -43,8 +43,8 @@ def make_fingerprint(
     )
     with framed(plan, setting):
         failures = build_zoo(plan, setting)
-        if (lost := failures.get(suite.target.digest)) is not None:
-            raise TrialError(f"expected a target, it could not be made: {lost.splitlines()[-1]}")
+        if (reason := failures.get(suite.target.digest)) is not None:
+            raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
         trial = without(trial, set(failures))
         result, fingerprint = _attempt(trial, setting)
     meta = {
@@ -81,7 +81,10 @@ def make_fingerprint(
 
 
 def _trial(plan: Plan) -> Trial:
-    """Return the trial of a suite's one method. Raises SuiteError."""
+    """Return the trial of a suite's only method.
+
+    Raises SuiteError if there are several methods or the method declines.
+    """
     suite = plan.suite
     labels = [variant.label for variant in suite.methods]
     if len(labels) != 1:
@@ -106,7 +109,7 @@ def _attempt(trial: Trial, setting: Setting) -> tuple[Result, Any]:
 
 
 def _calibration_models(trial: Trial) -> dict[str, bool]:
-    """Return the digests of the models that the method does not learn from; True if positive."""
+    """Return the models that the method does not learn from: by digest, whether it is positive."""
     learnt = {recipe.digest for recipe in trial.ensemble}
     return {
         recipe.digest: recipe.descends_from(trial.target)
@@ -118,15 +121,15 @@ def _calibration_models(trial: Trial) -> dict[str, bool]:
 def calibrate(trial: Trial, result: Result, false_positive_rate: float) -> dict[str, Any]:
     """Return the threshold that the known models' rates give, and the share of copies above it."""
     rates = {**result.calibration_rates, **result.matching_rates}
-    known = _calibration_models(trial)
+    models = _calibration_models(trial)
     negatives, positives = (
-        sorted(rates[digest] for digest, side in known.items() if side is positive)
+        sorted(rates[digest] for digest, side in models.items() if side is positive)
         for positive in (False, True)
     )
-    line = find_threshold(negatives, false_positive_rate)
-    caught = sum(rate > line.rate for rate in positives)
+    threshold = find_threshold(negatives, false_positive_rate)
+    caught = sum(rate > threshold.rate for rate in positives)
     return {
-        "threshold": asdict(line),
+        "threshold": asdict(threshold),
         "wanted_false_positive_rate": false_positive_rate,
         "negatives": negatives,
         "positives": positives,
@@ -138,7 +141,7 @@ def calibrate(trial: Trial, result: Result, false_positive_rate: float) -> dict[
 
 
 def _describe_models(trial: Trial, store: Store) -> list[dict[str, Any]]:
-    """Return the architecture and utility of the known models, to compare suspects with."""
+    """Return the architecture and utility of the known models. Suspects are compared with them."""
     recipes = {recipe.digest: recipe for recipe in (*trial.suspects, *trial.calibration)}
     return [
         {

@@ -1,4 +1,4 @@
-"""A model from a file: the owner's target, or a model known to be independent."""
+"""The recipe `given`: a model from a file, such as the owner's target or an independent model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from .tensor_layout import RefusedError
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Recipe):
-    """Take a model's weights from a file; it is named by the file's content, not by its path.
+    """Take a model's weights from a file. The file's content names the model, not its path.
 
-    file:   safetensors, a state dict of torch.save, or ONNX; seen from the current folder.
+    file:   a safetensors file, a state dict of torch.save, or ONNX; relative to the current folder.
     model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
-            an ONNX file, which is asked and has neither weights nor gradients.
-    sha256: of the file; found when left out. A suite that says it refuses another file.
+            an ONNX file, which answers queries but has neither weights nor gradients.
+    sha256: the sha256 of the file; by default that of the file found. If it is given, a file with
+            another one is refused.
     """
 
     name = "given"
@@ -52,7 +53,7 @@ class Given(Recipe):
 
     @property
     def arch(self) -> str:
-        # An ONNX file's bytes are its network's one tensor, so their number is its architecture.
+        # The bytes of an ONNX file are its network's only tensor, so their number defines it.
         return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
 
     @property
@@ -72,19 +73,19 @@ class Given(Recipe):
             )
         try:
             filled = load_onnx(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
-            self._try(model := filled.to(lab.device), lab)
+            self._check_shapes(model := filled.to(lab.device), lab)
         except RefusedError as error:
             raise InputError(str(error), self.file) from None
         return model
 
-    def _try(self, model: nn.Module, lab: Lab) -> None:
-        """Refuse an architecture whose inputs or outputs are not the scenario's."""
-        shape, wanted = lab.scenario.input_shape, lab.scenario.output_shape
+    def _check_shapes(self, model: nn.Module, lab: Lab) -> None:
+        """Raise RefusedError unless the network's inputs and outputs are the scenario's."""
+        shape, expected = lab.scenario.input_shape, lab.scenario.output_shape
         try:
             with torch.no_grad():
                 found = tuple(model(torch.zeros(2, *shape, device=lab.device)).shape[1:])
         except Exception as error:
             reason = str(error).split("\n")[0]
             raise RefusedError(f"{self.model} does not take inputs of {shape}: {reason}") from None
-        if found != wanted:
-            raise RefusedError(f"expected {self.model} to answer with {wanted}, got {found}")
+        if found != expected:
+            raise RefusedError(f"expected {self.model} to answer with {expected}, got {found}")

@@ -1,8 +1,8 @@
-"""Run an ONNX file. A suspect's file runs in the sandbox, and onnx is imported only there.
+"""Sessions of ONNX Runtime. A suspect's file runs in the sandbox, and onnx is imported only there.
 
-A graph may loop for ever or ask for any memory while it runs: the sandbox's limits stop it. A graph
-that reaches beyond its file is refused before it runs: tensors in other files, operators of other
-libraries.
+A graph may loop without end or ask for any amount of memory: the sandbox's limits stop it. A graph
+that needs anything outside its file is refused before it runs: tensors in other files, operators
+of other libraries.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ from typing import Any
 from .tensor_layout import RefusedError
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-"""Operator sets of the standard; others are somebody's own code."""
+"""Operator sets of the standard. Others are code of third parties."""
 
 
-def answer(raw: bytes, queries: bytes, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bytes:
-    """Return a file's answers to queries, of shape (n, *wanted), as float32.
+def answer(
+    raw: bytes, queries: bytes, shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> bytes:
+    """Return a file's answers to queries: float32 of shape (n, *output_shape).
 
-    queries: float32, of `shape` (n, *input_shape).
+    queries: float32 of shape `shape`, which is (n, *input_shape).
+
+    Raises RefusedError for answers of another shape, and as `open_session` and `run`.
     """
     import numpy as np
 
     found = run(open_session(raw), np.frombuffer(queries, np.float32).reshape(shape))
-    if found.shape[1:] != wanted:
+    if found.shape[1:] != output_shape:
         raise RefusedError(
-            f"expected answers of {wanted} from the ONNX model, got {found.shape[1:]}"
+            f"expected answers of {output_shape} from the ONNX model, got {found.shape[1:]}"
         )
     values: bytes = found.tobytes()
     return values
 
 
 def open_session(raw: bytes) -> Any:
-    """Return an ONNX Runtime session of a checked file. Raises RefusedError."""
+    """Return an ONNX Runtime session of a file. Raises RefusedError if the checks fail."""
     try:
         import onnx
         import onnxruntime
@@ -55,31 +59,32 @@ def open_session(raw: bytes) -> Any:
         return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
 
 
-def run(ready: Any, x: Any) -> Any:
+def run(session: Any, x: Any) -> Any:
     """Return a session's answers to queries (n, *input_shape): its first output, as float32.
 
     Raises RefusedError for a graph that takes other inputs, or that fails.
     """
     import numpy as np
 
-    name, batch, fixed = _input(ready, x.shape)
+    name, batch, fixed = _input(session, x.shape)
     parts = []
     with _refusing_errors():
         for at in range(0, len(x), batch):
             part = x[at : at + batch]
-            if fixed:  # exported for batches of one size, it takes no smaller one
+            if fixed:  # the graph takes batches of this size only
                 full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-                parts.append(ready.run(None, {name: full})[0][: len(part)])
+                parts.append(session.run(None, {name: full})[0][: len(part)])
             else:
-                parts.append(ready.run(None, {name: part})[0])
-        found = np.concatenate(parts).astype(np.float32)
-    if len(found) != len(x):
-        raise RefusedError(f"expected {len(x)} answers of the ONNX model, got {len(found)}")
-    return found
+                parts.append(session.run(None, {name: part})[0])
+        answers = np.concatenate(parts).astype(np.float32)
+    if len(answers) != len(x):
+        raise RefusedError(f"expected {len(x)} answers of the ONNX model, got {len(answers)}")
+    return answers
 
 
 @contextmanager
 def _refusing_errors() -> Iterator[None]:
+    """Turn any error of ONNX Runtime in the block into RefusedError, except MemoryError."""
     try:
         yield
     except MemoryError:
@@ -89,16 +94,16 @@ def _refusing_errors() -> Iterator[None]:
         raise RefusedError(f"expected an ONNX model that runs: {reason[:160]}") from None
 
 
-def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
-    """Return the name of a graph's one input, its batch size, and whether that size is fixed."""
-    inputs = ready.get_inputs()
+def _input(session: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
+    """Return the name of a graph's only input, its batch size, and whether that size is fixed."""
+    inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
         raise RefusedError(f"expected an ONNX model with one float32 input, got {found}")
     n, *rest = inputs[0].shape
     fits = len(rest) == len(shape) - 1 and all(
-        not isinstance(want, int) or want == have
-        for want, have in zip(rest, shape[1:], strict=False)
+        not isinstance(size, int) or size == query_size
+        for size, query_size in zip(rest, shape[1:], strict=False)
     )
     if not fits:
         raise RefusedError(f"expected an ONNX model of inputs {shape[1:]}, got {tuple(rest)}")
@@ -107,7 +112,7 @@ def _input(ready: Any, shape: tuple[int, ...]) -> tuple[str, int, bool]:
 
 
 def _check(model: Any) -> None:
-    """Refuse operators and tensors from outside the file, at any depth of the model."""
+    """Raise RefusedError for operators or tensors outside the file, at any depth of the model."""
     for opset in [*model.opset_import, *(o for f in model.functions for o in f.opset_import)]:
         if opset.domain not in DOMAINS:
             raise RefusedError(

@@ -1,4 +1,4 @@
-"""The owner's ONNX file as a network that answers, without weights to change or gradients."""
+"""The owner's ONNX file as a network that answers queries but has no weights and no gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tensor_layout import RefusedError
 class OnnxNetwork(nn.Module):
     """An ONNX file that answers inputs (n, *input_shape).
 
-    The file's bytes are its one tensor, so a store keeps and compares it as it does weights.
+    Its only tensor is the file's bytes, so a store keeps and compares them like weights.
     """
 
     file: Tensor
@@ -30,8 +30,8 @@ class OnnxNetwork(nn.Module):
         self.register_buffer("file", torch.empty(length, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = _Answer.apply(x, self.file)
-        return found
+        answers: Tensor = _Answer.apply(x, self.file)
+        return answers
 
 
 class _Answer(torch.autograd.Function):
@@ -39,20 +39,20 @@ class _Answer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
-        ready = _ready(file.cpu().numpy().tobytes())
-        found = torch.from_numpy(run(ready, x.detach().cpu().numpy().astype(np.float32)))
-        return as_logits(found).to(x.device)
+        session = _session(file.cpu().numpy().tobytes())
+        scores = torch.from_numpy(run(session, x.detach().cpu().numpy().astype(np.float32)))
+        return as_logits(scores).to(x.device)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise TrialError(
-            "expected a method that only asks the target: this one needs its gradients, and an "
+            "expected a method that only queries the target, got one that needs its gradients; an "
             "ONNX file has none"
         )
 
 
 @functools.lru_cache(maxsize=4)
-def _ready(raw: bytes) -> Any:
+def _session(raw: bytes) -> Any:
     return open_session(raw)
 
 
@@ -65,10 +65,13 @@ def load_onnx(model: nn.Module, raw: bytes) -> nn.Module:
 
 
 def as_logits(scores: Tensor) -> Tensor:
-    """Return logits unchanged, and probabilities as logarithms, if every row sums to one."""
+    """Return the logarithms of probabilities, and other scores unchanged.
+
+    Scores (n, n_classes) are probabilities if none is negative and every row sums to one.
+    """
     sums = scores.sum(-1)
-    some = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
-    if some and bool(((sums - 1).abs() < 0.02).all()):
+    may_be = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
+    if may_be and bool(((sums - 1).abs() < 0.02).all()):
         return scores.clamp_min(1e-12).log()
     return scores
 

@@ -1,6 +1,6 @@
-"""A suspect behind a prediction API: no query is sent twice, and a budget limits all of them.
+"""A suspect behind a prediction API. A budget limits the inputs that are sent.
 
-Answers are on disk before they are used, so a broken connection repeats nothing.
+Answers are on disk before they are used, so no answered query is sent again.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .adapter import Adapter, as_scores
 SCHEMA = "fpbench.answers/1"
 
 MAX_REPLY = 16 * 2**20
-"""Bytes of one reply."""
+"""The most bytes of one reply."""
 
 TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Seconds before a request is repeated; they double from the first to the longest."""
+"""Seconds before a request is repeated. They double with each try, up to the longest wait."""
 
 BUSY = (429, 500, 502, 503, 504)
-"""Statuses of a server that may answer when it is asked again."""
+"""HTTP statuses after which a request is repeated."""
 
 
 class _AgainError(Exception):
-    """The request may be repeated. `after`: seconds the server asks to wait."""
+    """The request may be repeated. `after`: the seconds that the server asks us to wait."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -41,11 +41,12 @@ class _AgainError(Exception):
 
 
 @dataclass(frozen=True)
-class Manners:
+class Limits:
     """Limits on the use of an API.
 
-    rate:   requests per second at most; 0 for no limit.
-    budget: inputs sent at most, repeated ones included, over all runs with one file of answers.
+    rate:   the most requests per second; 0 for no limit.
+    budget: the most inputs that are sent, including repeated ones, in all runs with one file of
+            answers.
     """
 
     rate: float
@@ -53,37 +54,37 @@ class Manners:
 
 
 class Answers:
-    """A file of answers, a line of JSON each: the query's sha256 and the answer.
+    """A file of answers. Each line is JSON with a query's sha256 and its answer.
 
-    A line `{"sent": n}` stands before each request, so the budget holds over interruptions too.
-    Raises InputError for another file, and for answers of another API.
+    A line `{"sent": n}` is written before each request, so the budget also counts inputs of
+    interrupted runs. Raises InputError for answers of another API, and for another kind of file.
 
     api: a digest of the API's URL and of the adapter.
     """
 
     def __init__(self, path: Path, api: str) -> None:
         self.path = path
-        self.known: dict[str, Any] = {}
+        self.by_query: dict[str, Any] = {}
         self.sent = 0
         if not path.exists() or not path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write({"schema": SCHEMA, "api": api})
             return
-        *lines, torn = path.read_bytes().split(b"\n")
+        *lines, incomplete = path.read_bytes().split(b"\n")
         try:
             first, *rest = map(json.loads, lines)
             if first != {"schema": SCHEMA, "api": api}:
                 raise ValueError
             self.sent = sum(line.get("sent", 0) for line in rest)
-            self.known = {line["query"]: line["answer"] for line in rest if "query" in line}
+            self.by_query = {line["query"]: line["answer"] for line in rest if "query" in line}
         except (ValueError, AttributeError, TypeError, KeyError):
             raise InputError(
-                "expected the answers of this very API, found others; name another file",
+                "expected the answers of this API, found others; choose another file",
                 str(path),
             ) from None
-        if torn:  # cut short by an interruption
+        if incomplete:  # an interruption cut the last line
             with path.open("r+b") as file:
-                file.truncate(path.stat().st_size - len(torn))
+                file.truncate(path.stat().st_size - len(incomplete))
 
     def record_sent(self, n: int) -> None:
         """Record that n inputs are about to be sent."""
@@ -92,7 +93,7 @@ class Answers:
 
     def add(self, answers: dict[str, Any]) -> None:
         """Write answers, by the sha256 of their query."""
-        self.known |= answers
+        self.by_query |= answers
         self._write(*({"query": key, "answer": answer} for key, answer in answers.items()))
 
     def _write(self, *lines: dict[str, Any]) -> None:
@@ -103,28 +104,28 @@ class Answers:
 
 
 class Remote(nn.Module):
-    """The model behind an API, as a network: inputs (n, *input_shape) to scores (n, n_classes)."""
+    """A network that asks an API: inputs (n, *input_shape) to scores (n, n_classes)."""
 
     def __init__(
-        self, url: str, adapter: Adapter, answers: Answers, manners: Manners,
+        self, url: str, adapter: Adapter, answers: Answers, limits: Limits,
         input_range: tuple[float, float], n_classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.url, self.adapter, self.kept, self.manners = url, adapter, answers, manners
+        self.url, self.adapter, self.kept, self.limits = url, adapter, answers, limits
         self.input_range, self.n_classes = input_range, n_classes
         self.headers = adapter.filled_headers()
         self._last = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         keys = [sha256(one.numpy().tobytes()) for one in x]
-        # Each once, though a method may ask it twice.
-        todo = list({k: i for i, k in enumerate(keys) if k not in self.kept.known}.values())
+        # A query without an answer is sent once, even if it occurs several times.
+        todo = list({k: i for i, k in enumerate(keys) if k not in self.kept.by_query}.values())
         with _client(self.adapter, self.headers) as client:
             for at in range(0, len(todo), self.adapter.at_once):
                 rows = todo[at : at + self.adapter.at_once]
-                got = self._ask(client, x[torch.tensor(rows)])
-                self.kept.add({keys[i]: a for i, a in zip(rows, got, strict=True)})
-        return as_scores([self.kept.known[key] for key in keys], self.n_classes)
+                answers = self._ask(client, x[torch.tensor(rows)])
+                self.kept.add({keys[i]: a for i, a in zip(rows, answers, strict=True)})
+        return as_scores([self.kept.by_query[key] for key in keys], self.n_classes)
 
     def _ask(self, client: Any, x: Tensor) -> list[Any]:
         """Send a request; repeat it while the server is busy or the connection breaks."""
@@ -137,33 +138,33 @@ class Remote(nn.Module):
             error = state.outcome.exception()
             return float(max(backoff(state), min(error.after, 60.0)))
 
-        again = Retrying(
+        retrying = Retrying(
             retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(TRIES),
             wait=wait, reraise=True,
         )  # fmt: skip
         parts = self.adapter.request(x, self.input_range)
         try:
-            body = again(self._post, client, len(x), parts)
+            body = retrying(self._post, client, len(x), parts)
         except _AgainError as error:
             raise ResourceError(
-                f"no answer in {TRIES} tries: {error}; {len(self.kept.known)} answers are kept in "
-                f"{self.kept.path}, and the same command goes on from there"
+                f"no answer in {TRIES} tries: {error}; {len(self.kept.by_query)} answers are kept "
+                f"in {self.kept.path}, and the same command goes on from there"
             ) from None
-        found = self.adapter.answers(body, len(x))
-        as_scores(found, self.n_classes)  # what is wrong is told now, and not kept
-        return found
+        answers = self.adapter.answers(body, len(x))
+        as_scores(answers, self.n_classes)  # raises for bad answers before they are kept
+        return answers
 
     def _post(self, client: Any, n: int, parts: dict[str, Any]) -> bytes:
         import httpx
 
-        if self.kept.sent + n > self.manners.budget:
+        if self.kept.sent + n > self.limits.budget:
             raise ResourceError(
-                f"expected to need at most {self.manners.budget} queries, {self.kept.sent} are "
-                f"sent and {n} more are wanted; raise --budget to go on, answers are kept in "
+                f"expected to need at most {self.limits.budget} queries, {self.kept.sent} are "
+                f"sent and {n} more are needed; raise --budget to go on, answers are kept in "
                 f"{self.kept.path}"
             )
-        if self.manners.rate:
-            time.sleep(max(0.0, self._last + 1 / self.manners.rate - time.monotonic()))
+        if self.limits.rate:
+            time.sleep(max(0.0, self._last + 1 / self.limits.rate - time.monotonic()))
         self._last = time.monotonic()
         self.kept.record_sent(n)
         try:
@@ -176,13 +177,13 @@ class Remote(nn.Module):
             seconds = float(after) if after.isdecimal() else 0.0
             raise _AgainError(f"HTTP {reply.status_code}", seconds)
         if reply.is_redirect:
-            place = reply.headers.get("location", "elsewhere")[:200]
+            place = reply.headers.get("location", "another place")[:200]
             raise ResourceError(
-                f"the API sends us on to {place}; if you mean that one, give its URL yourself"
+                f"expected an answer, got a redirection to {place}; to use that API, give its URL"
             )
         if reply.status_code != 200:
-            said = body[:200].decode(errors="replace")
-            raise ResourceError(f"expected HTTP 200, got {reply.status_code}: {said}")
+            text = body[:200].decode(errors="replace")
+            raise ResourceError(f"expected HTTP 200, got {reply.status_code}: {text}")
         return body
 
 
@@ -194,9 +195,12 @@ def _client(adapter: Adapter, headers: dict[str, str]) -> Any:
 
 
 def _body(reply: Any, seconds: float) -> bytes:
-    """Return a reply's body. Raises if it is too long or takes too long."""
+    """Return a reply's body.
+
+    Raises ResourceError if it is too long, _AgainError if it takes longer than `seconds`.
+    """
     began, body = time.monotonic(), bytearray()
-    for chunk in reply.iter_raw(65536):  # as it comes: we asked for no compression
+    for chunk in reply.iter_raw(65536):  # raw, because the request refuses compression
         body += chunk
         if len(body) > MAX_REPLY:
             raise ResourceError(f"expected a reply of at most {MAX_REPLY:,} bytes, got more")
@@ -206,9 +210,9 @@ def _body(reply: Any, seconds: float) -> bytes:
 
 
 def checked_url(url: str) -> tuple[str, str]:
-    """Return a URL, and the form to show: without user names, passwords and parameters.
+    """Return a URL, and the URL to print: without user names, passwords and parameters.
 
-    Raises InputError unless it is an http or https URL and httpx is installed.
+    Raises InputError unless it is an http or https URL and fpbench[remote] is installed.
     """
     try:
         import httpx

@@ -1,4 +1,4 @@
-"""A separate process, with limits, for files that nobody vouches for."""
+"""The sandbox: a separate process with limits, for files that are not trusted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def run_in_sandbox(
     job: str, raw: bytes, rest: bytes = b"", *, memory: int = 0, seconds: int = SECONDS,
     **order: Any,
 ) -> bytes:  # fmt: skip
-    """Run a job of `fpbench.owner.sandbox_child` on some bytes; return its answer.
+    """Run a job of `fpbench.owner.sandbox_child` on a file's bytes; return its answer.
 
-    memory:  bytes the job may take for the file's content, on top of `ROOM`.
-    seconds: after these the job is stopped.
+    memory:  bytes of memory for the file's content, on top of `ROOM`.
+    seconds: the job is stopped after this time.
 
-    Raises RefusedError if the job refuses the bytes, ResourceError if its process dies.
+    Raises RefusedError if the job refuses the bytes, ResourceError if its process dies or takes
+    too long.
     """
     limits = {"job": job, "bytes": len(raw), "memory": ROOM + memory, "seconds": seconds}
     path = os.pathsep.join(p for p in sys.path if p)
@@ -39,14 +40,16 @@ def run_in_sandbox(
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ResourceError(f"expected the model file to be read in {seconds} s; gave up") from None
-    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-    if done.returncode == 2 and said[-1].startswith("refused: "):
-        raise RefusedError(said[-1].removeprefix("refused: "))
+        raise ResourceError(
+            f"expected the model file to be read in {seconds} s, it took longer"
+        ) from None
+    messages = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    if done.returncode == 2 and messages[-1].startswith("refused: "):
+        raise RefusedError(messages[-1].removeprefix("refused: "))
     if done.returncode:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else said[-1][:200]
+        cause = f"signal {-done.returncode}" if done.returncode < 0 else messages[-1][:200]
         raise ResourceError(
             f"the process that read the model file, with {(ROOM + memory) / 1e9:.1f} GB of memory, "
-            f"died ({how}); nothing else was harmed"
+            f"died ({cause}); only that process was affected"
         )
     return done.stdout

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Limit this process; on a system that cannot, only the checks of sizes protect."""
+    """Limit this process. On Windows this does nothing, so only the checks of sizes protect."""
     try:
         import resource
     except ImportError:  # Windows
@@ -43,7 +43,10 @@ def limit(memory: int, seconds: int) -> None:
 
 
 def read_state_dict(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
-    """Return a `torch.save` file's tensors as safetensors; they must be those of `layout`."""
+    """Return the tensors of a `torch.save` file as safetensors.
+
+    Raises RefusedError unless they are exactly those of the order's `layout`.
+    """
     import torch
     from safetensors.torch import save
 
@@ -53,11 +56,11 @@ def read_state_dict(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
-        asked = re.search(r"GLOBAL (\S+)", reason)
+        imported = re.search(r"GLOBAL (\S+)", reason)
         raise RefusedError(
-            f"expected a state dict of tensors and nothing else, got one that asks for {asked[1]}"
-            if asked
-            else f"expected a state dict of tensors and nothing else: {reason[:160]}"
+            f"expected a state dict of tensors only, got one that imports {imported[1]}"
+            if imported
+            else f"expected a state dict of tensors only: {reason[:160]}"
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -71,9 +74,9 @@ def read_state_dict(order: Mapping[str, Any], raw: bytes, _: bytes) -> bytes:
         if tensor.dtype not in codes:
             raise RefusedError(f"expected a tensor of numbers as {name[:60]}, got {tensor.dtype}")
         found[name] = codes[tensor.dtype], tuple(tensor.shape)
-    wanted = {name: (dtype, tuple(shape)) for name, (dtype, shape) in order["layout"].items()}
-    require(found, wanted, order["what"])
-    # Copied one by one only now: the shapes are known to be those of the architecture.
+    expected = {name: (dtype, tuple(shape)) for name, (dtype, shape) in order["layout"].items()}
+    require(found, expected, order["what"])
+    # The tensors are copied only after their shapes were checked.
     return save({name: t.detach().clone().contiguous() for name, t in loaded.items()})
 
 
@@ -81,7 +84,7 @@ def answer_queries(order: Mapping[str, Any], raw: bytes, rest: bytes) -> bytes:
     """Return an ONNX model's answers to queries."""
     from .onnx_session import answer
 
-    return answer(raw, rest, tuple(order["shape"]), tuple(order["wanted"]))
+    return answer(raw, rest, tuple(order["shape"]), tuple(order["output_shape"]))
 
 
 JOBS = {"read_state_dict": read_state_dict, "answer_queries": answer_queries}

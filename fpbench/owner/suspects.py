@@ -1,4 +1,4 @@
-"""A suspect, from a model file or a URL, as an oracle, with its facts for the verdict."""
+"""Suspects from model files and URLs, with their answers and descriptions for the verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .comparable import measure_utility
 from .fingerprint_file import Saved
 from .model_file import fill, kind_of, layout_of, most_bytes, read
 from .onnx_target import as_logits
-from .remote import Answers, Manners, Remote, checked_url
+from .remote import Answers, Limits, Remote, checked_url
 from .sandbox import run_in_sandbox
 from .tensor_layout import RefusedError, header
 
@@ -44,9 +44,9 @@ class Request:
 class Suspect:
     """A suspect that answers queries and records them.
 
-    model: the network that answers.
-    about: facts about it for the verdict.
-    notes: sentences for the verdict's reader.
+    model:   the network that answers.
+    about:   its description in the verdict.
+    notes:   sentences for the verdict's reader.
     answers: each query's sha256 and its answer, in order.
     """
 
@@ -61,10 +61,10 @@ class Suspect:
         )  # fmt: skip
 
     def utility(self, scenario: Scenario) -> dict[str, float] | None:
-        """Return the utility; None if it is unknown or measuring would send queries to an API."""
+        """Return the utility; None if it is unknown, or if queries to an API would be needed."""
         if isinstance(self.model, Remote):
             return None
-        # A process for each call: one call.
+        # An ONNX suspect starts a process for each call, so it gets one call.
         return measure_utility(self.model, scenario, at_once=isinstance(self.model, OnnxSuspect))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -89,11 +89,11 @@ class OnnxSuspect(nn.Module):
         self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
-        found = run_in_sandbox(
+        raw = run_in_sandbox(
             "answer_queries", self._raw, x.numpy().astype(np.float32).tobytes(),
-            memory=4 * len(self._raw), shape=list(x.shape), wanted=list(self._shape),
+            memory=4 * len(self._raw), shape=list(x.shape), output_shape=list(self._shape),
         )  # fmt: skip
-        out = torch.from_numpy(np.frombuffer(found, np.float32).copy())
+        out = torch.from_numpy(np.frombuffer(raw, np.float32).copy())
         out = out.reshape(len(x), *self._shape)
         if not bool(out.isfinite().all()):
             raise RefusedError("expected finite answers of the ONNX model, got others")
@@ -104,29 +104,29 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
     """Open a file or a URL. Raises InputError if it cannot be a suspect of this fingerprint."""
     if request.labels_only and saved.access is not Access.LABEL:
         raise InputError(
-            f"this fingerprint's rates are those of answers with {saved.access}; make one for "
-            "labels: fpbench fingerprint ... -o api=label",
+            f"expected a fingerprint for labels, got one for {saved.access}; make one with: "
+            "fpbench fingerprint ... -o api=label",
             "--labels-only",
         )
     if "://" in suspect:
-        return _remote(suspect, saved, request)
+        return _open_url(suspect, saved, request)
     for option, value in (("--adapter", request.adapter), ("--labels-only", request.labels_only)):
         if value:
             raise InputError("expected a URL as suspect, got a file", option)
     path = Path(suspect)
     try:
-        return _file(path, saved, request)
+        return _open_file(path, saved, request)
     except (RefusedError, FieldError) as error:
         raise InputError(str(error), suspect) from None
 
 
-def _file(path: Path, saved: Saved, request: Request) -> Suspect:
+def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
-    known = [request.arch] if request.arch else list(scenario.architectures)
+    names = [request.arch] if request.arch else list(scenario.architectures)
     with torch.device("meta"):
-        models = {name: scenario.architecture(name)() for name in known}
-    with_onnx = MAX_ONNX if _kind_at(path) == "onnx" else 0
-    raw = read(path, max(with_onnx, *map(most_bytes, models.values())))
+        models = {name: scenario.architecture(name)() for name in names}
+    for_onnx = MAX_ONNX if _kind_of_file(path) == "onnx" else 0
+    raw = read(path, max(for_onnx, *map(most_bytes, models.values())))
     kind = kind_of(raw)
     about = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
@@ -136,11 +136,11 @@ def _file(path: Path, saved: Saved, request: Request) -> Suspect:
     return Suspect(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
 
 
-def _kind_at(path: Path) -> str:
-    """Return a file's kind by its first bytes, or nothing if there is no such file."""
+def _kind_of_file(path: Path) -> str:
+    """Return a file's kind by its first bytes, or an empty text if there is no such file."""
     try:
         if not path.is_file():
-            return ""  # a pipe would be waited for
+            return ""  # to read a pipe could block
         with path.open("rb") as file:
             return kind_of(file.read(16))
     except OSError:
@@ -148,7 +148,10 @@ def _kind_at(path: Path) -> str:
 
 
 def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
-    """Return the scenario's one architecture that has a file's tensors. Raises InputError."""
+    """Return the scenario's architecture that has a file's tensors.
+
+    Raises InputError unless there is exactly one.
+    """
     fits = []
     if kind == "safetensors":
         found = {name: shape for name, (_, shape) in header(raw)[0].items()}
@@ -158,41 +161,41 @@ def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) 
         ]  # fmt: skip
     if len(fits) != 1:
         raise InputError(
-            f"expected the architecture of a file of this kind ({kind}), which does not tell: one "
+            f"expected the architecture of this file ({kind}), which it does not show; name one "
             f"of {', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
             "--arch",
         )
     return fits[0]
 
 
-def _remote(suspect: str, saved: Saved, request: Request) -> Suspect:
+def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     adapter = Adapter.read(request.adapter)
     url, shown = checked_url(suspect)
     if saved.access is Access.OUTPUT:
-        raise InputError("expected a fingerprint for labels or probs, as an API gives them; got "
+        raise InputError("expected a fingerprint for labels or probs, which an API returns; got "
                          "one for output", "SUSPECT")  # fmt: skip
     if adapter.scores is None and saved.access is not Access.LABEL:
         raise InputError(
-            f"expected `scores`, this fingerprint's rates are those of answers with {saved.access}",
+            f"expected `scores`, got `labels` for a fingerprint that needs {saved.access}",
             str(request.adapter),
         )
     if adapter.images:
         check_images(scenario.input_shape)
     budget = request.budget if request.budget is not None else 2 * saved.method.n_queries
-    spoken = adapter.model_dump(exclude={"headers"})
-    api = sha256(json.dumps([url, spoken], sort_keys=True).encode())
+    settings = adapter.model_dump(exclude={"headers"})
+    api = sha256(json.dumps([url, settings], sort_keys=True).encode())
     kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
     model = Remote(
-        url, adapter, Answers(kept, api), Manners(request.rate, budget),
+        url, adapter, Answers(kept, api), Limits(request.rate, budget),
         scenario.input_range, scenario.output_shape[0],
     )  # fmt: skip
-    about = {"url": shown, "adapter": spoken, "headers": sorted(adapter.headers),
+    about = {"url": shown, "adapter": settings, "headers": sorted(adapter.headers),
              "answers": str(kept)}  # fmt: skip
-    found = Suspect(model, saved, about)
+    opened = Suspect(model, saved, about)
     if adapter.images and not saved.quantised:
-        found.notes.append(
-            "the queries travelled as 8-bit images, and the fingerprint was calibrated on exact "
-            "ones; make it with -o quantised=true to have that in its rates"
+        opened.notes.append(
+            "the queries were sent as 8-bit images, but the fingerprint was calibrated with exact "
+            "queries; make it anew with -o quantised=true"
         )
-    return found
+    return opened

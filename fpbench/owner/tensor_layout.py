@@ -14,26 +14,26 @@ TORCH_NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
     "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-"""torch's name of each type that is taken, by safetensors' name."""
+"""torch's name of each accepted type, by safetensors' name."""
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
-"""By tensor name: its type, in safetensors' words, and its shape."""
+"""Type and shape by tensor name; the type is safetensors' name of it."""
 
 
 class RefusedError(ValueError):
-    """A file is not what it must be; the message is one sentence, never a long one."""
+    """A file is refused. The message is one sentence of at most 400 characters."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message if len(message) <= 400 else f"{message[:399]}…")
 
 
 def header(raw: bytes) -> tuple[Layout, dict[str, str]]:
-    """Return the tensors that a safetensors file holds, and its metadata.
+    """Return the layout of a safetensors file's tensors, and its metadata.
 
     The library checks the header: JSON, types, shapes, offsets without gaps or overlaps, the
-    file's length. Raises RefusedError with what it found.
+    file's length. Raises RefusedError with its message.
     """
     length = int.from_bytes(raw[:8], "little")
     if length > MAX_HEADER:
@@ -50,25 +50,29 @@ def header(raw: bytes) -> tuple[Layout, dict[str, str]]:
     return layout, metadata
 
 
-def require(found: Layout, wanted: Layout, what: str) -> None:
-    """Raise RefusedError unless the tensors found are exactly those of the architecture `what`.
+def require(found: Layout, expected: Layout, what: str) -> None:
+    """Raise RefusedError unless the tensors found are exactly the expected ones.
 
-    A floating-point tensor may have any precision; it is converted.
+    A floating-point tensor may have any precision, because it is converted.
+
+    what: the name of the architecture that has the expected tensors.
     """
-    lacks, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if lacks or extra:
-        parts = [f"{w} {_some(names)}" for w, names in (("lacks", lacks), ("has", extra)) if names]
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    if missing or extra:
+        lists = (("lacks", missing), ("has", extra))
+        parts = [f"{verb} {_first_names(names)}" for verb, names in lists if names]
         raise RefusedError(
-            f"expected the {len(wanted)} tensors of {what}; the file {' and '.join(parts)}"
+            f"expected the {len(expected)} tensors of {what}; the file {' and '.join(parts)}"
         )
-    for name, (dtype, shape) in wanted.items():
-        kind, size = found[name]
-        if size != shape:
-            raise RefusedError(f"expected {name} of shape {shape} for {what}, got {size}")
-        if kind != dtype and not {kind, dtype} <= FLOATS:
-            raise RefusedError(f"expected {name} of type {dtype} for {what}, got {kind}")
+    for name, (dtype, shape) in expected.items():
+        found_dtype, found_shape = found[name]
+        if found_shape != shape:
+            raise RefusedError(f"expected {name} of shape {shape} for {what}, got {found_shape}")
+        if found_dtype != dtype and not {found_dtype, dtype} <= FLOATS:
+            raise RefusedError(f"expected {name} of type {dtype} for {what}, got {found_dtype}")
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     shown = ", ".join(name[:60] for name in names[:2])
     return f"{shown} and {len(names) - 2} more" if len(names) > 2 else shown

@@ -11,13 +11,14 @@ from ..api.errors import InputError
 
 @dataclass(frozen=True)
 class Threshold:
-    """A suspect is consistent with theft when its matching rate is above `rate` (strictly).
+    """A threshold: a suspect with a matching rate strictly above `rate` is consistent with a copy.
 
-    false_positive_rate: the chance that an independent model is above it, if it is drawn like the
-                         known negatives: k / (n + 1), never below 1 / (n + 1).
-    interval:            the 95 % Clopper-Pearson interval of the share of negatives above it. The
-                         threshold is the k-th largest of n rates, an order statistic, whose false
-                         positive rate is beta distributed; so the upper end is exact.
+    false_positive_rate: the chance that an independent model is above the threshold, if it is
+                         drawn like the known negatives: k / (n + 1), never below 1 / (n + 1).
+    interval:            the 95 % Clopper-Pearson interval of the share of negatives above the
+                         threshold. The threshold is the k-th largest of n rates. The false
+                         positive rate of this order statistic is beta distributed, so the upper
+                         end is exact.
     """
 
     rate: float
@@ -26,17 +27,18 @@ class Threshold:
 
 
 def find_threshold(negatives: Sequence[float], false_positive_rate: float) -> Threshold:
-    """Return the lowest threshold that keeps a false positive rate; it is a negative's rate.
+    """Return the lowest threshold that keeps a false positive rate. It is the rate of a negative.
 
-    A rate is above it exactly when its empirical p-value, (1 + #{negatives as high}) / (1 + n), is
-    at most `false_positive_rate`. Raises InputError for a rate that n negatives cannot show.
+    A matching rate is above it exactly if its empirical p-value, (1 + #{negatives as high}) /
+    (1 + n), is at most `false_positive_rate`. Raises InputError for a false positive rate that n
+    negatives cannot show.
     """
     n = len(negatives)
     require_negatives(n, false_positive_rate)
     k = floor(false_positive_rate * (n + 1) + 1e-9)
-    line = sorted(negatives, reverse=True)[min(k, n) - 1]
-    above = sum(rate > line for rate in negatives)
-    return Threshold(line, min(k, n) / (n + 1), clopper_pearson(above, n))
+    threshold = sorted(negatives, reverse=True)[min(k, n) - 1]
+    above = sum(rate > threshold for rate in negatives)
+    return Threshold(threshold, min(k, n) / (n + 1), clopper_pearson(above, n))
 
 
 def require_negatives(n: int, false_positive_rate: float) -> None:
@@ -47,17 +49,17 @@ def require_negatives(n: int, false_positive_rate: float) -> None:
             f"expected a rate between 0 and 1, got {false_positive_rate}", "--false-positive-rate"
         )
     if false_positive_rate < least - 1e-9:
-        wanted = floor(1 / false_positive_rate - 1e-9)
+        needed = floor(1 / false_positive_rate - 1e-9)
         raise InputError(
-            f"expected at least {least:.3f}, which is all that {n} independent models can show, "
-            f"got {false_positive_rate}; give the case {wanted} negatives that the method does not "
-            f"learn from, or say --false-positive-rate {ceil(1000 * least) / 1000}",
+            f"expected at least {least:.3f}, the smallest that {n} independent models can show, "
+            f"got {false_positive_rate}; give the case {needed} negatives that the method does not "
+            f"learn from, or use --false-positive-rate {ceil(1000 * least) / 1000}",
             "--false-positive-rate",
         )
 
 
 def clopper_pearson(found: int, n: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of the share `found` of n; (0, 1) if n is 0."""
+    """Return the exact 95 % interval of the share found / n; (0, 1) if n is 0."""
     from scipy import stats
 
     if not n:

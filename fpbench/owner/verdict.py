@@ -23,9 +23,10 @@ CONSISTENT, NOT_SHOWN = "consistent with a copy", "not shown"
 
 
 def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
-    """Ask a suspect and return the verdict; docs/verify.md explains its keys.
+    """Ask a suspect and return the verdict; docs/verify.md explains its content.
 
-    Raises TrialError if the method breaks its contract, and any error of the suspect.
+    Raises TrialError if the method breaks its contract, InputError if the suspect's file is
+    refused, and ResourceError if an API does not answer.
     """
     method = saved.method
     oracle = Oracle(suspect, saved.access)
@@ -39,7 +40,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         )
     p = p_value(rate, saved.negatives)
     copy, utility = rate > saved.threshold.rate, suspect.utility(saved.scenario)
-    known = saved.meta["calibration"]
+    calibration = saved.meta["calibration"]
     verdict: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": CONSISTENT if copy else NOT_SHOWN,
@@ -50,7 +51,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         "false_positive_rate": saved.threshold.false_positive_rate,
         "false_positive_interval": list(saved.threshold.interval),
         "negatives": len(saved.negatives),
-        "caught": known["caught"],
+        "caught": calibration["caught"],
         "queries": oracle.queries,
         "access": str(saved.access),
         "quantised": saved.quantised,
@@ -63,45 +64,48 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
             "method": {**saved.meta["method"], "fields": plain(method)},
         },
         "notes": [
-            *note_on_rate(rate, saved.negatives, known["positives"]),
-            *note_on_model(known.get("models", []), suspect.about.get("arch"), utility, copy=copy),
-            *_notes(saved), *suspect.notes,
+            *note_on_rate(rate, saved.negatives, calibration["positives"]),
+            *note_on_model(
+                calibration.get("models", []), suspect.about.get("arch"), utility, copy=copy
+            ),
+            *_notes_on_fingerprint(saved), *suspect.notes,
         ],
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }  # fmt: skip
     if method.counts_agreement:
-        found = binomial_p_values([rate], oracle.queries, saved.negatives)
-        verdict["p_value_binomial"] = found[0]
-    return {**verdict, "sentence": sentence(verdict)}
+        (binomial,) = binomial_p_values([rate], oracle.queries, saved.negatives)
+        verdict["p_value_binomial"] = binomial
+    return {**verdict, "sentence": write_sentence(verdict)}
 
 
-def _notes(saved: Saved) -> list[str]:
+def _notes_on_fingerprint(saved: Saved) -> list[str]:
     notes = []
     if saved.method.judges_data:
-        notes.append(f"{saved.method.name} takes all models of the owner's data for copies")
+        notes.append(f"{saved.method.name} judges every model of the owner's data a copy")
     now, then = versions(), saved.meta["versions"]
-    if other := [f"{k} {then.get(k)}, now {v}" for k, v in now.items() if then.get(k) != v]:
-        notes.append(f"the fingerprint was made with {'; '.join(other)}")
+    if changed := [f"{k} {then.get(k)}, now {v}" for k, v in now.items() if then.get(k) != v]:
+        notes.append(f"the fingerprint was made with {'; '.join(changed)}")
     return notes
 
 
-def sentence(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict in words, with the limits of what it shows."""
-    name, rate, line = (verdict["suspect"]["name"], verdict["matching_rate"], verdict["threshold"])
+def write_sentence(verdict: Mapping[str, Any]) -> str:
+    """Return the verdict as a sentence that says what it shows and what it does not show."""
+    name, rate = verdict["suspect"]["name"], verdict["matching_rate"]
+    threshold = verdict["threshold"]
     target, n = verdict["fingerprint"]["target"]["name"], verdict["negatives"]
     low, high = verdict["false_positive_interval"]
     caught = verdict["caught"]
     if verdict["verdict"] == CONSISTENT:
         return (
             f"{name} is consistent with a copy of {target}: its matching rate {rate:.3f} is above "
-            f"the threshold {line:.3f} (p = {verdict['p_value']:.3f}). To judge by {n} independent "
-            f"models, about {100 * verdict['false_positive_rate']:.1f} % of such are above it too "
-            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+            f"the threshold {threshold:.3f} (p = {verdict['p_value']:.3f}). About "
+            f"{100 * verdict['false_positive_rate']:.1f} % of independent models are above it too "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %, from {n} independent models)."
         )
     return (
         f"It is not shown that {name} is a copy of {target}: its matching rate {rate:.3f} is not "
-        f"above the threshold {line:.3f} (p = {verdict['p_value']:.3f}). That does not clear it: "
-        f"{caught['count']} of {caught['of']} known copies are above the threshold."
+        f"above the threshold {threshold:.3f} (p = {verdict['p_value']:.3f}). It may still be a "
+        f"copy: {caught['count']} of {caught['of']} known copies are above the threshold."
     )

@@ -1,4 +1,4 @@
-"""A run's charts as Plotly reads them: plain dictionaries, drawn by the reader's browser."""
+"""A run's charts as plain dictionaries, which Plotly draws in the reader's browser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..api.results import RHO, MethodRecord, RunRecord, Summary
-from .figures import COLOURS, losses
+from .figures import COLOURS, mean_losses
 from .tables import kind_rates
 
 if TYPE_CHECKING:
@@ -18,52 +18,52 @@ Methods = Sequence[tuple[MethodRecord, Summary]]
 POSITIVE, NEGATIVE = COLOURS[1], COLOURS[0]
 
 
-def charts(record: RunRecord) -> list[tuple[str, str, Chart]]:
-    """Return (title, how to read it, chart), in the page's order."""
+def make_charts(record: RunRecord) -> list[tuple[str, str, Chart]]:
+    """Return the charts in the page's order, each as (title, how to read it, chart)."""
     methods = record.finished
     if not methods:
         return []
-    drawn = [
+    charts = [
         (
             "Robustness and uniqueness",
-            "Solid: the share of stolen models rated above the threshold. Dashed: the share of "
-            "independent ones that are not. Between where the dashed line has risen and where the "
-            "solid one falls is room for a threshold. Click a method to hide it, twice to see it "
-            "alone.",
-            curves(methods),
+            "Solid: the share of stolen models that are rated above the threshold. Dashed: the "
+            "share of independent models that are not. A threshold works where both lines are "
+            "high. Click a method to hide it, click twice to see only this method.",
+            draw_curves(methods),
         ),
         (
             "Matching rates",
-            "Every suspect in every repeat that judged it, by kind.",
-            strips(record, methods),
+            "Each point is a suspect in one repeat, by kind of suspect.",
+            draw_rates(record, methods),
         ),
         (
-            "Which disguise beats which method",
-            "Mean matching rate. A method wants the upper block (+, stolen) dark and the lower one "
-            "(−, independent) light.",
-            heat(record, methods),
+            "Matching rates by kind of suspect",
+            "Mean matching rate. A good method has a dark upper block (+, stolen) and a light "
+            "lower block (−, independent).",
+            draw_heatmap(record, methods),
         ),
         (
             "Utility and matching rate",
-            "A stolen model that no longer works is no great loss: look at those that do.",
-            utility(record, methods),
+            "A method should find the stolen models of high utility. A stolen model of low utility "
+            "matters less, because it no longer works well.",
+            draw_utility(record, methods),
         ),
     ]
-    if told := losses(record.trials):
+    if losses := mean_losses(record.trials):
         text = (
-            "What a method lowers while it constructs, mean over repeats. Each method has a loss "
-            "of its own: two are not to be compared."
+            "The loss that a method minimises while it constructs, as the mean over repeats. Each "
+            "method has its own loss, so losses of two methods cannot be compared."
         )
-        drawn.append(("Loss", text, descents(told)))
-    return drawn
+        charts.append(("Loss", text, draw_losses(losses)))
+    return charts
 
 
-def curves(methods: Methods) -> Chart:
+def draw_curves(methods: Methods) -> Chart:
     """Draw R and U of all methods over the threshold."""
     traces = []
     for rank, (m, s) in enumerate(methods):
         colour = COLOURS[rank % len(COLOURS)]
-        # From the eighth on colours come again, with marks on the lines.
+        # From the eighth method on, colours repeat, with marks on the lines.
         marks = ("", "circle", "square", "triangle-up", "diamond")[rank // len(COLOURS) % 5]
         for name, share, dash in (
             ("robustness", s.robustness, "solid"),
@@ -80,7 +80,7 @@ def curves(methods: Methods) -> Chart:
     return {"data": traces, "layout": _layout("threshold ρ", "share of suspects", height=460)}
 
 
-def strips(record: RunRecord, methods: Methods) -> Chart:
+def draw_rates(record: RunRecord, methods: Methods) -> Chart:
     """Draw every suspect's rate by kind; a menu picks the method."""
     models = {m.digest: m for m in record.models}
     traces = []
@@ -109,7 +109,7 @@ def strips(record: RunRecord, methods: Methods) -> Chart:
     }
 
 
-def heat(record: RunRecord, methods: Methods) -> Chart:
+def draw_heatmap(record: RunRecord, methods: Methods) -> Chart:
     """Draw the mean matching rate of every method on every kind of suspect."""
     positive = {m.kind: m.positive for m in record.models if m.kind != "target"}
     kinds = [k for side in (True, False) for k, p in positive.items() if p is side]
@@ -124,7 +124,7 @@ def heat(record: RunRecord, methods: Methods) -> Chart:
     return {"data": [trace], "layout": layout}
 
 
-def utility(record: RunRecord, methods: Methods) -> Chart:
+def draw_utility(record: RunRecord, methods: Methods) -> Chart:
     """Draw suspects' mean rates against the task's headline measure; a menu picks the method."""
     measure = next((next(iter(m.utility)) for m in record.models if m.utility), "utility")
     traces = []
@@ -156,18 +156,18 @@ def utility(record: RunRecord, methods: Methods) -> Chart:
     }
 
 
-def descents(told: Mapping[str, Sequence[Point]]) -> Chart:
+def draw_losses(losses: Mapping[str, Sequence[Point]]) -> Chart:
     """Draw each method's loss against seconds; a menu picks the method."""
     traces = [
         {"mode": "lines", "name": label, "x": [at for _, at, _ in points],
          "y": [loss for _, _, loss in points], "text": [step for step, _, _ in points],
          "line": {"color": COLOURS[0]}, "visible": rank == 0,
          "hovertemplate": "%{y:.4g} after step %{text}, %{x:.2f} s<extra></extra>"}
-        for rank, (label, points) in enumerate(told.items())
+        for rank, (label, points) in enumerate(losses.items())
     ]  # fmt: skip
     layout = _layout("seconds of construction", "loss", height=440)
     layout["yaxis"] |= {"range": None}
-    menu = _menu([*told], 1)
+    menu = _menu([*losses], 1)
     return {"data": traces, "layout": layout | {"updatemenus": menu}}
 
 
@@ -176,6 +176,7 @@ def _labels(methods: Methods) -> list[str]:
 
 
 def _menu(labels: Sequence[str], traces: int) -> list[dict[str, Any]]:
+    """Return a menu that shows one method's traces; each method has `traces` of them."""
     buttons = [
         {"label": label, "method": "update",
          "args": [{"visible": [i // traces == k for i in range(traces * len(labels))]}]}

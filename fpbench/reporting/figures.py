@@ -1,4 +1,4 @@
-"""Figures of all methods, drawn into the run's folder."""
+"""Figures of a run's methods, written into the run's folder."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Scored = tuple[MethodRecord, Summary]
 Colours = Sequence[str]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette without its yellow: colour-blind readers tell these apart on white."""
+"""Okabe and Ito's palette without yellow: colour-blind readers can distinguish them on white."""
 
 MARKERS = ("", "o", "s", "^", "D")
-"""What tells the eighth method from the first, and so on."""
+"""Marks on the lines: they distinguish the eighth method from the first, which has its colour."""
 
 
 @hookimpl
 def fpbench_reported(report: Report) -> None:
-    """Draw the figures. The results are on disk: a figure that fails costs one line."""
+    """Draw the figures. If that fails, log a warning: the results are on disk already."""
     try:
         draw(report.record, report.folder)
     except Exception as error:
@@ -49,31 +49,31 @@ def draw(record: RunRecord, folder: Path) -> list[Path]:
         return []
     (folder / "figures").mkdir(exist_ok=True)
     title = f"{record.suite.name} on {record.scenario.name}"
-    told = losses(record.trials)
-    drawn = []
-    # Text stays text, and the same results give the same bytes.
+    losses = mean_losses(record.trials)
+    files = []
+    # Text stays text in SVG and PDF, and equal results give equal bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fpbench", "pdf.fonttype": 42}):
         figures = {
-            "curves": _curves(methods),
-            "overlay": _overlay(methods, title),
+            "curves": _draw_curves(methods),
+            "overlay": _draw_overlay(methods, title),
             "full-uniqueness": draw_full_uniqueness(methods, COLOURS),
         }
-        for sweep in sweeps(methods):
-            figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS, told)
-        if told:
-            figures["loss"] = draw_losses(methods, told, COLOURS)
+        for sweep in find_sweeps(methods):
+            figures[f"aruc-against-{sweep.key}"] = draw_sweep(sweep, COLOURS, losses)
+        if losses:
+            figures["loss"] = draw_losses(methods, losses, COLOURS)
         if (samples := folder / "samples.npz").is_file():
             figures["samples"] = draw_samples(samples)
         for name, figure in figures.items():
             for ending, dated in (("svg", "Date"), ("pdf", "CreationDate"), ("png", None)):
                 file = folder / "figures" / f"{name}.{ending}"
                 figure.savefig(file, dpi=130, metadata={dated: None} if dated else None)
-                drawn.append(file)
-    return drawn
+                files.append(file)
+    return files
 
 
-def _curves(methods: Sequence[Scored]) -> Figure:
-    """Draw one axis per method: R, U and the area under both (the MetaV paper's Figure 2)."""
+def _draw_curves(methods: Sequence[Scored]) -> Figure:
+    """Draw R, U and the area under both, an axis per method (the MetaV paper's Figure 2)."""
     from matplotlib.figure import Figure
 
     columns = min(len(methods), 4)
@@ -89,14 +89,14 @@ def _curves(methods: Sequence[Scored]) -> Figure:
         area = axes.fill_between(RHO, [min(pair) for pair in zip(r, u, strict=True)],
                                  color="0.5", alpha=0.25, linewidth=0)  # fmt: skip
         axes.set_title(_title(method, summary), fontsize="medium", parse_math=False)
-        _frame(axes)
+        _format_axes(axes)
         axes.set_xlabel("threshold ρ")
     grid[0, 0].legend([high, low, area], ["robustness R", "uniqueness U", "min(R, U)"],
                       loc="lower center", fontsize="small")  # fmt: skip
     return figure
 
 
-def _overlay(methods: Sequence[Scored], title: str) -> Figure:
+def _draw_overlay(methods: Sequence[Scored], title: str) -> Figure:
     """Draw all methods on one axis: R solid, U dashed."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -105,19 +105,19 @@ def _overlay(methods: Sequence[Scored], title: str) -> Figure:
     axes = figure.subplots()
     handles, names = [], []
     for rank, (method, summary) in enumerate(methods):
-        look: dict[str, Any] = {
+        style: dict[str, Any] = {
             "color": COLOURS[rank % len(COLOURS)],
             "marker": MARKERS[rank // len(COLOURS) % len(MARKERS)],
             "markevery": 10,
         }
-        handles += axes.plot(RHO, summary.robustness, **look)
-        axes.plot(RHO, summary.uniqueness, linestyle="--", **look)
+        handles += axes.plot(RHO, summary.robustness, **style)
+        axes.plot(RHO, summary.uniqueness, linestyle="--", **style)
         names.append(_title(method, summary))
     handles += [Line2D([], [], color="0.4"), Line2D([], [], color="0.4", linestyle="--")]
     names += ["robustness R", "uniqueness U"]
-    _frame(axes)
+    _format_axes(axes)
     axes.set_xlabel("threshold ρ")
-    axes.set_ylabel("share of suspects judged rightly")
+    axes.set_ylabel("share of suspects judged correctly")
     axes.set_title(title, parse_math=False)
     legend = figure.legend(handles, names, loc="outside right center", frameon=False)
     for text in legend.get_texts():
@@ -129,7 +129,7 @@ def _title(method: MethodRecord, summary: Summary) -> str:
     return f"{method.method}: ARUC {with_interval(summary.aruc, summary.aruc_ci)}"
 
 
-def _frame(axes: Axes) -> None:
+def _format_axes(axes: Axes) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
     axes.grid(color="0.9")
@@ -142,50 +142,54 @@ AXES = {
     "ensemble": "models in the ensemble",
     "steps": "seconds to construct",
 }
-"""What is swept, as an axis says it. More steps cost seconds, and seconds are what is asked for."""
+"""Axis labels of swept fields. Steps are drawn as the seconds that they take."""
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Variants of methods that differ in one number.
 
-    lines: by method, its variants, smallest number first.
+    key:   the name of that number.
+    lines: the variants of each method, smallest number first.
     """
 
     key: str
     lines: Mapping[str, Sequence[Scored]]
 
     def x(self, variant: Scored) -> float:
-        """Return where a variant stands on the axis."""
+        """Return a variant's position on the axis."""
         method, summary = variant
         if self.key == "steps":
             return summary.construct_seconds
         return float(_settings(method)[self.key])
 
 
-def sweeps(methods: Sequence[Scored]) -> Iterator[Sweep]:
-    """Yield every number of which at least one method has two variants or more, all else equal."""
+def find_sweeps(methods: Sequence[Scored]) -> Iterator[Sweep]:
+    """Yield a sweep for every number in which two or more variants of a method differ.
+
+    Variants of one line are equal in all other settings.
+    """
     keys = sorted(
-        {key for m, _ in methods for key, value in _settings(m).items() if _number(value)}
+        {key for m, _ in methods for key, value in _settings(m).items() if _is_number(value)}
     )
     for key in keys:
         lines: dict[tuple[str, str], list[Scored]] = {}
         for method, summary in methods:
             settings = _settings(method)
-            if _number(settings.get(key)):
+            if _is_number(settings.get(key)):
                 rest = repr(sorted((k, str(v)) for k, v in settings.items() if k != key))
                 lines.setdefault((method.name, rest), []).append((method, summary))
         swept = {
             k: sorted(v, key=lambda v: _settings(v[0])[key]) for k, v in lines.items() if len(v) > 1
         }
         if swept:
-            yield Sweep(key, {_line(v[0][0].method, key): v for v in swept.values()})
+            yield Sweep(key, {_label_without(key, v[0][0].method): v for v in swept.values()})
 
 
 def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Point]]) -> Figure:
-    """ARUC with its 95 % interval against what was swept (the MetaV paper's Figures 4 to 7).
+    """Draw ARUC with its 95 % interval against the swept number (the MetaV paper's Figures 4 to 7).
 
-    losses: by label. Where steps were swept, the longest variant's is drawn too, as in Figure 4.
+    losses: by label. If steps were swept, the loss of the longest variant is drawn too (Figure 4).
     """
     from matplotlib.figure import Figure
 
@@ -205,14 +209,14 @@ def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Poi
     axes.spines[["top", "right"]].set_visible(False)
     if sweep.key == "steps":
         longest = {name: losses.get(v[-1][0].method, ()) for name, v in sweep.lines.items()}
-        _draw_beside(axes, longest, colours)
+        _draw_right_axis(axes, longest, colours)
     for text in axes.legend(frameon=False).get_texts():
         text.set_parse_math(False)
     return figure
 
 
-def _draw_beside(axes: Axes, losses: Mapping[str, Sequence[Point]], colours: Colours) -> None:
-    """Losses on a scale of their own, at the right, in their methods' colours."""
+def _draw_right_axis(axes: Axes, losses: Mapping[str, Sequence[Point]], colours: Colours) -> None:
+    """Draw losses in their methods' colours, with their own axis at the right."""
     if not any(losses.values()):
         return
     right = axes.twinx()
@@ -224,7 +228,7 @@ def _draw_beside(axes: Axes, losses: Mapping[str, Sequence[Point]], colours: Col
 
 
 def draw_full_uniqueness(methods: Sequence[Scored], colours: Colours) -> Figure:
-    """Robustness at the threshold where uniqueness is 100 % (the MetaV paper's Figure 3)."""
+    """Draw the robustness at full uniqueness, U = 100 % (the MetaV paper's Figure 3)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 0.6 + 0.32 * len(methods)), layout="constrained")
@@ -244,28 +248,29 @@ def _settings(method: MethodRecord) -> dict[str, Any]:
     return {**method.fields, "ensemble": method.ensemble}
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _line(label: str, key: str) -> str:
-    """A label without what is swept: "metav" of "metav(n_queries=10)"."""
-    name, bracket, inside = label.partition("(")
-    rest = [part for part in inside.rstrip(")").split(",") if not part.startswith(f"{key}=")]
+def _label_without(key: str, label: str) -> str:
+    """Return a label without the swept field: "metav" for "metav(n_queries=10)"."""
+    name, bracket, fields = label.partition("(")
+    rest = [part for part in fields.rstrip(")").split(",") if not part.startswith(f"{key}=")]
     return f"{name}({','.join(rest)})" if bracket and any(rest) else name
 
 
-def losses(trials: Sequence[TrialRecord]) -> dict[str, list[Point]]:
-    """Return by label a method's loss: its mean over repeats, at the steps that all of them have.
+def mean_losses(trials: Sequence[TrialRecord]) -> dict[str, list[Point]]:
+    """Return each method's mean loss by label, at the steps that all its repeats have.
 
-    Methods without losses are not in it.
+    Methods without losses are left out.
     """
-    told: dict[str, list[dict[int, tuple[float, float]]]] = {}
+    finite_losses: dict[str, list[dict[int, tuple[float, float]]]] = {}
     for trial in trials:
         if trial.losses:
             finite = {step: (at, loss) for step, at, loss in trial.losses if loss is not None}
-            told.setdefault(trial.method, []).append(finite)
-    return {label: mean for label, repeats in told.items() if (mean := [*_mean(repeats)])}
+            finite_losses.setdefault(trial.method, []).append(finite)
+    means = {label: [*_mean(repeats)] for label, repeats in finite_losses.items()}
+    return {label: mean for label, mean in means.items() if mean}
 
 
 def _mean(repeats: Sequence[Mapping[int, tuple[float, float]]]) -> Iterator[Point]:
@@ -275,15 +280,15 @@ def _mean(repeats: Sequence[Mapping[int, tuple[float, float]]]) -> Iterator[Poin
 
 
 def draw_losses(
-    methods: Sequence[Scored], told: Mapping[str, Sequence[Point]],
+    methods: Sequence[Scored], losses: Mapping[str, Sequence[Point]],
     colours: Sequence[str],
 ) -> Figure:  # fmt: skip
-    """Loss against seconds: an axis per method, for each has a loss of its own, and a line per
-    variant of it."""
+    """Draw losses against seconds: an axis per method, because each has its own loss, and a line
+    per variant."""
     from matplotlib.figure import Figure
 
     names = {m.method: m.name for m, _ in methods}
-    panels = list(dict.fromkeys(names[label] for label in told))
+    panels = list(dict.fromkeys(names[label] for label in losses))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.8 * columns + 0.4, 2.9 * rows + 0.4), layout="constrained")
@@ -291,9 +296,9 @@ def draw_losses(
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.flat, panels, strict=False):
-        variants = [label for label in told if names[label] == name]
+        variants = [label for label in losses if names[label] == name]
         for rank, label in enumerate(variants):
-            _, seconds, values = zip(*told[label], strict=True)
+            _, seconds, values = zip(*losses[label], strict=True)
             axes.plot(seconds, values, label=label, color=colours[rank % len(colours)])
         axes.set_title(name, fontsize="medium", parse_math=False)
         axes.set_xlabel("seconds of construction")
@@ -307,28 +312,28 @@ def draw_losses(
 
 
 INCH = 0.55
-"""An image's side in the figure."""
+"""The side of an image in the figure, in inches."""
 
 LETTER = 0.062
-"""A letter's width in the labels."""
+"""The width of a letter in the labels, in inches."""
 
 
 def draw_samples(file: Path) -> Figure:
-    """The figure of a run's samples.npz."""
+    """Draw the images of a run's samples.npz."""
     from matplotlib.figure import Figure
 
-    found = np.lib.npyio.NpzFile(io.BytesIO(file.read_bytes()), allow_pickle=False)
-    names, images = found["rows"], found["images"]
+    samples = np.lib.npyio.NpzFile(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    names, images = samples["rows"], samples["images"]
     rows, columns, height, width = images.shape[:4]
-    # A border of one white pixel around each.
+    # Each image gets a border of one white pixel.
     border = [(0, 0), (0, 0), (1, 1), (1, 1), *[(0, 0)] * (images.ndim - 4)]
     framed = np.pad(images, border, constant_values=255).swapaxes(1, 2)
     mosaic = framed.reshape(rows * (height + 2), columns * (width + 2), *images.shape[4:])
-    # Laid out by hand: matplotlib's layouts cut long labels off beside axes of a fixed aspect.
+    # matplotlib's layouts cut long labels off beside axes of a fixed aspect, so we place the axes.
     label = LETTER * max(len(name) for name in names.flat)
-    whole = label + INCH * columns
-    figure = Figure(figsize=(whole, INCH * rows))
-    axes = figure.add_axes((label / whole, 0, 1 - label / whole, 1))
+    width_of_figure = label + INCH * columns
+    figure = Figure(figsize=(width_of_figure, INCH * rows))
+    axes = figure.add_axes((label / width_of_figure, 0, 1 - label / width_of_figure, 1))
     axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ticks = [(height + 2) * (row + 0.5) - 0.5 for row in range(rows)]
     axes.set_yticks(ticks, [f"{kind}\n{model}" for kind, model in names], fontsize="x-small",

@@ -1,4 +1,4 @@
-"""Many runs on one page: methods by suites, to be sorted by the reader; opens offline."""
+"""The leaderboard: one page of many runs, methods by suites, that sorts and opens offline."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..api.results import MethodRecord, RunRecord, with_interval
-from .page import provenance, rendered
+from .page import describe_origin, render
 
 METRICS = {"aruc": "ARUC", "aruc_calibrated": "calibrated ARUC", "auc": "AUC"}
 
 
-def leaderboard(runs: Sequence[RunRecord]) -> str:
-    """Return the page, as HTML.
+def render_leaderboard(runs: Sequence[RunRecord]) -> str:
+    """Return the page as HTML.
 
-    Runs that judged the same models in the same way share a column; of a method that several of
-    them have, the newest result counts.
+    Runs that judged the same models in the same way share a column. If several of them have a
+    result of a method, the newest is shown.
     """
     columns: dict[str, list[RunRecord]] = {}
     for run in sorted(runs, key=lambda run: run.run.started):
@@ -27,13 +27,13 @@ def leaderboard(runs: Sequence[RunRecord]) -> str:
         for run in same:
             for method in run.methods:
                 board.setdefault(method.method, {})[name] = _cell(method, run)
-    return rendered(
+    return render(
         "leaderboard.html.jinja",
         columns=names,
         board=dict(sorted(board.items())),
         metrics=METRICS,
         runs=[
-            (name, run.run.id, provenance(run))
+            (name, run.run.id, describe_origin(run))
             for name, same in zip(names, columns.values(), strict=True)
             for run in same
         ],
@@ -41,15 +41,15 @@ def leaderboard(runs: Sequence[RunRecord]) -> str:
 
 
 def _benchmark(run: RunRecord) -> str:
-    """Return what must be equal for two runs' numbers to stand in one column."""
+    """Return a digest that is equal for runs whose numbers can be compared: models, protocol."""
     models = sorted(str(model.weights_sha256) for model in run.models)
     suite = run.suite
-    asked = [suite.name, suite.api, suite.seed, suite.repeats, suite.split, suite.stratify]
-    return hashlib.sha256(repr([models, asked]).encode()).hexdigest()
+    protocol = [suite.name, suite.api, suite.seed, suite.repeats, suite.split, suite.stratify]
+    return hashlib.sha256(repr([models, protocol]).encode()).hexdigest()
 
 
 def _names(newest: Sequence[RunRecord]) -> list[str]:
-    """Return a heading per column: the suite's name, numbered where several zoos share it."""
+    """Return a heading per column: the suite's name, with a number if several columns have it."""
     names: list[str] = []
     for run in newest:
         name = run.suite.name
@@ -59,6 +59,7 @@ def _names(newest: Sequence[RunRecord]) -> list[str]:
 
 
 def _cell(method: MethodRecord, run: RunRecord) -> dict[str, Any]:
+    """Return the content of a cell: a method's metrics in a run, or the reason for none."""
     s = method.summary
     if not s:
         word = "n/a" if method.refusal else "failed"

@@ -1,5 +1,4 @@
-"""What a run's results become in MLflow: one flat entry per method, one for the suite, and one
-per repeat below its method."""
+"""The MLflow runs of a suite's run: one for the suite, one per method, one per repeat."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.errors import last_line
 from ..api.results import RHO, MethodRecord, ModelRecord, RunRecord, Summary, TrialRecord
 from ..results import metrics
-from .figures import COLOURS, losses
+from .figures import COLOURS, mean_losses
 
 if TYPE_CHECKING:
     from ..api.fingerprinter import Point
@@ -43,12 +42,13 @@ class Entry:
     kind:     suite | method | repeat; with `method` and `repeat` it names the entry within a
               suite run.
     metrics:  (key, value, step).
-    losses:   the metric `loss`; its points have their own times, which MLflow can draw it over.
-    tables:   by file name, rows.
-    texts:    by file name, contents.
-    files:    (file or folder, folder it goes to).
-    datasets: (name, digest, what it is, context).
-    start, end: milliseconds. They come from the results, so that a second upload is the first.
+    losses:   points of the metric `loss`; each has its own time, for MLflow's time axes.
+    tables:   rows by file name.
+    texts:    contents by file name.
+    files:    (file or folder, its folder in MLflow).
+    datasets: (name, digest, description, context).
+    start, end: milliseconds since 1970. They come from the results, so a second upload has the
+              same.
     """
 
     kind: str
@@ -69,22 +69,22 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What sets this entry apart from the others of its suite run."""
+        """The parts that no other entry of the suite run shares."""
         return self.kind, self.method, self.repeat
 
 
-def entries(record: RunRecord, folder: Path) -> list[Entry]:
-    """Return everything to log, parents first."""
+def make_entries(record: RunRecord, folder: Path) -> list[Entry]:
+    """Return the entries of a run, parents before children."""
     start = round(record.run.started.timestamp() * 1000)
-    out = [_suite(record, folder, start)]
+    entries = [_suite_entry(record, folder, start)]
     tried = [m for m in record.methods if not m.refusal]
     for rank, method in enumerate(tried):
-        # MLflow lists the newest first; a millisecond each keeps the suite's order of methods.
-        out += _method(method, record, start + len(tried) - rank)
-    return out
+        # MLflow lists the newest first; start times a millisecond apart keep the suite's order.
+        entries += _method_entries(method, record, start + len(tried) - rank)
+    return entries
 
 
-def _suite(record: RunRecord, folder: Path, start: int) -> Entry:
+def _suite_entry(record: RunRecord, folder: Path, start: int) -> Entry:
     run, suite = record.run, record.suite
     files = [(folder / name, None) for name in ("results.json", "suite.yaml", "suspects.csv")]
     declined = [f"{m.method}: {m.refusal}" for m in record.methods if m.refusal]
@@ -94,7 +94,7 @@ def _suite(record: RunRecord, folder: Path, start: int) -> Entry:
         kind="suite", name=f"suite {run.id}", start=start, end=start + round(1000 * run.seconds),
         status="FAILED" if record.failed else "FINISHED",
         tags=_tags(record) | ({"fpbench.declined": "; ".join(declined)} if declined else {}),
-        params={key: str(value) for key, value in params.items()} | _short(suite.overrides),
+        params={key: str(value) for key, value in params.items()} | _params_of(suite.overrides),
         tables={"methods.json": [_row(m) for m in record.methods]},
         texts={f"failures/{digest[:12]}.txt": text for digest, text in record.failures.items()},
         files=[(f, to) for f, to in [*files, (folder / "figures", "figures")] if f.exists()],
@@ -102,7 +102,8 @@ def _suite(record: RunRecord, folder: Path, start: int) -> Entry:
     )  # fmt: skip
 
 
-def _method(method: MethodRecord, record: RunRecord, start: int) -> list[Entry]:
+def _method_entries(method: MethodRecord, record: RunRecord, start: int) -> list[Entry]:
+    """Return a method's entry and those of its repeats."""
     label, summary = method.method, method.summary
     trials = [trial for trial in record.trials if trial.method == label]
     why = method.why_not
@@ -111,44 +112,44 @@ def _method(method: MethodRecord, record: RunRecord, start: int) -> list[Entry]:
     entry = Entry(
         kind="method", name=label, method=label, start=start,
         end=start + round(1000 * seconds), status="FAILED" if errors else "FINISHED",
-        tags=_tags(record) | _error(why)
+        tags=_tags(record) | _error_tag(why)
         | {"fpbench.source": method.source, "fpbench.access": str(method.access),
            "mlflow.runColor": _colour(label, record)},
         params={key: str(value)[:250] for key, value in method.fields.items()},
         metrics=[*_metrics(summary), *_curves(summary)] if summary else [],
-        losses=losses(record.trials).get(label, ()),
+        losses=mean_losses(record.trials).get(label, ()),
         tables={"suspects.json": _suspects(trials, record.models)},
         texts={f"errors/{i}.txt": text for i, text in enumerate(errors)},
         datasets=_datasets(record),
     )  # fmt: skip
-    return [entry, *(_repeat(trial, record, start) for trial in trials)]
+    return [entry, *(_repeat_entry(trial, record, start) for trial in trials)]
 
 
-def _repeat(trial: TrialRecord, record: RunRecord, start: int) -> Entry:
+def _repeat_entry(trial: TrialRecord, record: RunRecord, start: int) -> Entry:
     error, seconds = trial.error, trial.construct_seconds + trial.verify_seconds
     tags = _tags(record) | {"fpbench.seed": str(trial.seed), "fpbench.device": trial.device}
     return Entry(
         kind="repeat", name=f"{trial.method} #{trial.repeat}", method=trial.method,
         repeat=str(trial.repeat), start=start, end=start + round(1000 * seconds),
         status="FAILED" if error else "FINISHED",
-        tags=tags | _error(last_line(error) if error else None),
-        metrics=[] if error else _metrics_of_one(trial, record.models),
+        tags=tags | _error_tag(last_line(error) if error else None),
+        metrics=[] if error else _repeat_metrics(trial, record.models),
         texts={"error.txt": error} if error else {},
     )  # fmt: skip
 
 
-def _error(why: str | None) -> dict[str, str]:
+def _error_tag(why: str | None) -> dict[str, str]:
     return {"fpbench.error": why[:300]} if why else {}
 
 
 def _colour(label: str, record: RunRecord) -> str:
-    """Return a method's colour in our own figures, so that MLflow's charts draw it in the same."""
+    """Return a method's colour in our figures, for MLflow's charts."""
     labels = [method.method for method in record.methods]
     return COLOURS[labels.index(label) % len(COLOURS)]
 
 
 def _tags(record: RunRecord) -> dict[str, str]:
-    """Return what every entry of a suite run shares."""
+    """Return the tags that all entries of a suite run share."""
     git = record.run.git
     tags = {
         "fpbench.suite_run": record.run.id,
@@ -170,8 +171,10 @@ def _metrics(s: Summary) -> Iterator[tuple[str, float, int]]:
 
 
 def _curves(summary: Summary) -> Iterator[tuple[str, float, int]]:
-    """Yield curves over 100 rho: MLflow's steps are whole numbers. `curve/rho` gives charts a true
-    axis."""
+    """Yield the curves with 100 rho as the step, because MLflow's steps are whole numbers.
+
+    `curve/rho` gives charts an axis of rho.
+    """
     for step, (rho, r, u) in enumerate(
         zip(RHO, summary.robustness, summary.uniqueness, strict=True)
     ):
@@ -180,19 +183,19 @@ def _curves(summary: Summary) -> Iterator[tuple[str, float, int]]:
         yield "curve/rho", rho, step
 
 
-def _metrics_of_one(
+def _repeat_metrics(
     trial: TrialRecord, models: Sequence[ModelRecord]
 ) -> list[tuple[str, float, int]]:
-    """Return one repeat's own metrics."""
+    """Return the metrics of one repeat."""
     positive = {model.digest: model.positive for model in models}
 
-    def sides(rates: Mapping[str, float]) -> list[list[float]]:
+    def split(rates: Mapping[str, float]) -> list[list[float]]:
         return [[r for d, r in rates.items() if positive[d] is side] for side in (True, False)]
 
-    halves = sides(trial.matching_rates)
+    halves = split(trial.matching_rates)
     values = {
         "summary/aruc": metrics.aruc(*halves),
-        "summary/aruc_calibrated": metrics.aruc(*sides(trial.calibrated_rates)),
+        "summary/aruc_calibrated": metrics.aruc(*split(trial.calibrated_rates)),
         "summary/auc": metrics.roc_auc(*halves),
         "summary/robustness_at_full_uniqueness": metrics.robustness_at_full_uniqueness(*halves),
         "time/construct_seconds": trial.construct_seconds,
@@ -203,8 +206,10 @@ def _metrics_of_one(
 
 
 def _suspects(trials: Sequence[TrialRecord], models: Sequence[ModelRecord]) -> list[dict[str, Any]]:
-    """Return one row per suspect, the rate averaged over the repeats that judged it. All methods
-    have the same rows, so that MLflow's table comparison lines up."""
+    """Return one row per suspect, with its mean rate over the repeats that judged it.
+
+    All methods have the same rows, because MLflow compares tables row by row.
+    """
     rates: dict[str, list[float]] = {}
     for trial in trials:
         for digest, rate in trial.matching_rates.items():
@@ -228,7 +233,7 @@ def _row(method: MethodRecord) -> dict[str, Any]:
 
 
 def _datasets(record: RunRecord) -> list[tuple[str, str, Mapping[str, Any], str]]:
-    """Describe the scenario's data and the zoo: two runs with equal digests can be compared."""
+    """Return the scenario's data and the zoo. Two runs with equal digests can be compared."""
     scenario, models = record.scenario, record.models
     digests = sorted(model.digest for model in models)
     positives = sum(model.positive for model in models if model.kind != "target")
@@ -241,9 +246,9 @@ def _datasets(record: RunRecord) -> list[tuple[str, str, Mapping[str, Any], str]
 
 
 def _digest(value: Any) -> str:
-    """Return a digest of JSON values; MLflow takes 36 characters at most."""
+    """Return a digest of JSON values, of 36 characters, which is the most that MLflow accepts."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:36]
 
 
-def _short(overrides: Sequence[str]) -> dict[str, str]:
+def _params_of(overrides: Sequence[str]) -> dict[str, str]:
     return {"overrides": " ".join(overrides)[:250]} if overrides else {}

@@ -1,4 +1,4 @@
-"""Results in MLflow: curves as metrics, so that its pages draw and overlay them by themselves."""
+"""Sending results to MLflow at the end of a run and by `fpbench sync`."""
 
 from __future__ import annotations
 
@@ -21,92 +21,95 @@ from ..api.errors import FpbenchError, InputError, ResourceError
 from ..api.hooks import hookimpl
 from ..api.results import Report
 from ..results.folder import read
-from .mlflow_entries import entries
+from .mlflow_entries import make_entries
 from .mlflow_tracker import Tracker
 from .mlflow_upload import AT_ONCE, Sender, StoppedError, Watch, connect
 
 PATIENCE = 4.0
-"""Seconds in a server after which a run begins no further call to it."""
+"""After so many seconds of waiting for a server, a run starts no further call to it."""
 
 LEAVE = 4.8
-"""Seconds in a server after which a run waits for no answer any more. In between, what was begun
-gets its status."""
+"""After so many seconds of waiting for a server, a run no longer waits for any answer. Between
+PATIENCE and LEAVE, calls that were started can end."""
 
 HANDSHAKE = 3.0
-"""Seconds within which a server must give a first sign of life."""
+"""Seconds within which a server must give its first answer."""
 
 
-LEFT = "not all of it in MLflow: %s; when that is mended: fpbench sync %s"
+INCOMPLETE = "not all results are in MLflow: %s; to send the rest later: fpbench sync %s"
 
 log = logging.getLogger("fpbench")
 
 
 @hookimpl(trylast=True)
 def fpbench_reported(report: Report) -> None:
-    """Send the results to MLflow. They are on disk: whatever goes wrong costs one line."""
-    outcome = _outcome(report)
-    if outcome is not None:
-        log.warning(LEFT, outcome, report.folder)
+    """Send the results to MLflow. If that fails, log a warning: the results are on disk already."""
+    reason = _send_in_time(report)
+    if reason is not None:
+        log.warning(INCOMPLETE, reason, report.folder)
 
 
 def send(folder: Path, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
-    """Read a finished run and send it to MLflow, as `send_report`.
+    """Read a finished run and send it to MLflow, as `send_report` does.
 
-    Raises InputError too, when `folder` is not a finished run's.
+    Raises InputError too, if `folder` is not the folder of a finished run.
     """
     return send_report(Report(folder, read(folder)), watch, wait)
 
 
 def send_report(report: Report, watch: Watch | None = None, wait: float = 15) -> dict[str, Any]:
-    """Send a run to MLflow; what is there already is not doubled.
+    """Send a run to MLflow, except the parts that MLflow has already.
 
-    Returns what mlflow.json then says: where the results are. Raises ResourceError when the
-    tracker cannot be reached or refuses, or when another process has been sending this run for
+    Return where the results are in MLflow: the content of mlflow.json. Raises ResourceError if the
+    tracker cannot be reached or refuses, or if another process has been sending this run for
     `wait` seconds.
     """
     folder, watch = report.folder, watch or Watch()
     tracker = Tracker.of(folder.resolve().parents[1])
     if tracker.is_web:
-        watch.call(handshake, tracker)
-    mark = tracker.mark(folder)
+        watch.call(require_server, tracker)
+    lock_file = tracker.lock_file(folder)
     try:
-        with FileLock(mark, timeout=wait):
+        with FileLock(lock_file, timeout=wait):
             sent = _send(report, tracker, watch)
-            mark.unlink()
+            lock_file.unlink()
     except Timeout:
         raise ResourceError(
-            f"expected nobody else to be sending {folder} to MLflow, found another process at it"
+            f"expected to be the only process that sends {folder} to MLflow, found another; try "
+            "again when it has ended"
         ) from None
     return sent
 
 
 def complete(runs: Path, watch: Watch | None = None) -> None:
-    """Send what uploads from here left out when they were killed or given up; what cannot be
-    sent now is left for the next time."""
-    mark = Tracker.of(runs).mark(Path())
+    """Send the rest of the uploads from `runs` that were killed or took too long.
+
+    An upload that fails again is left for the next call.
+    """
+    name = Tracker.of(runs).lock_file(Path()).name
     with suppress(ResourceError, StoppedError):
-        for found in sorted(runs.glob(f"*/*/{mark.name}")):
-            with suppress(InputError):  # damaged since
-                send(found.parent, watch, wait=0)
+        for lock_file in sorted(runs.glob(f"*/*/{name}")):
+            with suppress(InputError):  # the results were damaged after the upload began
+                send(lock_file.parent, watch, wait=0)
 
 
 def _send(report: Report, tracker: Tracker, watch: Watch) -> dict[str, Any]:
     folder, record = report.folder, report.record
-    todo = entries(record, folder)
+    entries = make_entries(record, folder)
     lock = folder.resolve().parents[1] / ".mlflow.lock" if tracker.is_local else None
     name = f"fpbench/{record.suite.name}"
     try:
         with connect(tracker.uri, lock, watch) as client:
             sender = Sender(client, watch, at_once=1 if tracker.is_local else AT_ONCE)
             experiment = sender.experiment(name, tracker.artifacts)
-            ids = sender.send(experiment, record.run.id, todo)
+            ids = sender.send(experiment, record.run.id, entries)
     except StoppedError:
         raise
     except Exception as error:
-        # Whatever MLflow, its database driver or the network raises means one thing here.
+        # MLflow, its database driver and the network raise errors of many types.
         raise ResourceError(
             f"expected MLflow at {tracker.shown} to take the results, got "
-            f"{type(error).__name__}: {tracker.scrub(str(error))}"
+            f"{type(error).__name__}: {tracker.without_password(str(error))}"
         ) from None
     methods = {method: run for (kind, method, _), run in ids.items() if kind == "method"}
     curves = [methods[method.method] for method, _ in record.finished]
@@ -125,9 +128,12 @@ def _send(report: Report, tracker: Tracker, watch: Watch) -> dict[str, Any]:
     return sent
 
 
-def handshake(tracker: Tracker) -> None:
-    """Raise ResourceError unless a server answers soon. A thread of its own asks: neither a
-    name that does not resolve nor an answer that trickles in obeys a socket's timeout."""
+def require_server(tracker: Tracker) -> None:
+    """Raise ResourceError unless a server answers within HANDSHAKE seconds.
+
+    A separate thread asks, because a socket's timeout limits neither the resolution of a name nor
+    an answer that arrives slowly.
+    """
     answer: list[str | None] = []
 
     def ask() -> None:
@@ -135,11 +141,11 @@ def handshake(tracker: Tracker) -> None:
             with urllib.request.urlopen(f"{tracker.shown}/health", timeout=HANDSHAKE):  # noqa: S310
                 answer.append(None)
         except urllib.error.HTTPError as error:
-            # Somebody is there. Whether we may come in is for MLflow's own client to find out.
+            # The server is there. MLflow's client finds out whether it lets us in.
             answer.append(f"HTTP {error.code}" if error.code >= 500 else None)
         except Exception as error:
             reason = getattr(error, "reason", error)
-            # So is one whose certificate is known to MLflow's client only.
+            # The server is there too if only MLflow's client knows its certificate.
             answer.append(None if isinstance(reason, ssl.SSLError) else str(reason))
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -150,13 +156,13 @@ def handshake(tracker: Tracker) -> None:
         raise ResourceError(f"expected an MLflow server at {tracker.shown}, got {found}")
 
 
-def _outcome(report: Report) -> str | None:
-    """Send a run for as long as its tracker keeps up; what went wrong, if something did.
+def _send_in_time(report: Report) -> str | None:
+    """Send a run, but wait for a server at most LEAVE seconds; return why it is not complete.
 
-    A thread that is left behind is a daemon and stops at its next call.
+    The thread that sends is a daemon. If it is left behind, it stops at its next call.
     """
     runs, watch, outcome = report.folder.resolve().parents[1], Watch(), list[str | None]()
-    # A new database of our own takes its time to set up, once.
+    # To set up a new local database takes longer, but only once.
     patience, leave = (math.inf, math.inf) if Tracker.of(runs).is_local else (PATIENCE, LEAVE)
 
     def body() -> None:
@@ -178,32 +184,33 @@ def _outcome(report: Report) -> str | None:
             thread.join(0.05)
             watch.stopped = watch.stopped or watch.elapsed > patience
     except KeyboardInterrupt:
-        log.warning(LEFT, "stopped", report.folder)
+        log.warning(INCOMPLETE, "stopped", report.folder)
         watch.stopped = True
         thread.join(LEAVE - PATIENCE)
         raise
     watch.stopped = True
-    took = f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
-    return outcome[0] if outcome else took
+    slow = f"the tracker took {watch.elapsed:.1f} s for {watch.calls} answers"
+    return outcome[0] if outcome else slow
 
 
 CURVES = ("curve/robustness", "curve/uniqueness")
 
 
 def charts_link(experiment: str, suite_run: str) -> str:
-    """The chart page of one suite run: every method's curves, overlaid."""
-    only = f"tags.`fpbench.suite_run` = '{suite_run}' and tags.`fpbench.kind` = 'method'"
-    return f"/#/experiments/{experiment}/runs?compareRunsMode=CHART&searchFilter={quote(only, '')}"
+    """Return the link to the charts of one suite run, with every method's curves."""
+    condition = f"tags.`fpbench.suite_run` = '{suite_run}' and tags.`fpbench.kind` = 'method'"
+    query = f"compareRunsMode=CHART&searchFilter={quote(condition, '')}"
+    return f"/#/experiments/{experiment}/runs?{query}"
 
 
 def overlay_link(experiment: str, runs: Sequence[str]) -> str:
-    """The page that draws both curves of all these runs on one axis."""
+    """Return the link to the page that draws both curves of all these runs on one axis."""
     query = {
         "runs": json.dumps(list(runs)),
         "metric": json.dumps(CURVES[0]),
         "experiments": json.dumps([experiment]),
         "plot_metric_keys": json.dumps(CURVES),
-        "x_axis": "step",  # the only one that MLflow wants without quotes
+        "x_axis": "step",  # MLflow expects this value without quotes, unlike the others
         "plot_layout": "{}",
         "deselected_curves": "[]",
     }

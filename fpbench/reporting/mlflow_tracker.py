@@ -1,4 +1,4 @@
-"""Where a run's results go in MLflow."""
+"""The place in MLflow that a run's results go to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where results go: MLFLOW_TRACKING_URI, or else a database beside the runs.
+    """The place for results: MLFLOW_TRACKING_URI, or by default a database beside the runs.
 
-    uri:       what MLflow is given; it may hold a password.
-    artifacts: where files go; None if the server decides.
+    uri:       the URI for MLflow; it may contain a password.
+    artifacts: the URI of the folder for files; None if the server decides.
     """
 
     uri: str
@@ -22,7 +22,7 @@ class Tracker:
 
     @classmethod
     def of(cls, runs: Path) -> Tracker:
-        """The tracker for the results below `runs`."""
+        """Return the tracker for the results in `runs`."""
         runs = runs.resolve()
         uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{runs / 'mlflow.db'}"
         served = uri.startswith(("http:", "https:", "databricks"))
@@ -30,12 +30,12 @@ class Tracker:
 
     @property
     def is_web(self) -> bool:
-        """True if a browser can open it as it is."""
+        """True if a browser can open the URI."""
         return self.uri.startswith(("http:", "https:"))
 
     @property
     def is_local(self) -> bool:
-        """True if no other machine is asked."""
+        """True if the results go into a SQLite database of this machine."""
         return self.uri.startswith("sqlite:")
 
     @property
@@ -46,13 +46,13 @@ class Tracker:
             return self.uri
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
-    def mark(self, folder: Path) -> Path:
-        """A file in a run's folder while the run is being sent here: locked by whoever does.
+    def lock_file(self, folder: Path) -> Path:
+        """Return the file in a run's folder that a process locks while it sends the run here.
 
-        One that nobody holds was left by an upload that did not come to its end.
+        If the file exists without a lock, an upload did not end.
         """
         return folder / f".mlflow-{hashlib.sha256(self.shown.encode()).hexdigest()[:12]}.lock"
 
-    def scrub(self, text: str) -> str:
-        """A text without the password, on one line and not endless."""
+    def without_password(self, text: str) -> str:
+        """Return a text without the password, on one line of at most 300 characters."""
         return " ".join(text.replace(self.uri, self.shown).split())[:300]

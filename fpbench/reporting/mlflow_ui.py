@@ -1,4 +1,4 @@
-"""`fpbench ui`: MLflow's own pages over the local results, on loopback, until Ctrl-C."""
+"""`fpbench ui`: serve the local results with MLflow's pages, on loopback, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ START = 180.0
 
 
 def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
-    """Show a run, the newest if none is named, in MLflow. Where MLFLOW_TRACKING_URI names a
-    server, only say where to look."""
+    """Serve a run, by default the newest, with MLflow's pages until Ctrl-C.
+
+    If MLFLOW_TRACKING_URI names a server, print the links to it and start nothing.
+    """
     console = Screen(highlight=False)
     folder = run_folder or next(finished(runs_dir), None)
     if folder is None:
@@ -43,9 +45,9 @@ def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
     runs = folder.resolve().parents[1]
     tracker = Tracker.of(runs)
     if not tracker.is_web:
-        _refuse_taken(port)
-    with console.status("finding the run in MLflow ..."):
-        sent = _sent(folder, tracker)
+        _require_free(port)
+    with console.status("looking for the run in MLflow ..."):
+        sent = _find_or_send(folder, tracker)
         complete(runs)
     if tracker.is_web:
         _show(console, sent, tracker.shown)
@@ -54,27 +56,27 @@ def serve(runs_dir: Path, run_folder: Path | None, port: int) -> None:
     with _server(tracker, port, log) as process:
         address = f"http://127.0.0.1:{port}"
         with console.status("starting MLflow, which takes half a minute ..."):
-            _await(address, process, log)
+            _wait_for(address, process, log)
         _show(console, sent, address)
         console.print("Ctrl-C ends it")
         process.wait()
-        raise ResourceError(f"expected MLflow to run on, but it ended: {_last(log)}")
+        raise ResourceError(f"expected MLflow to keep running, but it ended: {_last_line(log)}")
 
 
-def _refuse_taken(port: int) -> None:
+def _require_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ResourceError(
-                f"port {port} cannot be had ({error.strerror}); take another: "
+                f"port {port} cannot be used ({error.strerror}); choose another: "
                 f"fpbench ui --port {port + 1}"
             ) from None
 
 
-def _sent(folder: Path, tracker: Tracker) -> dict[str, Any]:
-    """Where this run is in MLflow; it is sent if it is not there."""
+def _find_or_send(folder: Path, tracker: Tracker) -> dict[str, Any]:
+    """Return where a run is in MLflow; send it if it is not there."""
     file = folder / "mlflow.json"
     database = Path(tracker.uri.removeprefix("sqlite:///"))
     if file.is_file() and (not tracker.is_local or database.exists()):
@@ -83,20 +85,22 @@ def _sent(folder: Path, tracker: Tracker) -> dict[str, Any]:
             if sent["tracking_uri"] == tracker.shown:
                 return sent
         except (ValueError, TypeError, KeyError):
-            pass  # damaged; sending again doubles nothing
+            pass  # the file is damaged; a second upload adds nothing twice
     return send(folder)
 
 
 @contextmanager
 def _server(tracker: Tracker, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server in a process group of its own, which ends with the block. Ctrl-C, SIGTERM
-    and a terminal that goes away end the block."""
+    """Run MLflow's server in its own process group, and end the group with the block.
+
+    Ctrl-C, SIGTERM and SIGHUP, for a terminal that is closed, end the block.
+    """
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--backend-store-uri", tracker.uri, "--workers", "1",
         "--default-artifact-root", str(tracker.artifacts), "--no-serve-artifacts",
     ]  # fmt: skip
-    # Nine more processes for jobs that nothing here has, and they outlive the server.
+    # MLflow's jobs would take nine more processes, which outlive the server; we have no jobs.
     environment = {**DEFAULTS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in ends}
@@ -110,7 +114,7 @@ def _server(tracker: Tracker, port: int, log: Path) -> Iterator[subprocess.Popen
     except KeyboardInterrupt:
         pass
     finally:
-        # A second Ctrl-C must not leave half a server behind.
+        # A second Ctrl-C must not leave processes of the server behind.
         for number in ends:
             signal.signal(number, signal.SIG_IGN)
         if process is not None:
@@ -136,11 +140,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
 
 
-def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server answers. Raises ResourceError if it ends or takes too long."""
     until = time.monotonic() + START
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise ResourceError(f"expected MLflow to start, but it ended: {_last(log)}")
+            raise ResourceError(f"expected MLflow to start, but it ended: {_last_line(log)}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
                 return
@@ -149,9 +154,9 @@ def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise ResourceError(f"expected MLflow to start within {START:.0f} s; its output is in {log}")
 
 
-def _last(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'it said nothing'} (more in {log})"
+    return f"{lines[-1] if lines else 'no output'} (more in {log})"
 
 
 def _show(console: Console, sent: dict[str, Any], address: str) -> None:

@@ -1,4 +1,4 @@
-"""Sending entries to MLflow, so that a second upload adds only what the first one left out."""
+"""Uploads of entries to MLflow. A second upload adds only what the first one left out."""
 
 from __future__ import annotations
 
@@ -25,67 +25,67 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
-"""What fpbench sets for MLflow unless the user did."""
+"""Environment variables that fpbench sets for MLflow unless the user has set them."""
 
 NOISY = ("mlflow", "alembic", "urllib3.connectionpool")
 
 AT_ONCE = 8
-"""Entries that are sent to a server side by side: most of an answer's time is the way there."""
+"""Entries that are sent to a server at the same time, because most of a call is waiting."""
 
 DONE = ("FINISHED", "FAILED")
-"""What a run's status is when all of it is there. Before that it is KILLED: whatever becomes of
-the upload, and of the process, no run is left that seems to be running."""
+"""Statuses of complete runs. Until a run is complete its status is KILLED, so that an upload that
+does not end leaves no run that seems to be running."""
 
 
 class StoppedError(Exception):
-    """Nobody waits for this upload any more."""
+    """The caller no longer waits for this upload."""
 
 
 class Watch:
-    """Counts the calls to a tracker and the seconds in which at least one was under way.
+    """Counts the calls to a tracker, and the seconds in which at least one call was running.
 
-    stopped: nobody waits any more; no further call gets through.
+    stopped: set it to True to let no further call through.
     """
 
     def __init__(self) -> None:
         self.calls, self.stopped = 0, False
         self._lock = Lock()
-        self._under_way, self._seconds, self._since = 0, 0.0, 0.0
+        self._running, self._seconds, self._since = 0, 0.0, 0.0
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the tracker; from any thread."""
+        """Call the tracker, from any thread. Raises StoppedError if the watch is stopped."""
         if self.stopped:
             raise StoppedError
         with self._lock:
-            if not self._under_way:
+            if not self._running:
                 self._since = monotonic()
-            self._under_way += 1
+            self._running += 1
         try:
             return function(*args, **kwargs)
         finally:
             with self._lock:
-                self.calls, self._under_way = self.calls + 1, self._under_way - 1
-                if not self._under_way:
+                self.calls, self._running = self.calls + 1, self._running - 1
+                if not self._running:
                     self._seconds += monotonic() - self._since
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent in the tracker, the calls that are under way included."""
+        """Seconds spent in calls to the tracker, including calls that are still running."""
         with self._lock:
-            return self._seconds + (monotonic() - self._since if self._under_way else 0)
+            return self._seconds + (monotonic() - self._since if self._running else 0)
 
 
 class Sender:
     """Sends the entries of one suite run to one experiment.
 
-    at_once: how many of them side by side.
+    at_once: the number of entries that are sent at the same time.
     """
 
     def __init__(self, client: Any, watch: Watch, at_once: int = 1) -> None:
         self.client, self.watch, self.at_once = client, watch, at_once
 
     def experiment(self, name: str, artifacts: str | None) -> str:
-        """The id of the experiment of that name; made if there is none."""
+        """Return the id of the experiment with a name; make it if there is none."""
         from mlflow.exceptions import MlflowException
 
         found = self._call("get_experiment_by_name", name)
@@ -93,42 +93,42 @@ class Sender:
             try:
                 return str(self._call("create_experiment", name, artifact_location=artifacts))
             except MlflowException:
-                # Somebody else may have made it a moment ago; if not, this tells why.
+                # Another process may have made it a moment ago; if not, raise MLflow's error.
                 found = self._call("get_experiment_by_name", name)
                 if found is None:
                     raise
         return str(found.experiment_id)
 
     def send(self, experiment: str, suite_run: str, entries: Iterable[Entry]) -> dict[Key, str]:
-        """Send what is not there yet; return the ids of all MLflow runs, by the entry's key."""
-        known = {
+        """Send what MLflow does not have yet; return the ids of all MLflow runs by entry key."""
+        existing = {
             tuple(run.data.tags.get(f"fpbench.{t}", "") for t in ("kind", "method", "repeat")): run
-            for run in self._runs(experiment, f"tags.`fpbench.suite_run` = '{suite_run}'")
+            for run in self._find_runs(experiment, f"tags.`fpbench.suite_run` = '{suite_run}'")
         }
         ids: dict[Key, str] = {}
 
         def send(entry: Entry) -> None:
-            run = known.get(entry.key)
+            run = existing.get(entry.key)
             if run is None:
                 parent = ids["method", entry.method, ""] if entry.kind == "repeat" else None
                 run = self.watch.call(self._create, experiment, entry, parent)
-            elif run.info.status == "RUNNING":  # killed before it had its first status
+            elif run.info.status == "RUNNING":  # its upload was killed before `set_terminated`
                 self._call("set_terminated", run.info.run_id, status="KILLED", end_time=entry.end)
             ids[entry.key] = run.info.run_id
-            # The status is sent last: a run that has one of these is complete.
+            # The status is sent last, so a run with one of these is complete.
             if run.info.status not in DONE:
                 self._fill(run.info.run_id, entry)
 
         entries = list(entries)
-        # Repeats lie below their methods, and are what is missed least if time runs out.
-        self._together(send, [entry for entry in entries if entry.kind != "repeat"])
-        self._together(send, [entry for entry in entries if entry.kind == "repeat"])
+        # Repeats need the ids of their methods, and matter least if time runs out.
+        self._send_at_once(send, [entry for entry in entries if entry.kind != "repeat"])
+        self._send_at_once(send, [entry for entry in entries if entry.kind == "repeat"])
         return {entry.key: ids[entry.key] for entry in entries}
 
-    def _together(self, send: Callable[[Entry], None], entries: Sequence[Entry]) -> None:
-        """Do several at once; what the first one that fails raises is raised, when all have ended.
+    def _send_at_once(self, send: Callable[[Entry], None], entries: Sequence[Entry]) -> None:
+        """Send several entries at the same time; raise the first error when all threads have ended.
 
-        In daemons: a tracker that does not answer must not keep the process from its end.
+        The threads are daemons: a tracker that does not answer must not keep the process running.
         """
         todo, errors = iter(entries), list[BaseException]()
 
@@ -140,10 +140,11 @@ class Sender:
                 errors.append(error)
                 self.watch.stopped = True
 
-        crew = [Thread(target=work, daemon=True) for _ in range(min(self.at_once, len(entries)))]
-        for thread in crew:
+        count = min(self.at_once, len(entries))
+        threads = [Thread(target=work, daemon=True) for _ in range(count)]
+        for thread in threads:
             thread.start()
-        for thread in crew:
+        for thread in threads:
             thread.join()
         if errors:
             raise errors[0]
@@ -151,11 +152,15 @@ class Sender:
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self.watch.call(getattr(self.client, name), *args, **kwargs)
 
-    def _runs(self, experiment: str, only: str) -> Iterator[Any]:
+    def _find_runs(self, experiment: str, condition: str) -> Iterator[Any]:
         token = None
         while True:
             page = self._call(
-                "search_runs", [experiment], filter_string=only, max_results=1000, page_token=token
+                "search_runs",
+                [experiment],
+                filter_string=condition,
+                max_results=1000,
+                page_token=token,
             )
             yield from page
             if not (token := page.token):
@@ -170,20 +175,24 @@ class Sender:
             **({"mlflow.parentRunId": parent} if parent else {}),
         }
         if entry.tables:
-            # How MLflow knows a JSON file for a table. Its own log_table adds the rows to those
-            # an interrupted upload left behind.
+            # This tag tells MLflow that a JSON file is a table. MLflow's log_table does not serve:
+            # it would add the rows to those that an interrupted upload left.
             tables = [{"path": name, "type": "table"} for name in entry.tables]
             tags["mlflow.loggedArtifacts"] = json.dumps(tables)
         run = self.client.create_run(
             experiment, start_time=entry.start, tags=tags, run_name=entry.name
         )
-        # In the same breath: this process may be killed, or told to stop, at any moment.
+        # The status is set at once, because the process may be killed at any moment. Both calls
+        # are inside one call of the watch, so a stop cannot come between them.
         self.client.set_terminated(run.info.run_id, status="KILLED", end_time=entry.end)
         return run
 
     def _fill(self, run_id: str, entry: Entry) -> None:
-        """Everything here can be sent twice: MLflow ignores points, parameters and inputs that
-        it has, and replaces files."""
+        """Send an entry's content and then its status.
+
+        All of it can be sent twice: MLflow ignores points, parameters and inputs that it has, and
+        replaces files.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
         if entry.metrics or entry.params:
@@ -198,10 +207,10 @@ class Sender:
             inputs = [
                 DatasetInput(
                     Dataset(name, digest, "fpbench", json.dumps({"name": name}),
-                            profile=json.dumps(what)),
+                            profile=json.dumps(description)),
                     [InputTag("mlflow.data.context", context)],
                 )
-                for name, digest, what, context in entry.datasets
+                for name, digest, description, context in entry.datasets
             ]  # fmt: skip
             self._call("log_inputs", run_id, datasets=inputs)
         texts = dict(entry.texts)
@@ -219,8 +228,11 @@ class Sender:
 
 @contextmanager
 def connect(uri: str, lock: Path | None, watch: Watch) -> Iterator[Any]:
-    """An MLflow client whose loggers are quiet. Below `lock` a new database is set up by one
-    process at a time: two at once break each other's tables."""
+    """Yield an MLflow client; in the block MLflow logs errors only.
+
+    lock: a file that is locked while a new local database is set up, because two processes that
+          set one up at once break each other's tables. None for a server.
+    """
     from filelock import FileLock
 
     for name, value in DEFAULTS.items():

@@ -1,4 +1,4 @@
-"""One web page that holds a whole run: it opens offline and asks nobody for anything."""
+"""One web page that holds a whole run. It opens offline and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,64 +11,64 @@ from typing import Any
 
 from ..api.errors import last_line
 from ..api.results import RunRecord
-from .charts import charts
-from .tables import HEAD, shown
+from .charts import make_charts
+from .tables import HEAD, table_rows
 
 HERE = Path(__file__).parent
 
 
-def page(record: RunRecord, folder: Path) -> str:
-    """Return the page of the run in `folder`, as HTML."""
+def render_page(record: RunRecord, folder: Path) -> str:
+    """Return the page of the run in `folder` as HTML."""
     from plotly.offline import get_plotlyjs
 
-    # Plotly reads names as HTML of a kind.
-    drawn = charts(record.with_texts(partial(escape, quote=False)))
+    # Plotly interprets some HTML in names.
+    charts = make_charts(record.with_texts(partial(escape, quote=False)))
     models = [m for m in record.models if m.kind != "target"]
     positives = sum(m.positive for m in models)
-    return rendered(
+    return render(
         "page.html.jinja",
         title=f"{record.suite.name} on {record.scenario.name}",
         head=HEAD,
-        rows=shown(record),
+        rows=table_rows(record),
         notes=_notes(record),
         first=next((summary for _, summary in record.finished), None),
         zoo=(positives, len(models) - positives),
         samples=_samples(folder),
-        sections=[(title, text) for title, text, _ in drawn],
-        # In a script element only "</" could end it: no "<" is left.
-        charts=json.dumps([chart for _, _, chart in drawn]).replace("<", "\\u003c"),
+        sections=[(title, text) for title, text, _ in charts],
+        # A "</" would end the script element, so every "<" is escaped.
+        charts=json.dumps([chart for _, _, chart in charts]).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
-        provenance=provenance(record),
+        origin=describe_origin(record),
         suite=record.suite.text,
     )
 
 
 def _samples(folder: Path) -> str | None:
-    """Return the figure of what generators draw, in base64, if there is one."""
+    """Return the figure of the generators' samples in base64, or None if there is none."""
     file = folder / "figures" / "samples.png"
     return base64.b64encode(file.read_bytes()).decode() if file.is_file() else None
 
 
-def rendered(template: str, **values: Any) -> str:
-    """Fill in one of this folder's templates; every value is escaped."""
+def render(template: str, **values: Any) -> str:
+    """Return one of this folder's templates with its values filled in and escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    found = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template(template)
-    return found.render(**values)
+    environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
+    return environment.get_template(template).render(**values)
 
 
 def _notes(record: RunRecord) -> list[str]:
-    """Return what the table cannot show: methods that declined or failed, models not made."""
+    """Return notes on methods that declined or failed, and on models that could not be made."""
     notes = [f"{m.method}: n/a, {m.refusal}" for m in record.methods if m.refusal]
     notes += [
         f"{m.method} failed: {last_line(error)}" for m in record.methods for error in m.errors
     ]
-    notes += [f"not made: {last_line(text)}" for text in record.failures.values()]
+    notes += [f"could not be made: {last_line(text)}" for text in record.failures.values()]
     return notes
 
 
-def provenance(record: RunRecord) -> list[tuple[str, str]]:
-    """Return where a run's numbers come from: (name, value)."""
+def describe_origin(record: RunRecord) -> list[tuple[str, str]]:
+    """Return where a run's numbers come from, as pairs (name, value)."""
     run, suite, scenario, git = record.run, record.suite, record.scenario, record.run.git
     versions = {k: run.versions.get(k) for k in ("fpbench", "python", "torch")}
     return [

@@ -1,4 +1,4 @@
-"""The terminal, safe from the texts of others: names in suites, what plugins say."""
+"""A terminal that texts of suites and plugins cannot control."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ..api.errors import printable
 
 
 class Screen(Console):
-    """A console on which text is printed and does nothing else: no cursor moves, no colour, no
-    direction but those that are ours. Markup in names is for `rich.markup.escape`."""
+    """A console that removes control characters from text: cursor moves, colours, directions.
+
+    Markup in names has to be escaped with `rich.markup.escape`.
+    """
 
     def render_str(self, text: str, **kwargs: Any) -> Text:
-        """All strings pass here on their way to the screen, those in tables too."""
+        """Return a printable text. rich calls this for every string, also in tables."""
         return super().render_str(printable(text), **{**kwargs, "emoji": False})

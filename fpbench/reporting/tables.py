@@ -1,4 +1,4 @@
-"""What the terminal prints: plans, what is installed, checks; and the same as JSON."""
+"""Tables for the terminal, as text formats and as JSON: plans, plugins, checks, results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ..api.work import PlanSummary
 from .screen import Screen
 
 LONG = 3600.0
-"""Seconds from which on a plan names smaller suites."""
+"""A plan that takes more seconds than this names smaller suites."""
 
 
 def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
-    """What a run is going to do."""
+    """Print what a run is going to do."""
     console = console or Screen(highlight=False)
     missing, models = (
         sum(plan.missing.values()),
@@ -52,9 +52,9 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
         state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {decimal(plan.bytes)}"
     rows.add_row("  zoo", state)
     if plan.seconds is not None:
-        rows.add_row("", f"about {_duration(plan.seconds)} to build on {plan.device}")
+        rows.add_row("", f"about {_format_duration(plan.seconds)} to build on {plan.device}")
         if plan.seconds > LONG and plan.smaller:
-            rows.add_row("", f"smaller suites like it: {', '.join(map(escape, plan.smaller))}")
+            rows.add_row("", f"similar smaller suites: {', '.join(map(escape, plan.smaller))}")
     rows.add_row("", f"{sum(plan.positives.values())} positives   {counts(plan.positives)}")
     rows.add_row("", f"{sum(plan.negatives.values())} negatives   {counts(plan.negatives)}")
     rows.add_row(
@@ -69,14 +69,14 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     console.print(rows)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.0f} h"
 
 
 def show_cohorts(plan: PlanSummary) -> None:
-    """Which models will be made together."""
+    """Print which models a run makes together."""
     console = Screen(highlight=False, soft_wrap=True)
     for i, cohort in enumerate(plan.cohorts, 1):
         console.print(f"  cohort {i:3}  {len(cohort.models):3} x {cohort.kind}: {cohort.models[0]}"
@@ -84,7 +84,7 @@ def show_cohorts(plan: PlanSummary) -> None:
 
 
 def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
-    """`fpbench plan --json`."""
+    """Return the JSON object of `fpbench plan --json`."""
     return {
         "suite": plan.suite,
         "scenario": plan.scenario,
@@ -120,13 +120,13 @@ NUMBERS: Mapping[str, Callable[[Summary], float | None]] = {
     "verify_seconds": lambda s: s.verify_seconds,
     "queries": lambda s: s.queries,
 }
-"""The numbers of a method that tables for programs have, by name."""
+"""The numbers of a method in CSV and JSON, by name."""
 
 LEFT_OUT_OF_JSON = {"auc_ci", "robustness_at_full_uniqueness_ci", "tpr_at_5_percent_fpr"}
 
 
 def run_as_json(report: Report) -> dict[str, Any]:
-    """Return the last line of `fpbench run --json`."""
+    """Return the JSON object of `fpbench run --json`."""
     record = report.record
     numbers = {name: of for name, of in NUMBERS.items() if name not in LEFT_OUT_OF_JSON}
     return {
@@ -143,7 +143,7 @@ def run_as_json(report: Report) -> dict[str, Any]:
 
 
 def show_list(rows: Sequence[Mapping[str, Any]]) -> None:
-    """What is installed."""
+    """Print the installed scenarios, recipes and methods."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("what", "name", "summary", "from"):
         table.add_column(column, no_wrap=column != "summary")
@@ -153,7 +153,7 @@ def show_list(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_description(entry: Mapping[str, Any]) -> None:
-    """One scenario, recipe or method."""
+    """Print the description of a scenario, recipe or method."""
     console = Screen(highlight=False)
     console.print(
         f"[bold]{escape(entry['name'])}[/]  {entry['what']}, from {escape(entry['source'])}"
@@ -172,7 +172,7 @@ def show_description(entry: Mapping[str, Any]) -> None:
 
 
 def show_checks(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """How a method kept the contract: a line per check, and what is wrong where it failed."""
+    """Print the checks of a method's contract, a line each, with the reason if one failed."""
     console = Screen(highlight=False, soft_wrap=True)
     for row in rows:
         where = " ".join(filter(None, (row["scenario"], row["access"])))
@@ -193,10 +193,10 @@ def show_results(record: RunRecord, console: Console) -> None:
     done = record.finished
     if not done:
         return
-    # Side by side as many methods as a line holds.
-    room = max(1, (console.width - 50) // (2 + max(len(m.method) for m, _ in done)))
-    for i in range(0, len(done), room):
-        _show_kinds(record.models, done[i : i + room], console)
+    # A table holds as many methods as fit into a line.
+    per_table = max(1, (console.width - 50) // (2 + max(len(m.method) for m, _ in done)))
+    for i in range(0, len(done), per_table):
+        _show_kinds(record.models, done[i : i + per_table], console)
     console.print("+ descends from the target, - does not; per method: mean matching rate",
                   style="dim", markup=False)  # fmt: skip
     console.print()
@@ -206,7 +206,7 @@ def show_methods(
     methods: Sequence[MethodRecord], comparisons: Comparisons, console: Console, *,
     trials: Sequence[TrialRecord] = (),
 ) -> None:  # fmt: skip
-    """Print the table of methods, why some have no result, and which method is ahead."""
+    """Print the table of methods, why some have no result, and which method is best."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
     for name in (
@@ -235,44 +235,48 @@ def show_methods(
         f"be measured is {100 * first.smallest_fpr:.1f} %",
         style="dim", markup=False,
     )  # fmt: skip
-    if line := _timed_apart(trials):
+    if line := _note_on_seconds(trials):
         console.print(line, markup=False)
-    if line := _who_is_ahead(methods, comparisons):
+    if line := _compare_with_best(methods, comparisons):
         console.print(line, markup=False)
 
 
-def _timed_apart(trials: Sequence[TrialRecord]) -> str | None:
-    """Say so if seconds were measured on different devices or numbers of threads."""
+def _note_on_seconds(trials: Sequence[TrialRecord]) -> str | None:
+    """Return a note if seconds were measured on different devices or numbers of threads."""
     settings = sorted({(trial.device, trial.threads) for trial in trials if not trial.error})
     if len(settings) < 2:
         return None
     named = " and ".join(f"{device} (threads: {threads})" for device, threads in settings)
-    return f"seconds are not to be compared: they were measured on {named}"
+    return f"seconds cannot be compared: they were measured on {named}"
 
 
-def _leader(methods: Sequence[MethodRecord]) -> str | None:
-    """Return the label of the method of highest calibrated ARUC."""
-    best = {m.method: m.summary.aruc_calibrated for m in methods if m.summary}
-    return max(best, key=lambda label: best[label], default=None)
+def _best_method(methods: Sequence[MethodRecord]) -> str | None:
+    """Return the label of the method with the highest calibrated ARUC."""
+    calibrated = {m.method: m.summary.aruc_calibrated for m in methods if m.summary}
+    return max(calibrated, key=lambda label: calibrated[label], default=None)
 
 
-def _who_is_ahead(methods: Sequence[MethodRecord], comparisons: Comparisons) -> str | None:
-    """Name the method of highest calibrated ARUC, and those that may be as good."""
-    first = _leader(methods)
-    if first is None or sum(m.summary is not None for m in methods) < 2:
+def _compare_with_best(methods: Sequence[MethodRecord], comparisons: Comparisons) -> str | None:
+    """Return a sentence on how the method with the highest calibrated ARUC differs from others."""
+    best = _best_method(methods)
+    pairs = [p for p in comparisons.aruc_calibrated if best in (p.first, p.second)]
+    if not pairs:
         return None
-    level = [
-        pair.second if pair.first == first else pair.first
-        for pair in comparisons.aruc_calibrated
-        if first in (pair.first, pair.second) and pair.low <= 0 <= pair.high
+    similar = [
+        pair.second if pair.first == best else pair.first
+        for pair in pairs
+        if pair.low <= 0 <= pair.high
     ]
-    if not level:
-        return f"calibrated, {first} is ahead of every other (paired bootstrap, 95 %)"
-    return f"calibrated, {first} is ahead of all but {', '.join(level)} (paired bootstrap, 95 %)"
+    parts = []
+    if worse := len(pairs) - len(similar):
+        parts.append(f"significantly better than {worse} method{'s' * (worse > 1)}")
+    if similar:
+        parts.append(f"not significantly different from {', '.join(similar)}")
+    return f"{best} is {' and '.join(parts)} (calibrated ARUC, paired bootstrap, 95 %)"
 
 
 def _why_not(method: MethodRecord) -> str | None:
-    """Say why a method has no result, or not all of them."""
+    """Return why a method has no result, or lacks some of its results."""
     if method.refusal:
         return f"n/a: {method.refusal}"
     if method.errors:
@@ -296,7 +300,7 @@ def _cells(method: MethodRecord) -> list[str]:
 def _show_kinds(
     models: Sequence[ModelRecord], done: Sequence[tuple[MethodRecord, Summary]], console: Console
 ) -> None:
-    """Print per kind: how many, how useful they still are, each method's mean matching rate."""
+    """Print, per kind of suspect, their number, mean utility and mean matching rates."""
     measures = list(models[0].utility or {})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("suspects", no_wrap=True)
@@ -306,8 +310,8 @@ def _show_kinds(
     for model in models:
         kinds.setdefault((model.positive, model.kind), []).append(model)
     for (positive, kind), members in kinds.items():
-        useful = [model.utility or {} for model in members]
-        means = [_mean([u[name] for u in useful if name in u]) for name in measures]
+        utilities = [model.utility or {} for model in members]
+        means = [_mean([u[name] for u in utilities if name in u]) for name in measures]
         rates = kind_rates([summary for _, summary in done], kind)
         table.add_row(
             f"{'+' if positive else '-'} {escape(kind)}",
@@ -324,21 +328,21 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def kind_rates(summaries: Sequence[Summary], kind: str) -> list[float | None]:
     """Return each method's mean matching rate on a kind of suspect, None if it judged none."""
-    found = [summary.kinds.get(kind) for summary in summaries]
-    return [of_kind.matching_rate if of_kind else None for of_kind in found]
+    of_kind = [summary.kinds.get(kind) for summary in summaries]
+    return [entry.matching_rate if entry else None for entry in of_kind]
 
 
 HEAD = ("method", "ARUC", "calibrated", "AUC", "R at U = 1", "TPR at 5 % FPR", "behind the first",
         "construct", "verify", "queries")  # fmt: skip
 
 
-def shown(record: RunRecord) -> list[list[str]]:
-    """Return a row per method that has results, under HEAD, for people.
+def table_rows(record: RunRecord) -> list[list[str]]:
+    """Return a row of texts per method that has results; HEAD names the columns.
 
-    "behind the first" is the difference in calibrated ARUC to the method that has most of it, with
-    the 95 % interval of the paired bootstrap.
+    "behind the first" is the difference in calibrated ARUC to the method with the highest one,
+    with the 95 % interval of the paired bootstrap.
     """
-    leader = _leader(record.methods)
+    best = _best_method(record.methods)
     return [
         [
             m.method,
@@ -346,7 +350,7 @@ def shown(record: RunRecord) -> list[list[str]]:
             with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
             with_interval(s.auc, s.auc_ci),
             *_shares(s),
-            _behind(record.comparisons, leader, m.method),
+            _behind(record.comparisons, best, m.method),
             *_costs(s),
         ]
         for m, s in record.finished
@@ -364,34 +368,34 @@ def _costs(s: Summary) -> list[str]:
     return [f"{s.construct_seconds:.2f} s", f"{s.verify_seconds:.2f} s", str(s.queries)]
 
 
-def _behind(comparisons: Comparisons, leader: str | None, method: str) -> str:
+def _behind(comparisons: Comparisons, best: str | None, method: str) -> str:
     for pair in comparisons.aruc_calibrated:
-        if {pair.first, pair.second} == {leader, method} and leader != method:
-            sign = 1 if pair.first == leader else -1
+        if {pair.first, pair.second} == {best, method} and best != method:
+            sign = 1 if pair.first == best else -1
             low, high = sorted((sign * pair.low, sign * pair.high))
             return f"{sign * pair.value:.3f} ({low:.3f} to {high:.3f})"
     return ""
 
 
-def markdown(record: RunRecord) -> str:
+def as_markdown(record: RunRecord) -> str:
     """Return the table in Markdown."""
-    lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *shown(record)]
+    lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *table_rows(record)]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-def latex(record: RunRecord) -> str:
+def as_latex(record: RunRecord) -> str:
     """Return the table in LaTeX, for the booktabs package."""
-    rows = [" & ".join(map(_tex, line)) + r" \\" for line in shown(record)]
+    rows = [" & ".join(map(_escape_tex, line)) + r" \\" for line in table_rows(record)]
     return "\n".join(
         [
             r"\begin{tabular}{l" + "r" * (len(HEAD) - 1) + "}", r"\toprule",
-            " & ".join(map(_tex, HEAD)) + r" \\", r"\midrule", *rows, r"\bottomrule",
+            " & ".join(map(_escape_tex, HEAD)) + r" \\", r"\midrule", *rows, r"\bottomrule",
             r"\end{tabular}", "",
         ]
     )  # fmt: skip
 
 
-def _tex(cell: str) -> str:
+def _escape_tex(cell: str) -> str:
     for plain, escaped in (
         ("\\", r"\textbackslash "), ("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("#", r"\#"),
         ("$", r"\$"), ("{", r"\{"), ("}", r"\}"), ("~", r"\textasciitilde "),
@@ -402,7 +406,7 @@ def _tex(cell: str) -> str:
 
 
 def as_csv(record: RunRecord) -> str:
-    """Return the methods' numbers, unrounded: a row per method."""
+    """Return the methods' numbers as CSV, unrounded: a row per method."""
     out = io.StringIO()
     rows = csv.writer(out)
     rows.writerow(["method", *NUMBERS])
@@ -412,17 +416,17 @@ def as_csv(record: RunRecord) -> str:
     return out.getvalue()
 
 
-def show_differences(found: Sequence[Difference], metric: str) -> None:
-    """Print the differences."""
+def show_differences(differences: Sequence[Difference], metric: str) -> None:
+    """Print the differences between methods of several runs."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("first", "second", "first - second", "95 %", "p"):
         left = name in ("first", "second")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for d in found:
+    for d in differences:
         table.add_row(escape(d.first), escape(d.second), f"{d.value:+.3f}",
                       f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.3f}")  # fmt: skip
     screen = Screen(highlight=False)
     if not screen.is_terminal:
-        screen.width = 120  # two runs' names side by side
+        screen.width = 120  # the names of two runs fit into a line
     screen.print(f"{metric.replace('_', ' ')}, on the suspects that both judged")
     screen.print(table)

@@ -1,4 +1,4 @@
-"""The terminal: what is going to be done, how far it is, what came out."""
+"""The terminal during a run: the plan, the progress, the results."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .screen import Screen
 from .tables import show_plan, show_results
 
 PAUSE = 30.0
-"""Seconds between two lines in a log."""
+"""Seconds between two lines of progress in a log."""
 
 
 class Terminal:
-    """Hears what happens in a run and shows it: live bars, or now and then a line in a log.
+    """Shows the progress of a run: as live bars in a terminal, else as lines of a log.
 
-    With `as_json` all of that goes to stderr: stdout is for one JSON object at the end.
+    as_json: print everything to stderr, because stdout is for one JSON object.
     """
 
     def __init__(self, as_json: bool = False) -> None:
         self.console = Screen(stderr=as_json, highlight=False, soft_wrap=False)
         if not self.console.is_terminal:
-            self.console.width = 120  # a log has no edge to keep to
+            self.console.width = 120  # lines of a log need not fit a terminal
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -47,11 +47,11 @@ class Terminal:
             TextColumn("{task.fields[last]}"),
             console=self.console,
             disable=not self.console.is_terminal,
-            # A cohort takes as long as it takes; look back over all of them, not the last ones.
+            # Cohorts differ in their time, so the estimate takes all of them into account.
             speed_estimate_period=3600,
         )
         self.began = time.perf_counter()
-        self.told = self.began - PAUSE
+        self.last_line_at = self.began - PAUSE
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -74,7 +74,7 @@ class Terminal:
     def fpbench_built(self, built: Built) -> None:
         what = f"{len(built.recipes)} x {built.recipes[0].kind}"
         self._advance(self.zoo, len(built.recipes), what, built.seconds)
-        self.since[self.trials] = time.perf_counter()  # trials begin when the zoo is whole
+        self.since[self.trials] = time.perf_counter()  # trials begin when the zoo is complete
         for reason in built.failures.values():
             self.console.print(f"[red]failed[/] {escape(last_line(reason))}")
 
@@ -89,15 +89,15 @@ class Terminal:
             self.console.print(f"[red]failed[/] {escape(what)}: {escape(last_line(result.error))}")
 
     def _advance(self, task: Any, count: int, what: str, seconds: float) -> None:
-        # The bars take markup, and not by way of the screen.
+        # The bars interpret markup, and `Screen` does not see their texts.
         self.progress.update(task, advance=count, last=escape(printable(what, also="")))
         self.done[task] += count
         now = time.perf_counter()
         if self.console.is_terminal or (
-            now - self.told < PAUSE and self.done[task] < self.todo[task]
+            now - self.last_line_at < PAUSE and self.done[task] < self.todo[task]
         ):
             return
-        self.told = now
+        self.last_line_at = now
         elapsed = now - self.since[task]
         left = elapsed / self.done[task] * (self.todo[task] - self.done[task])
         name = "zoo" if task == self.zoo else "trials"
@@ -114,13 +114,13 @@ class Terminal:
         self.console.print(f"results   {report.folder}", markup=False, soft_wrap=True)
 
     def finish(self, report: Report) -> None:
-        """When everybody else was told: how to compare, how long it took."""
+        """Print how to open the results and how long the run took, after all reporters."""
         self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
         self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
 
 
 class Bars(Terminal):
-    """Shows how far a run is, for Python and notebooks; the report shows itself."""
+    """Shows only the progress of a run, for Python and notebooks."""
 
     @hookimpl(tryfirst=True)
     def fpbench_reported(self, report: Report) -> None:

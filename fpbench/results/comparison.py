@@ -1,4 +1,4 @@
-"""Which method is ahead: differences between methods on the same suspects, by paired bootstrap."""
+"""Differences between methods on the same suspects, with intervals of a paired bootstrap."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one method said in one repeat: rates of positives and of negatives, by suspect."""
+class JudgedRates:
+    """The matching rates of one method in one repeat, by suspect."""
 
     positives: Mapping[str, float]
     negatives: Mapping[str, float]
@@ -28,18 +28,19 @@ class Judged:
 
 def compare(
     metric: Callable[[Floats, Floats, Floats, Floats], Floats],
-    methods: Mapping[str, Mapping[int, Judged]],
+    methods: Mapping[str, Mapping[int, JudgedRates]],
     *, resamples: int = RESAMPLES, seed: int = 0,
 ) -> list[Difference]:  # fmt: skip
     """Compare every pair of methods that finished a repeat in common.
 
     metric:  `weighted_aruc` or `weighted_auc`.
-    methods: by name, what each said, by repeat; in a repeat all judged the same suspects.
+    methods: by method and repeat, the rates. In one repeat all methods judged the same suspects.
 
-    A resample draws the zoo's positives, and its negatives, with replacement; each drawn model
-    counts as often in every repeat that judged it, for every method: pairs stay pairs, and repeats
-    that share models are not taken for independent (Efron and Tibshirani, *An Introduction to
-    the Bootstrap*, 1993, chapters 8 and 13). The splits and the methods' seeds stay as they were.
+    A resample draws the zoo's positives with replacement, and separately its negatives. A model
+    that is drawn k times counts k times in every repeat that judged it and for every method. So
+    the methods stay paired, and repeats that share models are not treated as independent (Efron
+    and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 and 13). The splits and
+    the methods' seeds are not resampled.
     """
     if len(methods) < 2:
         return []
@@ -47,30 +48,36 @@ def compare(
     sides = []
     for side in ("positives", "negatives"):
         names = sorted(
-            {n for said in methods.values() for j in said.values() for n in getattr(j, side)}
+            {
+                name
+                for by_repeat in methods.values()
+                for judged in by_repeat.values()
+                for name in getattr(judged, side)
+            }
         )
         drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
-        # The first row is the zoo as it is.
+        # In the first row every model counts once: the zoo itself.
         weights = np.vstack([np.ones(len(names)), drawn])
         sides.append(dict(zip(names, weights.T, strict=True)))
 
     values: dict[str, dict[int, Floats]] = {
-        method: {repeat: _values(metric, judged, *sides) for repeat, judged in said.items()}
-        for method, said in methods.items()
+        method: {repeat: _values(metric, judged, *sides) for repeat, judged in by_repeat.items()}
+        for method, by_repeat in methods.items()
     }
-    found = []
+    differences = []
     for first, second in combinations(values, 2):
         common = sorted(values[first].keys() & values[second].keys())
         if common:
-            ahead = np.stack([values[first][k] - values[second][k] for k in common])
-            found.append(_difference(first, second, ahead))
-    return found
+            by_repeat = np.stack([values[first][k] - values[second][k] for k in common])
+            differences.append(_difference(first, second, by_repeat))
+    return differences
 
 
 def _values(
-    metric: Callable[[Floats, Floats, Floats, Floats], Floats], judged: Judged,
+    metric: Callable[[Floats, Floats, Floats, Floats], Floats], judged: JudgedRates,
     positives: Mapping[str, Floats], negatives: Mapping[str, Floats],
 ) -> Floats:  # fmt: skip
+    """Return a metric's values in one repeat, of shape (1 + resamples,)."""
     columns = []
     for rates, weights in ((judged.positives, positives), (judged.negatives, negatives)):
         columns += [
@@ -80,11 +87,14 @@ def _values(
     return metric(*columns)
 
 
-def _difference(first: str, second: str, ahead: Floats) -> Difference:
-    """ahead: (repeats, 1 + resamples); nan where a resample left a repeat nobody to judge."""
-    counts = np.isfinite(ahead)
+def _difference(first: str, second: str, by_repeat: Floats) -> Difference:
+    """Return the mean difference over the repeats, with its interval and p-value.
+
+    by_repeat: (repeats, 1 + resamples); nan where a resample drew no suspect of a repeat.
+    """
+    counts = np.isfinite(by_repeat)
     with np.errstate(invalid="ignore"):
-        mean = np.where(counts, ahead, 0).sum(0) / counts.sum(0)
+        mean = np.where(counts, by_repeat, 0).sum(0) / counts.sum(0)
     value, drawn = float(mean[0]), mean[1:][np.isfinite(mean[1:])]
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
@@ -97,7 +107,7 @@ def _difference(first: str, second: str, ahead: Floats) -> Difference:
 def weighted_aruc(
     positives: Floats, positive_weights: Floats, negatives: Floats, negative_weights: Floats
 ) -> Floats:
-    """`metrics.aruc` with a weight for each suspect.
+    """Return `metrics.aruc` with a weight for each suspect.
 
     positives, negatives: rates (n,). weights: (draws, n). Returns (draws,).
     """
@@ -110,10 +120,10 @@ def weighted_aruc(
 def weighted_auc(
     positives: Floats, positive_weights: Floats, negatives: Floats, negative_weights: Floats
 ) -> Floats:
-    """`metrics.roc_auc` with a weight for each suspect; shapes as in `weighted_aruc`."""
-    won = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
+    """Return `metrics.roc_auc` with a weight for each suspect; shapes as in `weighted_aruc`."""
+    wins = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
     with np.errstate(invalid="ignore"):
-        result: Floats = ((positive_weights @ won) * negative_weights).sum(1) / (
+        result: Floats = ((positive_weights @ wins) * negative_weights).sum(1) / (
             positive_weights.sum(1) * negative_weights.sum(1)
         )
     return result
@@ -125,56 +135,59 @@ def _weighted_share(rates: Floats, weights: Floats) -> Floats:
     return share
 
 
-Said = dict[str, dict[int, Judged]]
+RatesByMethod = dict[str, dict[int, JudgedRates]]
+"""By method and repeat."""
 
 
-def across(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
-    """Compare methods of different runs, named "method (run)".
+def compare_runs(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
+    """Compare the methods of different runs; return them under the names "method (run)".
 
     runs:   their records, by name.
     metric: "aruc", "aruc_calibrated" or "auc".
 
-    Raises InputError for fewer than two runs, or runs that judged no split of suspects in common.
+    A method of two runs is compared with itself. Two runs without a common method are compared
+    by every pair of their methods. Raises InputError for fewer than two runs, and for runs that
+    judged the same suspects in no repeat.
     """
     if len(runs) < 2:
         raise InputError("expected the folders of two different runs or more")
     calibrated = metric == "aruc_calibrated"
-    said = {name: _said(record, calibrated=calibrated) for name, record in runs.items()}
+    rates = {name: _rates(record, calibrated=calibrated) for name, record in runs.items()}
     weighted = weighted_auc if metric == "auc" else weighted_aruc
-    found: list[Difference] = []
+    differences: list[Difference] = []
     names = [*runs]
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            shared = [m for m in said[first] if m in said[second]]
-            pairs = [(m, m) for m in shared] or [(a, b) for a in said[first] for b in said[second]]
-            for a, b in pairs:
-                one, two = _common(said[first][a], said[second][b])
+            shared = [m for m in rates[first] if m in rates[second]]
+            every_pair = [(a, b) for a in rates[first] for b in rates[second]]
+            for a, b in [(m, m) for m in shared] or every_pair:
+                one, two = _common_repeats(rates[first][a], rates[second][b])
                 if one:
                     both = {f"{a} ({first})": one, f"{b} ({second})": two}
-                    found += compare(weighted, both)
-    if not found:
+                    differences += compare(weighted, both)
+    if not differences:
         raise InputError(
             "expected runs that judged the same suspects in the same repeats, found none in "
             "common; compare runs of one suite, or of suites with one zoo, seed and split"
         )
-    return found
+    return differences
 
 
-def _said(record: RunRecord, *, calibrated: bool) -> Said:
+def _rates(record: RunRecord, *, calibrated: bool) -> RatesByMethod:
     positive = {model.digest: model.positive for model in record.models}
-    said: Said = {}
+    by_method: RatesByMethod = {}
     for trial in record.trials:
         rates = trial.calibrated_rates if calibrated else trial.matching_rates
         if trial.error is None:
             sides = [{d: r for d, r in rates.items() if positive[d] is p} for p in (True, False)]
-            said.setdefault(trial.method, {})[trial.repeat] = Judged(*sides)
-    return said
+            by_method.setdefault(trial.method, {})[trial.repeat] = JudgedRates(*sides)
+    return by_method
 
 
-def _common(
-    one: Mapping[int, Judged], two: Mapping[int, Judged]
-) -> tuple[dict[int, Judged], dict[int, Judged]]:
-    """The repeats in which both judged the same suspects."""
+def _common_repeats(
+    one: Mapping[int, JudgedRates], two: Mapping[int, JudgedRates]
+) -> tuple[dict[int, JudgedRates], dict[int, JudgedRates]]:
+    """Return both methods' rates in the repeats in which they judged the same suspects."""
     same = [
         k
         for k in one.keys() & two.keys()

@@ -1,4 +1,4 @@
-"""The reader of a finished run's folder: the one for reports, comparisons, MLflow and Python."""
+"""The reader of a finished run's folder, for reports, comparisons, MLflow and Python."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..api.results import RunRecord
 
 
 def read(folder: Path) -> RunRecord:
-    """Read the results in a finished run's folder, of this schema or an earlier one.
+    """Return the results in a finished run's folder, of this schema or an earlier one.
 
-    Raises InputError if this is not the folder of a finished run, or if a file in it was damaged
-    or changed since the run wrote it.
+    Raises InputError if `folder` is not the folder of a finished run, or if a file in it was
+    damaged or changed since the run wrote it.
     """
     file = folder / "results.json"
     if not file.is_file():
         raise InputError(
             f"expected the folder of a finished run, found no results.json in {folder}"
         )
-    _check(folder)
+    _check_sums(folder)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -30,8 +30,8 @@ def read(folder: Path) -> RunRecord:
     return RunRecord.of(data, file)
 
 
-def _check(folder: Path) -> None:
-    """Raise InputError unless the checksums of all files are right.
+def _check_sums(folder: Path) -> None:
+    """Raise InputError unless every file has the checksum in SHA256SUMS.
 
     The first runs had no checksums; their folders are not checked.
     """
@@ -39,18 +39,19 @@ def _check(folder: Path) -> None:
         sums = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
-    listed = dict(line.split("  ", 1)[::-1] for line in sums.splitlines() if "  " in line)
+    written = dict(line.split("  ", 1)[::-1] for line in sums.splitlines() if "  " in line)
     for name in ("results.json", "suite.yaml", "suspects.csv"):
         file = folder / name
         found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
-        if found is None or found != listed.get(name):
+        if found is None or found != written.get(name):
             raise InputError(
                 f"expected {file} as the run left it, found it damaged or changed since (see "
-                "SHA256SUMS beside it); the same suite over the same store gives the results again"
+                "SHA256SUMS beside it); run the same suite with the same store to get the results "
+                "again"
             )
 
 
 def finished(runs: Path) -> Iterator[Path]:
-    """Yield the folders of finished runs, the newest first: their names begin with the time."""
+    """Yield the folders of finished runs, newest first. Their names begin with the time."""
     folders = (file.parent for file in runs.glob("*/*/results.json"))
     yield from sorted(folders, key=lambda folder: folder.name, reverse=True)

@@ -1,4 +1,4 @@
-"""What a benchmark measures: pure functions of matching rates.
+"""The metrics of a benchmark, as pure functions of matching rates.
 
 Source: the MetaV paper (KDD 2022), section 5.4, unless a function says otherwise.
 """
@@ -17,16 +17,16 @@ THRESHOLDS: NDArray[np.float64] = np.arange(101) / 100
 """rho in {0, 1/100, ..., 1}, on which ARUC is computed."""
 
 ARUC_CEILING = 100 / 101
-"""The largest ARUC there is: at rho = 1 no rate is strictly above the threshold."""
+"""The largest possible ARUC: at rho = 1 no rate is strictly above the threshold."""
 
 
 def robustness(positives: Rates, rho: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """R(rho): the share of positives whose matching rate is above rho (strictly)."""
+    """Return R(rho): the share of positives with a matching rate strictly above rho."""
     return _share_above(positives, rho)
 
 
 def uniqueness(negatives: Rates, rho: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """U(rho): the share of negatives whose matching rate is not above rho."""
+    """Return U(rho): the share of negatives with a matching rate not above rho."""
     return 1 - _share_above(negatives, rho)
 
 
@@ -39,9 +39,9 @@ def _share_above(rates: Rates, rho: float | NDArray[np.float64]) -> NDArray[np.f
 
 
 def aruc(positives: Rates, negatives: Rates) -> float:
-    """Area under the robustness-uniqueness curves: mean over THRESHOLDS of min{R, U}.
+    """Return the area under the robustness-uniqueness curves: mean over THRESHOLDS of min{R, U}.
 
-    In [0, 100/101].
+    It lies in [0, 100/101].
     """
     return float(
         np.minimum(robustness(positives, THRESHOLDS), uniqueness(negatives, THRESHOLDS)).mean()
@@ -49,12 +49,12 @@ def aruc(positives: Rates, negatives: Rates) -> float:
 
 
 def robustness_at_full_uniqueness(positives: Rates, negatives: Rates) -> float:
-    """R at the lowest threshold where U = 1, the largest negative's rate (Figure 3)."""
+    """Return R at the lowest threshold where U = 1: the highest rate of a negative (Figure 3)."""
     return float(robustness(positives, max(negatives)))
 
 
 def roc_auc(positives: Rates, negatives: Rates) -> float:
-    """The chance that a positive's rate is above a negative's, ties counted half."""
+    """Return the chance that a positive's rate is above a negative's; a tie counts as half."""
     from sklearn.metrics import roc_auc_score
 
     truth = [1] * len(positives) + [0] * len(negatives)
@@ -62,10 +62,10 @@ def roc_auc(positives: Rates, negatives: Rates) -> float:
 
 
 def tpr_at_fpr(positives: Rates, negatives: Rates, fpr: float) -> float:
-    """The largest share of positives above a threshold that at most `fpr` of negatives exceed.
+    """Return the largest true positive rate at a false positive rate of at most `fpr`.
 
-    With n negatives no false positive rate between 0 and 1/n can be measured, so below 1/n
-    this is the rate at no false positive at all.
+    With n negatives no false positive rate between 0 and 1/n can be measured. For an `fpr` below
+    1/n the result is the true positive rate without any false positive.
     """
     from sklearn.metrics import roc_curve
 
@@ -75,7 +75,7 @@ def tpr_at_fpr(positives: Rates, negatives: Rates, fpr: float) -> float:
 
 
 def mean_ci(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of its Student t interval; a single value has half-width nan."""
+    """Return the mean and the half-width of its Student t interval, nan for a single value."""
     from scipy import stats
 
     mean = float(np.mean(values))
@@ -86,12 +86,13 @@ def mean_ci(values: Sequence[float], level: float = 0.95) -> tuple[float, float]
 
 
 def calibration(positives: Rates, negatives: Rates) -> Map:
-    """A map of raw matching rates to the probability of theft they speak for, in (0, 1).
+    """Return a map from raw matching rates to probabilities of theft, in (0, 1).
 
-    Platt, *Probabilistic Outputs for Support Vector Machines*, 1999: a logistic curve fitted to
-    the rates of models whose origin the verifier knows, with his smoothed targets,
-    (n + 1) / (n + 2) and 1 / (n + 2); both sides weigh alike. It never turns an order round: a
-    method that rates negatives higher gets 1/2 for all.
+    The map is a logistic curve, fitted to the rates of models that the verifier knows to be
+    positive or negative (Platt, *Probabilistic Outputs for Support Vector Machines*, 1999). Its
+    targets are smoothed as in the paper: (n + 1) / (n + 2) for positives, 1 / (n + 2) for
+    negatives. Both sides have the same total weight. The map never reverses the order of rates:
+    if the fitted curve does not rise, every rate gets 1/2.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -100,7 +101,8 @@ def calibration(positives: Rates, negatives: Rates) -> Map:
     n_pos, n_neg = len(positives), len(negatives)
     stolen = [(n_pos + 1) / (n_pos + 2)] * n_pos + [1 / (n_neg + 2)] * n_neg
     weight = np.asarray([1 / n_pos] * n_pos + [1 / n_neg] * n_neg) * (n_pos + n_neg) / 2
-    # A target between 0 and 1 is a share of each class. C is large: nothing is penalised.
+    # Each rate is fitted twice: as positive with the weight of its target, as negative with the
+    # rest. C is large, so large coefficients are not penalised.
     curve = LogisticRegression(C=1e9, max_iter=10_000).fit(
         np.tile((known - mean) / spread, 2)[:, None],
         [1] * len(known) + [0] * len(known),
@@ -118,24 +120,24 @@ def calibration(positives: Rates, negatives: Rates) -> Map:
 
 
 def p_value(rate: float, negatives: Rates) -> float:
-    """How often chance alone would rate an innocent model this high: the empirical one.
+    """Return the empirical p-value: how often an innocent model is rated this high by chance.
 
-    (1 + #{negatives rated at least as high}) / (1 + n), valid when the suspect, were it innocent,
-    would be exchangeable with the n known negatives (Phipson and Smyth, *Permutation P-values
-    Should Never Be Zero*, 2010); never below 1 / (1 + n).
+    It is (1 + #{negatives rated at least as high}) / (1 + n), so never below 1 / (1 + n). It is
+    valid if an innocent suspect is exchangeable with the n known negatives (Phipson and Smyth,
+    *Permutation P-values Should Never Be Zero*, 2010).
     """
     return (1 + sum(r >= rate for r in negatives)) / (1 + len(negatives))
 
 
 def binomial_p_values(rates: Rates, n: int, negatives: Rates) -> list[float]:
-    """For each rate, the chance that an innocent model agrees on that share of n queries or more.
+    """Return, for each rate, the chance that an innocent model agrees on at least that share.
 
-    P(Binomial(n, q) >= n rate), with q the upper end of the 95 % Clopper-Pearson interval for the
-    agreement of the known negatives, all their replies taken together. It takes queries for
-    independent and negatives for alike, which they are not: read it beside `p_value`.
+    It is P(Binomial(n, q) >= n rate) for n queries. q is the upper end of the 95 % Clopper-Pearson
+    interval for the agreement of the known negatives, with all their replies pooled. The formula
+    assumes independent queries and equal negatives. Neither holds, so read it beside `p_value`.
     """
     from scipy import stats
 
-    agreed, asked = round(n * sum(negatives)), n * len(negatives)
-    q = float(stats.binomtest(agreed, asked).proportion_ci(0.95, method="exact").high)
+    agreed, replies = round(n * sum(negatives)), n * len(negatives)
+    q = float(stats.binomtest(agreed, replies).proportion_ci(0.95, method="exact").high)
     return [float(p) for p in stats.binom.sf(np.rint(n * np.asarray(rates, float)) - 1, n, q)]

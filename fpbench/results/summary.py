@@ -1,4 +1,4 @@
-"""From rates to results: one method's summary, each suspect's verdict, methods compared."""
+"""Results from matching rates: summaries of methods, verdicts on suspects, comparisons."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from . import comparison, metrics
 
 
 class Verdicts(NamedTuple):
-    """What the matching rates of a trial are worth, by the suspect's digest."""
+    """Calibrated rates and p-values of a trial, by the suspect's digest."""
 
     calibrated_rates: Mapping[str, float]
     p_values: Mapping[str, float]
     binomial_p_values: Mapping[str, float]
 
 
-def summary(results: Sequence[Result]) -> Summary:
-    """Compute a method's metrics: mean and half-width of the 95 % interval over its repeats."""
+def summarise(results: Sequence[Result]) -> Summary:
+    """Return a method's metrics: mean and half-width of the 95 % interval over its repeats."""
     halves = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
     per_repeat: dict[str, list[float]] = {
         "aruc": [metrics.aruc(p, n) for p, n in halves],
@@ -45,9 +45,9 @@ def summary(results: Sequence[Result]) -> Summary:
         queries=max(r.queries for r in results),
         **intervals,
         aruc_ceiling=metrics.ARUC_CEILING,
-        # With n negatives no false positive rate below 1/n, save 0, can be measured.
+        # With n negatives the smallest false positive rate above 0 that can be measured is 1/n.
         smallest_fpr=1 / min(len(n) for _, n in halves),
-        # Rates of models that a method has learned from flatter it.
+        # Rates of models that a method has learned from are better than those of new models.
         calibrated_on="models learned from" if results[0].trial.ensemble else "models never seen",
         smallest_p_value=1 / (1 + min(len(r.known_rates(positive=False)) for r in results)),
         kinds=_kinds(results),
@@ -57,7 +57,7 @@ def summary(results: Sequence[Result]) -> Summary:
 
 
 def calibrated_aruc(result: Result) -> float:
-    """ARUC of rates that went through the map fitted on the other half of the zoo."""
+    """Return the ARUC of the calibrated rates; the map is fitted on the other half of the zoo."""
     calibrated = _calibration(result)
     return metrics.aruc(
         calibrated(result.rates(positive=True)), calibrated(result.rates(positive=False))
@@ -72,12 +72,12 @@ def _calibration(result: Result) -> metrics.Map:
 
 @cache
 def _fitted(positives: tuple[float, ...], negatives: tuple[float, ...]) -> metrics.Map:
-    """Fitted once: the summary, the verdicts and the comparisons all ask for it."""
+    """Return the fitted map. Summary, verdicts and comparisons share it."""
     return metrics.calibration(positives, negatives)
 
 
-def verdicts(result: Result) -> Verdicts:
-    """Compute what each judged suspect's rate is worth.
+def compute_verdicts(result: Result) -> Verdicts:
+    """Return the calibrated rate and the p-values of each judged suspect.
 
     Only methods that count agreeing replies have binomial p-values.
     """
@@ -88,8 +88,8 @@ def verdicts(result: Result) -> Verdicts:
     values = [*rates.values()]
     binomial: dict[str, float] = {}
     if result.trial.method.counts_agreement:
-        found = metrics.binomial_p_values(values, result.queries, innocent)
-        binomial = dict(zip(rates, found, strict=True))
+        p_values = metrics.binomial_p_values(values, result.queries, innocent)
+        binomial = dict(zip(rates, p_values, strict=True))
     return Verdicts(
         dict(zip(rates, _calibration(result)(values), strict=True)),
         {digest: metrics.p_value(rate, innocent) for digest, rate in rates.items()},
@@ -97,19 +97,22 @@ def verdicts(result: Result) -> Verdicts:
     )
 
 
-def comparisons(results: Sequence[Result]) -> Comparisons:
+def compare_methods(results: Sequence[Result]) -> Comparisons:
     """Compare every pair of methods by each metric."""
-    raw: dict[str, dict[int, comparison.Judged]] = {}
-    calibrated: dict[str, dict[int, comparison.Judged]] = {}
+    raw: comparison.RatesByMethod = {}
+    calibrated: comparison.RatesByMethod = {}
     for result in results:
         trial = result.trial
         rates = result.matching_rates
         mapped = dict(zip(rates, _calibration(result)([*rates.values()]), strict=True))
-        for into, by in ((raw, rates), (calibrated, mapped)):
-            sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
+        for by_method, by_digest in ((raw, rates), (calibrated, mapped)):
+            positives: dict[str, float] = {}
+            negatives: dict[str, float] = {}
             for suspect in trial.suspects:
-                sides[not suspect.descends_from(trial.target)][suspect.digest] = by[suspect.digest]
-            into.setdefault(trial.label, {})[trial.repeat] = comparison.Judged(*sides)
+                side = positives if suspect.descends_from(trial.target) else negatives
+                side[suspect.digest] = by_digest[suspect.digest]
+            by_repeat = by_method.setdefault(trial.label, {})
+            by_repeat[trial.repeat] = comparison.JudgedRates(positives, negatives)
     return Comparisons(
         aruc=tuple(comparison.compare(comparison.weighted_aruc, raw)),
         aruc_calibrated=tuple(comparison.compare(comparison.weighted_aruc, calibrated)),
@@ -118,12 +121,15 @@ def comparisons(results: Sequence[Result]) -> Comparisons:
 
 
 def _curve(curves: Sequence[Any]) -> tuple[float, ...]:
+    """Return the mean of the repeats' curves."""
     return tuple(round(float(v), 6) for v in np.mean(curves, axis=0))
 
 
 def _kinds(results: Sequence[Result]) -> dict[str, KindSummary]:
-    """Summarise per kind of suspect: the mean matching rate, and the share called positive at the
-    lowest threshold that calls no negative positive."""
+    """Return, per kind of suspect, the mean matching rate and the share called positive.
+
+    The threshold is the lowest that calls no negative positive.
+    """
     rates: dict[str, list[float]] = {}
     called: dict[str, list[bool]] = {}
     for result in results:
