@@ -1,7 +1,7 @@
 """fpbench: a benchmark harness for neural network fingerprinting.
 
-A plugin imports this module, torch, and nothing else of ours. Names load when first used,
-so that `fpbench --help` never waits for torch.
+A plugin imports this module and torch, and no other module of fpbench. A name is loaded when it is
+first used, so `fpbench --help` does not wait for torch.
 """
 
 from __future__ import annotations

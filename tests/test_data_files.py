@@ -106,7 +106,7 @@ def test_one_s_own_folder_comes_before_the_cache(alone: Path, tmp_path: Path) ->
 def test_bytes_of_another_version_are_not_read(alone: Path) -> None:
     (alone / "greetings").mkdir(parents=True)
     (alone / "greetings" / "hello.txt").write_text("hallo")
-    with pytest.raises(ResourceError, match=r"hello.txt with md5 5d41.*of 5 bytes .*fetched anew"):
+    with pytest.raises(ResourceError, match=r"hello.txt with md5 5d41.*of 5 bytes .*fetched again"):
         HELLO.read()
 
 

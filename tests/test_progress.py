@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpbench import TrialError
-from fpbench.api.fingerprinter import MOST, Progress
+from fpbench.api.fingerprinter import MOST_POINTS, Progress
 
 
 @given(st.integers(0, 1000))
@@ -19,8 +19,8 @@ def test_points_are_few_and_spread_evenly_over_the_steps(count: int) -> None:
     for step in range(count):
         progress(float(step))
     steps = [step for step, _, _ in progress.points(0.0)]
-    assert len(steps) <= MOST
-    assert len(steps) >= min(count, MOST // 2)
+    assert len(steps) <= MOST_POINTS
+    assert len(steps) >= min(count, MOST_POINTS // 2)
     every = steps[1] if len(steps) > 1 else 1
     assert steps == list(range(0, count, every))
     assert [loss for _, _, loss in progress.points(0.0)] == steps

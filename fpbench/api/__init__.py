@@ -1,9 +1,9 @@
-"""What fpbench promises to those who write plugins; re-exported by `fpbench` itself."""
+"""The interface for authors of plugins; `fpbench` itself re-exports its names."""
 
 CONTRACT = 1
-"""The version of what a method is given and of how it is judged; part of every trial's key.
+"""The version of the data that a method gets and of the rules that judge it.
 
-Raise it when a change in `api/`, in `compute/` or in how the engine attempts a trial can change the
-results of a method whose own code stays the same: kept trials are then tried again. Comments,
-documents, names and new features need no new version.
+It is part of every trial's key. Raise it when a change in `api/`, in `compute/` or in the engine's
+code for trials can change the results of a method, although the method's own code stays the same.
+Stored trials are then run again. Comments, documents, names and new features need no new version.
 """

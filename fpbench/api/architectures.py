@@ -1,4 +1,4 @@
-"""Networks by name: a scenario's own, TorchVision's, or one that the user wrote."""
+"""Architectures by name: a scenario's own, TorchVision's, or one in a user's Python file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -17,27 +17,31 @@ from .python_file import NEIGHBOURS, load
 Builder = Callable[[], nn.Module]
 
 SCHEMES: dict[str, Callable[[str, int], Builder]] = {}
-"""By the word before the colon, what makes a builder of the rest of a name and n_outputs."""
+"""Functions that return a builder, by the part of a name before its last colon. Their arguments are
+the part after it and the number of outputs."""
 
 
-def builder(known: Mapping[str, Builder], name: str, n_outputs: int, home: str) -> Builder:
+def find_builder(
+    architectures: Mapping[str, Builder], name: str, n_outputs: int, scenario: str
+) -> Builder:
     """Return the function that makes a new network of an architecture.
 
-    name: a key of `known`; `torchvision:NAME`, made with `n_outputs`; or `FILE.py:CALLABLE`, a file
-          seen from the current folder. Such a file is imported: it is code that its user trusts.
-          It may import the modules beside it.
-    home: the scenario that `known` belongs to, for messages.
+    name: a key of `architectures`; `torchvision:NAME`, which gets `n_outputs`; or
+          `FILE.py:CALLABLE`, with a path relative to the current folder. Such a file is imported,
+          so its user has to trust it. It may import the modules in its own folder.
+    scenario: the name of the scenario, for messages.
 
-    Raises FieldError for a name that stands for none.
+    Raises FieldError for an unknown name.
     """
-    if name in known:
-        return known[name]
-    place, _, called = name.rpartition(":")
-    if place in SCHEMES:
-        return SCHEMES[place](called, n_outputs)
-    if place.endswith(".py"):
-        return _written(Path(place), called)
-    raise FieldError("model", f"no architecture {name!r} in {home}; {did_you_mean(name, known)}")
+    if name in architectures:
+        return architectures[name]
+    prefix, _, rest = name.rpartition(":")
+    if prefix in SCHEMES:
+        return SCHEMES[prefix](rest, n_outputs)
+    if prefix.endswith(".py"):
+        return _from_file(Path(prefix), rest)
+    near = did_you_mean(name, architectures)
+    raise FieldError("model", f"no architecture {name!r} in {scenario}; {near}")
 
 
 def _torchvision(name: str, n_outputs: int) -> Builder:
@@ -52,22 +56,21 @@ def _torchvision(name: str, n_outputs: int) -> Builder:
 SCHEMES["torchvision"] = _torchvision
 
 
-def _written(file: Path, name: str) -> Builder:
+def _from_file(file: Path, name: str) -> Builder:
     if not file.is_file():
         raise FieldError("model", f"expected a Python file at {file.absolute()}, found none")
     try:
-        NEIGHBOURS.add(str(file.resolve().parent))  # an architecture may import when it is called
-        module = _module(file.resolve())
+        NEIGHBOURS.add(str(file.resolve().parent))  # the callable may import when it is called
+        module = _import(file.resolve())
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise FieldError("model", f"{file} raised {type(error).__name__}: {reason}") from error
-    found: Any = getattr(module, name, None)
-    if not callable(found):
+    build: Any = getattr(module, name, None)
+    if not callable(build):
         raise FieldError("model", f"expected a function {name!r} in {file} that makes a network")
-    made: Builder = found
-    return made
+    return cast(Builder, build)
 
 
 @functools.cache
-def _module(file: Path) -> ModuleType:
+def _import(file: Path) -> ModuleType:
     return load(file, f"fpbench_network_{file.stem}")

@@ -1,7 +1,7 @@
-"""Adversarial attacks that methods build on, each on a whole batch at once.
+"""Adversarial attacks for methods. Each one moves a whole batch of points at once.
 
-Points move along gradients of the model's output; the model must be in eval mode, its parameters
-frozen, as a case's target is.
+Points move along gradients of the model's output. The model must be in eval mode and its parameters
+must be frozen; a case's target is.
 """
 
 from __future__ import annotations
@@ -14,62 +14,69 @@ from torch import Tensor, nn
 from ..compute.stack import ELEMENTS
 
 BETAS = (0.9, 0.999)
-"""Adam's decay rates: its paper's."""
+"""Adam's decay rates, as in its paper."""
 
 
 def deepfool(
     model: nn.Module, start: Tensor, input_range: tuple[float, float],
     *, steps: int = 50, overshoot: float = 0.02, candidates: int = 10, along_border: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Multi-class DeepFool (CVPR 2016, algorithm 2) on a batch (n, ...); returns it moved.
+    """Move a batch (n, ...) across decision boundaries with multi-class DeepFool; return it moved.
 
-    While a point keeps its first label k0, it goes towards the nearest boundary of the model's
-    linearisation: l = argmin_k |z_k - z_k0| / ||w_k||, w_k = grad(z_k - z_k0), by
-    (|z_l - z_k0| + 1e-4) / ||w_l||^2 w_l. The overshoot stretches the sum of all steps, from the
-    start, for a stretch of each alone stalls on the boundary. Clipped to `input_range`.
+    Moosavi-Dezfooli, Fawzi and Frossard, *DeepFool*, CVPR 2016, algorithm 2. While a point keeps
+    its first label k0, it moves towards the nearest boundary of the model's linearisation,
+    l = argmin_k |z_k - z_k0| / ||w_k|| with w_k = grad(z_k - z_k0), by
+    (|z_l - z_k0| + 1e-4) / ||w_l||^2 w_l. The factor 1 + `overshoot` applies to the sum of all
+    steps from the start, because points stall on the boundary if it applies to each step. Points
+    are clipped to `input_range`.
 
-    along_border: leave out of w what would take an input that is at its border out of the range.
-                  Clipping eats that part of each step, and with it the overshoot: points creep up
-                  to the boundary and stop on it. Without it they end a few percent farther, past
-                  the boundary. Ours; the paper does not clip.
+    candidates:   how many classes, those with the largest outputs, take part; the label is one.
+    along_border: remove the components of w that would take an input out of the range when it is
+                  at the border already. Clipping removes that part of each step, and the overshoot
+                  with it, so points approach the boundary and stop on it. With this option they end
+                  a few percent farther, past the boundary. It is our addition; the paper does not
+                  clip.
     """
     low, high = input_range
     with torch.no_grad():
         logits = model(start)
-    # The label itself stands first; the others are the classes to walk to.
+    # The first column is the label itself; the others are the classes to move to.
     ranked = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
     total = torch.zeros_like(start)
     x = start.clone()
-    todo = torch.arange(len(x), device=x.device)
+    moving = torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        here = x[todo].requires_grad_()
-        z = model(here)
-        on = z.argmax(1) == ranked[todo, 0]
-        if not on.any():
+        points = x[moving].requires_grad_()
+        z = model(points)
+        keeps_label = z.argmax(1) == ranked[moving, 0]
+        if not keeps_label.any():
             break
-        z = z.gather(1, ranked[todo])
-        slopes = _slopes(z, here)[on]
-        todo, z, at = todo[on], z.detach()[on], here.detach()[on].flatten(1)[:, None]
+        z = z.gather(1, ranked[moving])
+        slopes = _slopes(z, points)[keeps_label]
+        moving, z = moving[keeps_label], z.detach()[keeps_label]
         f = (z[:, 1:] - z[:, :1]).abs()
         w = slopes[:, 1:] - slopes[:, :1]
         if along_border:
-            w = w.masked_fill(((at <= low) & (w < 0)) | ((at >= high) & (w > 0)), 0)
+            inputs = points.detach()[keeps_label].flatten(1)[:, None]
+            w = w.masked_fill(((inputs <= low) & (w < 0)) | ((inputs >= high) & (w > 0)), 0)
         norm = w.norm(dim=2).clamp_min(1e-12)
         nearest = (f / norm).argmin(1)
-        row = torch.arange(len(todo), device=x.device)
+        row = torch.arange(len(moving), device=x.device)
         length = (f[row, nearest] + 1e-4) / norm[row, nearest] ** 2
-        total[todo] += (length[:, None] * w[row, nearest]).view(-1, *x.shape[1:])
-        x[todo] = (start[todo] + (1 + overshoot) * total[todo]).clamp(low, high)
+        total[moving] += (length[:, None] * w[row, nearest]).view(-1, *x.shape[1:])
+        x[moving] = (start[moving] + (1 + overshoot) * total[moving]).clamp(low, high)
     return x
 
 
 def _slopes(z: Tensor, x: Tensor) -> Tensor:
-    """The gradient of each column of z (n, k) in x (n, ...): (n, k, inputs), as many columns in one
-    backward pass as memory holds."""
+    """Return the gradient of each column of z (n, k) in x (n, ...), as (n, k, inputs).
+
+    One backward pass takes as many columns as memory holds.
+    """
     columns = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, len(z), -1)
     slopes = [
-        torch.autograd.grad(z, x, some, retain_graph=True, is_grads_batched=True)[0].flatten(2)
-        for some in columns.split(max(1, ELEMENTS // x.numel()))
+        torch.autograd.grad(z, x, group, retain_graph=True, is_grads_batched=True)[0].flatten(2)
+        for group in columns.split(max(1, ELEMENTS // x.numel()))
     ]
     return torch.cat(slopes).transpose(0, 1)
 
@@ -78,13 +85,15 @@ def pgd(
     loss: Callable[[Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
     *, eps: float, step: float, steps: int, rng: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Projected gradient ascent in the L-infinity ball; returns the batch (n, ...) moved.
+    """Move a batch (n, ...) by projected gradient ascent in the L-infinity ball; return it moved.
 
     Madry et al., *Towards Deep Learning Models Resistant to Adversarial Attacks*, ICLR 2018:
-    x <- clip(x + step * sign(grad loss(x))), clipped to within `eps` of the start and to
-    `input_range`. `loss` maps a batch to one value per point (n,), which is to grow; `eps` and
-    `step` are in the inputs' own unit. With `rng`, a CPU generator, a point starts uniformly
-    inside its ball.
+    x <- clip(x + step * sign(grad loss(x))). The clip keeps points within `eps` of the start and
+    in `input_range`.
+
+    loss:      maps a batch (n, ...) to one value per point (n,); the attack increases it.
+    eps, step: in the unit of the inputs.
+    rng:       a CPU generator. With it, points start uniformly inside their balls.
     """
     low, high = input_range
     floor, ceiling = (start - eps).clamp_min(low), (start + eps).clamp_max(high)
@@ -103,15 +112,16 @@ def descend(
     loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, input_range: tuple[float, float],
     *, lr: float, steps: int, enough: float, progress: Callable[[Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Adam on a batch (n, ...), each point until its loss is `enough` or less; returns it moved.
+    """Move each point of a batch (n, ...) with Adam until its loss is at most `enough`.
 
-    `loss` maps the points that still move (k, ...), and which of the n they are (k,), to one value
-    per point (k,): those that have arrived are left out and cost no more. `lr` is a share of
-    `input_range`, to which points are clipped after each of at most `steps` steps. `progress`, a
-    case's, is told the mean loss of all points at each.
+    Returns the moved batch. Kingma and Ba, *Adam: A Method for Stochastic Optimization*, ICLR 2015,
+    algorithm 1. torch's own optimiser cannot stop single points.
 
-    Kingma and Ba, *Adam: A Method for Stochastic Optimization*, ICLR 2015, algorithm 1; torch's
-    own optimiser cannot let go of some points.
+    loss:     maps the points that still move (k, ...), and their indices in the batch (k,), to one
+              value per point (k,). Points that have stopped cost no time.
+    lr:       a share of the width of `input_range`. Each step ends with a clip to the range.
+    steps:    the most steps that a point makes.
+    progress: a case's `progress`; it gets the mean loss of all points at each step.
     """
     low, high = input_range
     moved = start.clone()

@@ -1,4 +1,4 @@
-"""Files of data, found on this machine or fetched, and read only if their checksum is right."""
+"""Data files: found on this machine or downloaded, and read only if their checksum is right."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .errors import ResourceError
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data file that a scenario reads; its checksum says which version it is.
+    """A data file that a scenario reads. Its checksum identifies its version.
 
     folder:       its folder in $FPBENCH_DATA and in the cache of fpbench.
     file:         its name.
     checksum:     "md5:..." or "sha256:...".
-    url:          the address that it is fetched from; empty if it cannot be fetched.
-    other_folder: one more folder to look into, such as another package's cache.
+    url:          the address to download it from; empty if there is none.
+    other_folder: one more folder to search, such as another package's cache.
     """
 
     folder: str
@@ -28,7 +28,7 @@ class DataFile:
     other_folder: str = ""
 
     def found(self) -> Path | None:
-        """Return the first place that has the file, unchecked; None if there is none."""
+        """Return the first of `places` where the file exists, or None. It checks no checksum."""
         return next((path for path in self.places() if path.is_file()), None)
 
     def places(self) -> list[Path]:
@@ -41,18 +41,18 @@ class DataFile:
         return [folder / self.file for folder in folders]
 
     def read(self, advice: str = "") -> bytes:
-        """Return the file's bytes; a file that is nowhere is fetched.
+        """Return the file's bytes. A file that is not on this machine is downloaded.
 
-        advice: more to do about a missing file, for the message.
+        advice: what else a user can do about a missing file, for the message.
 
         Raises ResourceError if the file is missing or has another checksum.
         """
         path = self.found() or self._fetched(advice)
-        data = path.read_bytes()  # read once: what is hashed is what is parsed
+        data = path.read_bytes()  # read once, so that the parsed bytes are the checked ones
         algorithm, _, expected = self.checksum.partition(":")
         actual = hashlib.new(algorithm, data).hexdigest()
         if actual != expected:
-            todo = "it will be fetched anew" if self.url else "put the right one there"
+            todo = "it will be fetched again" if self.url else "put the right one there"
             raise ResourceError(
                 f"expected {self.file} with {algorithm} {expected}, found {path} of "
                 f"{len(data):,} bytes with {actual}: it is truncated or another version; delete "
@@ -83,7 +83,7 @@ class DataFile:
                 )
             )  # fmt: skip
         except (OSError, ValueError) as error:
-            # requests' errors are OSErrors; pooch raises ValueError for bytes of another checksum.
+            # Errors of requests are OSErrors; pooch raises ValueError for a wrong checksum.
             reason = str(error).split("\n")[0][:200]
             raise ResourceError(
                 f"{self.missing()}, and it could not be fetched ({type(error).__name__}: "

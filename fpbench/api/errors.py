@@ -1,13 +1,13 @@
-"""What can go wrong, by whose fault it is.
+"""The errors that fpbench explains to users, and functions that make texts safe to print.
 
     FpbenchError
-    ├── InputError       what the user named: a file, an option      exit code 2
-    │   └── SuiteError   a suite, as it is written
+    ├── InputError       a file or an option that the user named     exit code 2
+    │   └── SuiteError   the content of a suite
     ├── PluginError      a plugin is broken, missing or ambiguous    exit code 2
     ├── TrialError       a method broke its contract in a trial      exit code 1
-    └── ResourceError    no data, no disk, no memory                 exit code 3
+    └── ResourceError    no data, no disk space, no memory           exit code 3
 
-Each message is one sentence: what was expected, what was found, what to do.
+Each message is one sentence. It says what was expected, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-LONGEST = 500
-"""Characters of a message: it stays readable whatever stands in a file."""
+LONGEST_MESSAGE = 500
+"""The most characters of a message, because a message may quote any content of a file."""
 
 
 class FpbenchError(Exception):
-    """Anything fpbench explains to its user in one sentence; shown without a traceback."""
+    """An error that fpbench explains to its user in one sentence, without a traceback."""
 
     exit_code = 1
 
@@ -35,33 +35,33 @@ class InputError(FpbenchError):
     exit_code = 2
 
     def __init__(self, message: str, where: str | None = None) -> None:
-        if len(message) > LONGEST:
-            message = f"{message[:LONGEST]}..."
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[:LONGEST_MESSAGE]}..."
         super().__init__(f"{where}: {message}" if where else message)
 
 
 class SuiteError(InputError):
-    """A suite cannot be run as it is written."""
+    """The content of a suite is not valid."""
 
 
 class PluginError(FpbenchError):
-    """A plugin that is needed did not load, is unknown, or shares its name with another."""
+    """A needed plugin did not load, is unknown, or has the same name as another."""
 
     exit_code = 2
 
 
 class TrialError(FpbenchError):
-    """A method did not keep its contract; its trial fails and the others go on."""
+    """A method broke its contract. Its trial fails, and the other trials continue."""
 
 
 class ResourceError(FpbenchError):
-    """Something outside fpbench is missing or used up: data, disk, memory."""
+    """Data is missing, or disk space or memory is used up."""
 
     exit_code = 3
 
 
 class FieldError(ValueError):
-    """A field of a recipe, method or scenario has a value that it cannot have."""
+    """A field of a recipe, method or scenario has an invalid value."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -70,7 +70,7 @@ class FieldError(ValueError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say which known words are nearest to a misspelt one, or list them all."""
+    """Return a phrase that names the known words nearest to a misspelt one, or all known words."""
     from difflib import get_close_matches
 
     known = sorted(known)
@@ -81,12 +81,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 LONGEST_TRACEBACK = 20_000
-"""Characters kept of a traceback: the last ones tell what happened."""
+"""The most characters of a traceback. The last ones are kept, because they say what happened."""
 
 
 def printable(text: str, also: str = "\n\t") -> str:
-    """A text that moves no cursor, changes no colour and turns no direction: characters that are
-    not printable are written as Python would write them, `\\x1b`; those in `also` stay."""
+    """Return a text that cannot move a terminal's cursor, or change its colour or text direction.
+
+    A character that is not printable is replaced by its escape sequence, such as `\\x1b`, unless it
+    is in `also`.
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -94,24 +97,27 @@ def printable(text: str, also: str = "\n\t") -> str:
     )
 
 
-def every(value: Any, change: Callable[[str], str]) -> Any:
-    """JSON values with every text in them changed, keys too."""
+def change_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON values in which `change` was applied to every text and every key."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {every(k, change): every(v, change) for k, v in value.items()}
+        return {change_texts(k, change): change_texts(v, change) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [every(v, change) for v in value]
+        return [change_texts(v, change) for v in value]
     return value
 
 
-def readable(value: Any) -> Any:
-    """JSON values with every text in them printable."""
-    return every(value, printable)
+def printable_json(value: Any) -> Any:
+    """Return JSON values in which every text is printable."""
+    return change_texts(value, printable)
 
 
 def clipped(value: object, length: int = 200) -> str:
-    """A value as Python writes it, on one line and not endless; also one whose repr raises."""
+    """Return a value's repr on one line, cut to `length` characters.
+
+    If its repr raises, return a text that says so.
+    """
     try:
         text = printable(repr(value), also="")
     except Exception as error:
@@ -119,12 +125,12 @@ def clipped(value: object, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}..."
 
 
-def told(error: BaseException) -> str:
-    """An exception's traceback, the end of it if it is endless; never empty."""
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, or its last LONGEST_TRACEBACK characters. Never empty."""
     text = "".join(traceback.format_exception(error)).strip()
     return text if len(text) <= LONGEST_TRACEBACK else f"...\n{text[-LONGEST_TRACEBACK:]}"
 
 
 def last_line(text: str) -> str:
-    """What a traceback comes down to."""
+    """Return the last line of a traceback, which names the error."""
     return (text.strip().splitlines() or ["no reason given"])[-1]

@@ -1,7 +1,7 @@
-"""Fields of scenarios, recipes and methods: typed once, by the annotation.
+"""Fields of scenarios, recipes and methods: their types, their checks, their values as JSON.
 
-The same annotation checks a value from a suite, from `-o` and from Python, and is what
-`fpbench describe` prints.
+A field's annotation is its only definition. It checks a value from a suite, from `-o` and from
+Python, and `fpbench describe` prints it.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number, zero or more."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-"""A share strictly between 0 and 1."""
+"""A share between 0 and 1; not 0, not 1."""
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
-"""A probability from 0 up to, not including, 1."""
+"""A probability from 0 to 1; 0 is allowed, 1 is not."""
 
 
 @functools.cache
-def hints(cls: Any) -> dict[str, Any]:
-    """The annotation of every field of a dataclass, resolved."""
+def field_types(cls: Any) -> dict[str, Any]:
+    """Return the resolved annotation of every field of a dataclass, by name."""
     resolved = get_type_hints(cls, include_extras=True)
     return {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
 
 
 @functools.cache
 def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(hints(cls)[name])
+    return TypeAdapter(field_types(cls)[name])
 
 
 def validate(instance: object, skip: frozenset[str] = frozenset()) -> None:
     """Check and convert every field of a frozen dataclass in place.
 
-    Raises FieldError, naming the field, what was expected and what was found.
+    Raises FieldError for the first field with an invalid value.
     """
     cls: Any = type(instance)
-    for name in hints(cls):
+    for name in field_types(cls):
         if name not in skip:
-            object.__setattr__(instance, name, checked(cls, name, getattr(instance, name)))
+            object.__setattr__(instance, name, check_field(cls, name, getattr(instance, name)))
 
 
-def checked(cls: Any, name: str, value: Any) -> Any:
-    """One field's value, converted to its type; raises FieldError."""
-    if isinstance(value, bool) and hints(cls)[name] is not bool:
-        # pydantic would take True for 1; in a suite that is a slip of the pen.
-        raise FieldError(name, f"expected {spelled(cls, name)}, got {value!r}")
+def check_field(cls: Any, name: str, value: Any) -> Any:
+    """Return a field's value, converted to the field's type. Raises FieldError."""
+    if isinstance(value, bool) and field_types(cls)[name] is not bool:
+        # pydantic would take True for 1, but in a suite it is a mistake.
+        raise FieldError(name, f"expected {type_in_words(cls, name)}, got {value!r}")
     try:
         return _adapter(cls, name).validate_python(value)
     except ValidationError as error:
@@ -73,16 +73,16 @@ def checked(cls: Any, name: str, value: Any) -> Any:
         raise FieldError(name, f"expected {reason}, got {value!r}") from None
 
 
-def spelled(cls: Any, name: str) -> str:
-    """Return a field's type, as a person would write it in a suite."""
-    return _spelled(_adapter(cls, name).json_schema())
+def type_in_words(cls: Any, name: str) -> str:
+    """Return a field's type in words, for example "a whole number >= 1"."""
+    return _in_words(_adapter(cls, name).json_schema())
 
 
-def _spelled(schema: Mapping[str, Any]) -> str:
+def _in_words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(str(choice) for choice in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(map(_spelled, schema["anyOf"]))
+        return " or ".join(map(_in_words, schema["anyOf"]))
     if schema.get("format") in ("path", "file-path", "directory-path"):
         return "a path"
     words = {
@@ -107,8 +107,8 @@ def _spelled(schema: Mapping[str, Any]) -> str:
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 
-def plain(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return a dataclass's fields as JSON values, in their order; a path is a text."""
+def fields_as_json(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return a dataclass's fields as JSON values, in their order. A path becomes a text."""
     from pydantic_core import to_jsonable_python
 
     return {
@@ -118,8 +118,8 @@ def plain(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any
     }
 
 
-def changed(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The fields whose values are not their defaults."""
+def changed_fields(instance: object, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, as JSON values."""
     from pydantic_core import to_jsonable_python
 
     return {

@@ -1,4 +1,4 @@
-"""A model fingerprinting method: how a fingerprint is constructed and matched."""
+"""The base class of fingerprinting methods, and what `construct` and `match` get and return."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ from torch import Tensor, nn
 
 from ..compute.stack import Stacks, parts
 from .errors import TrialError
-from .fields import Positive, changed, validate
+from .fields import Positive, changed_fields, validate
 from .oracle import Access, Oracle
 from .scenario import Scenario
 
-MOST = 100
-"""Points that are kept of one construction."""
+MOST_POINTS = 100
+"""The most points that are kept of one construction."""
 
 Point = tuple[int, float, float]
-"""A step, counted from 0; seconds since construction began; the loss there."""
+"""A step, counted from 0; the seconds since construction began; the loss at that step."""
 
 
 class Progress:
-    """Told a loss at every step, keeps at most MOST of them, evenly spread over the steps.
+    """Receives a loss at every step, and keeps at most MOST_POINTS, evenly spread over the steps.
 
-    The loss stays where it is, on its device, until somebody asks for the points. On a GPU, whose
-    work is queued, seconds are when the step was queued.
+    A loss stays on its device until `points` is called. A GPU queues its work, so on a GPU the
+    seconds of a point are those at which its step was queued.
     """
 
     def __init__(self) -> None:
         self._every = 1
         self._steps = 0
-        self._told: list[tuple[int, float, Tensor | float]] = []
+        self._kept: list[tuple[int, float, Tensor | float]] = []
 
     def __call__(self, loss: Tensor | float) -> None:
-        """Tell the loss of the step that is done: one number. Raises TrialError for more."""
+        """Record the loss of a finished step, one number. Raises TrialError for several."""
         if isinstance(loss, Tensor) and loss.numel() != 1:
             raise TrialError(
-                f"expected one number as a step's loss, got {loss.numel()}; tell their mean"
+                f"expected one number as a step's loss, got {loss.numel()}; pass their mean"
             )
-        if self._steps % self._every == 0 and len(self._told) == MOST:
-            # Every second one goes, and from now on only every second one comes.
-            self._told, self._every = self._told[::2], 2 * self._every
+        if self._steps % self._every == 0 and len(self._kept) == MOST_POINTS:
+            # Drop every second point, and keep half as many of the following steps.
+            self._kept, self._every = self._kept[::2], 2 * self._every
         if self._steps % self._every == 0:
-            # A copy: the method may write its next loss into the same memory.
-            kept = loss.detach().clone() if isinstance(loss, Tensor) else loss
-            self._told.append((self._steps, time.perf_counter(), kept))
+            # A copy, because the method may write its next loss into the same memory.
+            copied = loss.detach().clone() if isinstance(loss, Tensor) else loss
+            self._kept.append((self._steps, time.perf_counter(), copied))
         self._steps += 1
 
     def points(self, began: float) -> list[Point]:
-        """What was kept; `began` is what `time.perf_counter` said when construction began."""
-        return [(step, when - began, float(loss)) for step, when, loss in self._told]
+        """Return the kept points; `began` is `time.perf_counter()` at the start of construction."""
+        return [(step, seconds - began, float(loss)) for step, seconds, loss in self._kept]
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Suspects the verifier made for itself; disjoint from those it is judged on.
+    """Suspects that the verifier made to learn from; disjoint from those that it is judged on.
 
-    Models are in eval mode, their parameters frozen, on the case's device.
+    Models are on the case's device, in eval mode, with frozen parameters.
 
-    positive_recipes, negative_recipes: the name of the recipe that made each, "distill", say.
+    positive_recipes, negative_recipes: the name of each model's recipe, for example "distill".
     """
 
     positives: Sequence[nn.Module]
@@ -76,10 +76,10 @@ class Ensemble:
         return Stacks([*self.positives, *self.negatives])
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Every member's output on x (n, *input_shape): positives' and negatives',
-        each (members, n, *output_shape).
+        """Return the outputs of the positives and of the negatives on x (n, *input_shape).
 
-        Differentiable in x. Members of one architecture answer as one where that is faster.
+        Each of the two is (members, n, *output_shape), and differentiable in x. Members of one
+        architecture run as one network where that is faster.
         """
         out = self._stacks(x)
         return out[: len(self.positives)], out[len(self.positives) :]
@@ -87,16 +87,17 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Case:
-    """What a verifier is given when it constructs a fingerprint.
+    """What a method gets to construct a fingerprint.
 
-    scenario: the task, its data pools and architectures.
-    target:   the owner's model, white-box: eval mode, parameters frozen, input gradients flow.
-    access:   how suspects will reply later.
+    scenario: the task, with its data pools and architectures.
+    target:   the owner's model, white-box: in eval mode, with frozen parameters; gradients reach
+              its inputs.
+    access:   the access level of the suspects' replies.
     rng:      a CPU generator, seeded by suite, method and repeat.
-    device:   where the models are; move inputs there.
-    ensemble: given if and only if the method says `needs_ensemble`.
-    progress: `case.progress(loss)`, called once a step, makes the loss part of the results; a
-              method that descends none leaves it alone.
+    device:   the device of the models; move inputs there.
+    ensemble: suspects to learn from if the method has `needs_ensemble`, else None.
+    progress: `case.progress(loss)`, called once per step, makes the loss part of the results. It
+              is optional.
     """
 
     scenario: Scenario
@@ -108,9 +109,9 @@ class Case:
     progress: Progress = field(default_factory=Progress)
 
     def outputs(self, x: Tensor) -> Tensor:
-        """The target's outputs on x (n, *input_shape), on the CPU: (n, *output_shape).
+        """Return the target's outputs on x (n, *input_shape): (n, *output_shape), on the CPU.
 
-        Without gradient, in batches that memory holds.
+        It computes no gradients, and splits x into batches that fit into memory.
         """
         with torch.no_grad():
             return torch.cat([self.target(part.to(self.device)).cpu() for part in parts(x)])
@@ -118,9 +119,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What to ask a suspect, and what to judge the replies by.
+    """The queries to a suspect, and the evidence to judge its replies by.
 
-    queries:  (n, *input_shape), on the CPU, inside the scenario's input range.
+    queries:  inputs (n, *input_shape), on the CPU, inside the scenario's input range.
     evidence: tensors on the CPU, by name.
     """
 
@@ -130,40 +131,40 @@ class Fingerprint:
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprinter(ABC):
-    """A fingerprinting method. Subclass it as a frozen dataclass, write `construct` and `match`.
+    """A fingerprinting method. Subclass it as a frozen dataclass; write `construct` and `match`.
 
-    Fields are its hyperparameters: keys of the suite, rows of `fpbench describe`.
+    The fields are the method's hyperparameters: keys of a suite, rows of `fpbench describe`.
 
-    n_queries: N, inputs put to each suspect.
+    n_queries: N, the number of inputs that each suspect answers.
     """
 
     name: ClassVar[str]
 
     supports: ClassVar[type[Scenario]] = Scenario  # type: ignore[type-abstract]
-    """The task it applies to; `Classification`, say."""
+    """The class of scenarios that the method applies to, for example `Classification`."""
 
     accepts: ClassVar[frozenset[Access]] = frozenset({Access.LABEL})
-    """Access levels at which it can verify."""
+    """The access levels at which the method can verify."""
 
     needs_ensemble: ClassVar[bool] = False
-    """Whether it learns from suspects of its own (`case.ensemble`)."""
+    """Whether the method learns from other suspects (`case.ensemble`)."""
 
     counts_agreement: ClassVar[bool] = False
-    """Whether the matching rate is the share of replies equal to expected labels, each query
-    counting alike: a verdict then has a binomial p-value beside the empirical one."""
+    """Whether the matching rate is the share of replies equal to the expected labels, with equal
+    weight for each query. A verdict then has a binomial p-value besides the empirical one."""
 
     judges_data: ClassVar[bool] = False
-    """Whether it takes all who trained on the owner's data for thieves: it is then no fault to rate
-    them as high as the target."""
+    """Whether the method takes every model trained on the owner's data for a copy. `fpbench check`
+    then lets it rate such models as high as the target."""
 
     paper: ClassVar[str] = ""
     """Authors, title, venue and year of the method's source."""
 
     claim: ClassVar[str] = ""
-    """What the paper claims, with its figures; empty where none could be looked up."""
+    """The paper's claim, with its figures; empty if it is not known."""
 
     quick: ClassVar[Mapping[str, Any]] = {}
-    """Fields that make `fpbench check` quick: fewer steps, say."""
+    """Values of fields that make `fpbench check` quick, such as fewer steps."""
 
     n_queries: Positive = 100
 
@@ -171,44 +172,51 @@ class Fingerprinter(ABC):
         validate(self)
 
     def __str__(self) -> str:
-        fields = ",".join(f"{k}={v}" for k, v in changed(self).items())
+        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self).items())
         return f"{self.name}({fields})" if fields else self.name
 
     def declines(self, scenario: Scenario) -> str | None:
-        """Say why this method does not apply, or None. Default: checks `supports`."""
+        """Return why this method does not apply to a scenario, or None if it does.
+
+        Default: it applies to the scenarios of class `supports`.
+        """
         if isinstance(scenario, self.supports):
             return None
-        wanted = self.supports.task
-        if wanted == scenario.task:  # `supports` is narrower than a task
-            wanted = self.supports.__name__
-        return f"{self.name} fingerprints {wanted} models; {scenario.name} is {scenario.task}"
+        task = self.supports.task
+        if task == scenario.task:  # `supports` is narrower than a task
+            task = self.supports.__name__
+        return f"{self.name} fingerprints {task} models; {scenario.name} is {scenario.task}"
 
     @abstractmethod
     def construct(self, case: Case) -> Fingerprint:
-        """Extract the target's fingerprint. Timed."""
+        """Extract the target's fingerprint. The harness measures its time."""
 
     @abstractmethod
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
-        """The matching rate in [0, 1]; higher means more likely stolen.
+        """Return the matching rate in [0, 1]; higher means more likely stolen.
 
-        replies: the oracle's answers to `fingerprint.queries`, at its access level.
+        replies: the oracle's replies to `fingerprint.queries`, at its access level.
         """
 
     def verify(self, fingerprint: Fingerprint, oracle: Oracle) -> float:
-        """Ask, then match. Timed. Override only to ask in several rounds."""
+        """Query a suspect and return its matching rate. The harness measures its time.
+
+        Override it only to query in several rounds.
+        """
         return self.match(fingerprint, oracle(fingerprint.queries))
 
 
 def agreement(replies: Tensor, labels: Tensor) -> float:
-    """The share of replies equal to the expected labels.
+    """Return the share of replies equal to the expected labels (n,).
 
-    replies: labels (n,), or scores (n, n_classes) whose largest is the label.
-    Raises TrialError when the two do not pair up.
+    replies: labels (n,), or scores (n, n_classes); the largest score gives the label.
+
+    Raises TrialError if there are no labels, or not one reply for each label.
     """
-    answers = replies.argmax(-1) if replies.ndim > 1 else replies
-    if answers.shape != labels.shape or not len(labels):
+    replied = replies.argmax(-1) if replies.ndim > 1 else replies
+    if replied.shape != labels.shape or not len(labels):
         raise TrialError(
             f"expected one reply for each of the {len(labels)} labels (at least one), "
             f"got replies of shape {tuple(replies.shape)}"
         )
-    return float((answers == labels.to(answers.device)).double().mean())
+    return float((replied == labels.to(replied.device)).double().mean())

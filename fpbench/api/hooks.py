@@ -1,8 +1,8 @@
-"""The nine hooks: what a plugin may bring, do and hear.
+"""The nine hooks of plugins.
 
-A plugin is a module with an entry point in group "fpbench"; it decorates functions of these
-names with `fpbench.hookimpl`. Loading order never matters: two plugins that offer the same
-name are an error that names both.
+A plugin is a module with an entry point in the group "fpbench". It decorates functions of these
+names with `fpbench.hookimpl`. The order of loading has no influence on what plugins offer: two
+plugins that offer the same name are an error that names both.
 """
 
 from __future__ import annotations
@@ -22,36 +22,46 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("fpbench")
 hookimpl = pluggy.HookimplMarker("fpbench")
 
-# ── what plugins bring: every plugin's list is joined ─────────────────────────────
+# ── what plugins offer: the lists of all plugins are joined ───────────────────────
 
 
 @hookspec
 def fpbench_scenarios() -> Iterable[type[Scenario]]:
-    """Called when names are looked up. Return scenarios; a suite picks one by its `name`."""
+    """Return scenario classes. A suite chooses one by its `name`.
+
+    Called when plugins are loaded.
+    """
     return ()
 
 
 @hookspec
 def fpbench_recipes() -> Iterable[type[Recipe]]:
-    """Called when names are looked up. Return recipes: ways to train a model or to obfuscate
-    one. A suite's zoo names them under `recipe:`; their fields are the other keys."""
+    """Return recipe classes: ways to train a model or to obfuscate one.
+
+    A suite's zoo names them under `recipe:`, and their fields are the other keys of an entry.
+    Called when plugins are loaded.
+    """
     return ()
 
 
 @hookspec
 def fpbench_fingerprinters() -> Iterable[type[Fingerprinter]]:
-    """Called when names are looked up. Return fingerprinting methods. A suite names them
-    under `method:`."""
+    """Return classes of fingerprinting methods. A suite names them under `method:`.
+
+    Called when plugins are loaded.
+    """
     return ()
 
 
-# ── who does the work: the first answer wins ──────────────────────────────────────
+# ── executors: the first answer that is not None wins ─────────────────────────────
 
 
 @hookspec
 def fpbench_executor_names() -> Iterable[str]:
-    """Called when no plugin has an executor of the name that was asked for. Return the names
-    that your `fpbench_executor` takes, for the message."""
+    """Return the names that your `fpbench_executor` accepts, for a message.
+
+    Called when a user names an executor that no plugin has.
+    """
     return ()
 
 
@@ -63,30 +73,32 @@ def fpbench_executor(
     limit: int | None,
     setup: Callable[[], None],
 ) -> Executor | None:
-    """Called once per run. Return an executor if `name` is yours, else None; the first
-    answer that is not None wins. `workers` and `limit`, in seconds, are those of the command
-    line, or None. Raise InputError for options that your executor does not support. Another
-    process calls `setup` before it takes its first job: it loads the plugin files."""
+    """Return an executor if `name` is yours, else None. Called once per run.
+
+    The first answer that is not None wins. `workers` and `limit` (seconds) are the values of the
+    command-line options, or None. Raise InputError for options that your executor does not support.
+    A worker in another process must call `setup` before its first job; it loads the plugin files.
+    """
 
 
-# ── what is announced: nobody's answer is used ────────────────────────────────────
+# ── announcements: answers are ignored ────────────────────────────────────────────
 
 
 @hookspec
 def fpbench_planned(plan: PlanSummary) -> None:
-    """Called when the suite was read and nothing has run."""
+    """Receive the plan. Called after the suite was read and before anything runs."""
 
 
 @hookspec
 def fpbench_built(built: Built) -> None:
-    """Called when a cohort of the zoo is in the store."""
+    """Receive a finished cohort of the zoo. Called after its models were stored."""
 
 
 @hookspec
 def fpbench_attempted(result: Result) -> None:
-    """Called when a trial ended, well or with `result.error`."""
+    """Receive the result of a trial. Called after it succeeded or failed (`result.error`)."""
 
 
 @hookspec
 def fpbench_reported(report: Report) -> None:
-    """Called when everything ended and `report.folder` holds the results."""
+    """Receive the report. Called after the run has ended and `report.folder` has the results."""

@@ -1,4 +1,4 @@
-"""A suspect behind its prediction API: ask, be answered, be counted."""
+"""Oracles: black-box access to suspects through a prediction API that counts queries."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .errors import TrialError
 
 
 class Access(IntEnum):
-    """How much of each reply a prediction API gives away, least first."""
+    """The access levels: how much a prediction API's reply shows, from least to most."""
 
-    LABEL = 1  # top-1 class index            (n,)
-    PROBS = 2  # class probabilities          (n, n_classes)
-    OUTPUT = 3  # the model's output as it is  (n, *output_shape)
+    LABEL = 1  # index of the most likely class  (n,)
+    PROBS = 2  # class probabilities             (n, n_classes)
+    OUTPUT = 3  # the model's unchanged output    (n, *output_shape)
 
     def __str__(self) -> str:
         return self.name.lower()
 
 
 def reply(output: Tensor, access: Access) -> Tensor:
-    """Show a model's output (..., n, *output_shape) as an API of this access level would.
+    """Return what an API of this access level shows of an output (..., n, *output_shape).
 
-    Differentiable for PROBS and OUTPUT, so a method can train through it. LABEL and PROBS
-    read the last dimension as class logits.
+    It is differentiable for PROBS and OUTPUT, so a method can train through it. LABEL and PROBS
+    take the last dimension as class logits.
     """
     if access is Access.LABEL:
         return output.argmax(-1)
@@ -39,74 +39,75 @@ def reply(output: Tensor, access: Access) -> Tensor:
 
 
 @dataclass
-class _Behind:
-    """What is behind an oracle: who answers, at which level, and how much was asked."""
+class _Hidden:
+    """The state of an oracle: its model's function, its access level, its count of queries."""
 
     ask: Callable[[Tensor], Tensor]
     access: Access
     queries: int = 0
 
 
-_behind: WeakKeyDictionary[Oracle, _Behind] = WeakKeyDictionary()
-"""Kept here, not in the oracle: whoever holds one and digs through its attributes, methods and
-their closures finds no model, and cannot set the count of queries back."""
+_hidden: WeakKeyDictionary[Oracle, _Hidden] = WeakKeyDictionary()
+"""The state of each oracle. It is not in the oracle itself, so a method that searches the oracle's
+attributes, methods and closures finds no model, and cannot reset the count of queries."""
 
 
 class Oracle:
     """Black-box access to one suspect.
 
-    Call it with a batch of inputs (n, *input_shape) inside the scenario's input range; it
-    answers on the CPU, without gradients, at its access level. Nothing leads from the oracle to
-    the model behind it: a method sees replies and nothing else.
+    Call it with a batch of inputs (n, *input_shape) inside the scenario's input range. It replies
+    on the CPU, without gradients, at its access level. It has no reference to the model, so a
+    method sees replies and nothing else.
     """
 
     __slots__ = ("__weakref__",)
 
     def __init__(self, ask: Callable[[Tensor], Tensor], access: Access) -> None:
-        _behind[self] = _Behind(ask, access)
+        _hidden[self] = _Hidden(ask, access)
 
     @property
     def access(self) -> Access:
         """The level at which this oracle replies."""
-        return _behind[self].access
+        return _hidden[self].access
 
     @property
     def queries(self) -> int:
-        """Inputs asked so far."""
-        return _behind[self].queries
+        """The number of inputs answered so far."""
+        return _hidden[self].queries
 
     def __call__(self, x: Tensor, access: Access | None = None) -> Tensor:
-        """Answer a batch (n, *input_shape), at a lower access level if one is named.
+        """Reply to a batch (n, *input_shape), at a lower access level if `access` names one.
 
-        Raises TrialError for more access than the suite grants, or inputs no API would take.
+        Raises TrialError for a level above the suite's, and for inputs of another shape or outside
+        the input range.
         """
-        behind = _behind[self]
-        if access is not None and access > behind.access:
+        hidden = _hidden[self]
+        if access is not None and access > hidden.access:
             raise TrialError(
-                f"expected a query at access level {behind.access} or less, "
+                f"expected a query at access level {hidden.access} or less, "
                 f"got one at {Access(access)}: the suite's api grants no more"
             )
-        behind.queries += len(x)
-        return reply_as(behind.ask(x), behind.access, access)
+        hidden.queries += len(x)
+        return _reduced(hidden.ask(x), hidden.access, access)
 
 
-def reply_as(answer: Tensor, given: Access, wanted: Access | None) -> Tensor:
-    """Reduce an answer of one access level to a lower one."""
-    if wanted is None or wanted is given:
-        return answer
-    if wanted is Access.LABEL:
-        return answer.argmax(-1)
-    return reply(answer, wanted)
+def _reduced(replies: Tensor, level: Access, requested: Access | None) -> Tensor:
+    """Return replies of one access level as replies of a lower one."""
+    if requested is None or requested is level:
+        return replies
+    if requested is Access.LABEL:
+        return replies.argmax(-1)
+    return reply(replies, requested)
 
 
 def to_bytes(x: Tensor, input_range: tuple[float, float]) -> Tensor:
-    """Inputs as an 8-bit image file holds them: the input range on 0 to 255, rounded, uint8."""
+    """Return inputs as the pixels of an 8-bit image: the input range maps to 0..255 (uint8)."""
     low, high = input_range
     return ((x - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def from_bytes(pixels: Tensor, input_range: tuple[float, float]) -> Tensor:
-    """The inputs (float32) that pixels of an 8-bit image file stand for."""
+    """Return the inputs (float32) that the pixels of an 8-bit image stand for."""
     low, high = input_range
     return low + pixels.float() / 255 * (high - low)
 
@@ -123,23 +124,24 @@ def oracle_of(
 ) -> Oracle:
     """Put a model behind a prediction API.
 
-    `input_shape` and `input_range` are the scenario's; a query outside them raises
-    TrialError, because a real API could not be asked it.
-    quantised: ask what an 8-bit image file can carry, not the exact queries.
+    A query of another shape than `input_shape` or outside `input_range`, both the scenario's,
+    raises TrialError, because a real API would not accept it.
+
+    quantised: round queries to the 256 levels of an 8-bit image before the model answers them.
     """
     model = model.to(device).eval()
     low, high = input_range
 
     def ask(x: Tensor) -> Tensor:
-        # Numbers pass, and nothing that would be told what the model does with them.
+        # A subclass of Tensor could observe what the model does, so only its numbers pass.
         x = Tensor.as_subclass(x.detach(), Tensor)
         if tuple(x.shape[1:]) != input_shape:
             raise TrialError(
                 f"expected queries of shape (n, {', '.join(map(str, input_shape))}), "
                 f"got {tuple(x.shape)}"
             )
-        slack = 1e-6 * (high - low)  # rounding, no more
-        if not bool(((x >= low - slack) & (x <= high + slack)).all()):
+        rounding = 1e-6 * (high - low)
+        if not bool(((x >= low - rounding) & (x <= high + rounding)).all()):
             raise TrialError(
                 f"expected queries inside the input range [{low}, {high}], "
                 f"got [{float(x.min()):.4g}, {float(x.max()):.4g}]"

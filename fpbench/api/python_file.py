@@ -1,4 +1,4 @@
-"""Python files that a user names by their path: plugin files, and files of architectures."""
+"""Loading of Python files that a user names by path: plugin files and files of architectures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import ModuleType
 
 
 def load(file: Path, name: str) -> ModuleType:
-    """Run a Python file as a new module; it may import the modules that lie beside it.
+    """Run a Python file as a new module. It may import the modules in its own folder.
 
     name: the module's name in `sys.modules`, where pickle and dataclasses look it up.
 
-    Raises ValueError for a file that is no Python file, and whatever the file raises.
+    Raises ValueError for a file that is no Python file, and any exception that the file raises.
     """
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -35,9 +35,9 @@ def load(file: Path, name: str) -> ModuleType:
 class Neighbours:
     """Finds modules in the folders of the loaded files.
 
-    It is the last finder that Python asks, so a neighbour never hides an installed or a standard
-    module. Two folders that hold a module of one name are an error, because a process has one
-    module of a name.
+    Python asks it after all other finders, so a neighbour never hides an installed or a standard
+    module. Two folders with modules of the same name are an error, because a process can hold only
+    one module of that name.
     """
 
     def __init__(self) -> None:
@@ -47,8 +47,11 @@ class Neighbours:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module, as `importlib.abc.MetaPathFinder` says. Raises ImportError for two."""
-        if path is not None:  # it is inside a package, which has a path of its own
+        """Find a module as `importlib.abc.MetaPathFinder` does.
+
+        Raises ImportError if two folders have a module of this name.
+        """
+        if path is not None:  # the module is inside a package, which has its own path
             return None
         specs = [spec for folder in self._folders if (spec := PathFinder.find_spec(name, [folder]))]
         if len(specs) > 1:
@@ -60,7 +63,10 @@ class Neighbours:
         return specs[0] if specs else None
 
     def add(self, folder: str) -> None:
-        """Search a folder too. Raises ImportError if it holds a module that another gave."""
+        """Add a folder to search.
+
+        Raises ImportError if it has a module that was already loaded from another folder.
+        """
         if self not in sys.meta_path:
             sys.meta_path.append(self)
         if folder not in self._folders:
@@ -69,7 +75,7 @@ class Neighbours:
                 self.find_spec(name)
 
     def forget(self) -> None:
-        """Search no folder, and read what was found anew when it is imported next."""
+        """Remove all folders, and unload the modules from them so that imports read them again."""
         for name in [*sys.modules]:
             if name.partition(".")[0] in self._found:
                 del sys.modules[name]

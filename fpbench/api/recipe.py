@@ -1,4 +1,4 @@
-"""How one model of the zoo comes to be: a model is named by how it was made."""
+"""Recipes: how a model of the zoo is made. A model's name follows from its recipe."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import nn
 
-from .fields import Count, changed, plain, validate
+from .fields import Count, changed_fields, fields_as_json, validate
 from .scenario import Scenario
 
 SCHEME = 1
-"""The version of the digest itself; another scheme means another zoo."""
+"""The version of the digest. Another scheme gives every model another name."""
 
 _LINEAGE = frozenset({"scenario", "parent", "seed"})
 
 
 class Lab(Protocol):
-    """What a recipe may use while it makes models."""
+    """The tools that a recipe gets to make models."""
 
     scenario: Scenario
     device: torch.device
 
     def parent(self, recipe: Recipe) -> nn.Module:
-        """A fresh copy of the recipe's parent on the device, safe to change."""
+        """Return a new copy of the recipe's parent on the device. The recipe may change it."""
 
     def new(self, recipe: Recipe, model: str) -> nn.Module:
-        """A new model of an architecture, initialised from the recipe's seed."""
+        """Return a new model of the architecture `model`, initialised from the recipe's digest."""
 
     def rng(self, recipe: Recipe) -> torch.Generator:
-        """A CPU generator seeded by the recipe's digest, so that order of work cannot matter."""
+        """Return a CPU generator. The recipe's digest seeds it, so the order of work has no
+        influence on the model."""
 
     def failed(self, recipe: Recipe, reason: str) -> None:
-        """Report that this member could not be made; the rest of its cohort goes on."""
+        """Report that a recipe's model could not be made. The rest of its cohort continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
-    """How one model comes to be. Subclass it, add fields, write `make`.
+    """The way in which one model is made. Subclass it, add fields and write `make`.
 
-    Fields name the model: two equal recipes are one model, in this suite and in every other.
+    The fields identify the model: equal recipes stand for the same model, in every suite.
 
-    scenario: the scenario's name and its fields, as `str(scenario)` prints them.
-    parent:   the model this one is made from; None for a model trained from scratch.
-    seed:     what tells copies apart.
+    scenario: the scenario's name and fields, in the form of `str(scenario)`.
+    parent:   the recipe of the model that this one starts from; None for training from scratch.
+    seed:     the number that distinguishes copies.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    """Raise it when `make` starts to mean something else."""
+    """Raise it when `make` makes a different model from the same fields."""
 
     needs_parent: ClassVar[bool] = True
-    """Whether the recipe starts from another model (an obfuscation) or from nothing."""
+    """Whether the recipe starts from another model, as an obfuscation does."""
 
     places: ClassVar[frozenset[str]] = frozenset()
-    """Fields that tell where something lies, not what it is: no part of the model's name."""
+    """Fields that say where something is, such as a path. They do not identify the model."""
 
     scenario: str
     parent: Recipe | None = None
@@ -71,7 +72,7 @@ class Recipe(ABC):
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 of the lineage as canonical JSON: the model's name in every store."""
+        """The sha256 of the lineage as canonical JSON. It is the model's name in every store."""
         text = json.dumps(self._entry(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -80,17 +81,17 @@ class Recipe(ABC):
             "scheme": SCHEME,
             "recipe": self.name,
             "version": self.version,
-            "fields": plain(self, skip=self.places | {"parent"}),
+            "fields": fields_as_json(self, skip=self.places | {"parent"}),
             "parent": self.parent.digest if self.parent else None,
         }
 
     def describe(self) -> list[dict[str, Any]]:
-        """The lineage as JSON, oldest first."""
+        """Return the lineage as JSON values, oldest ancestor first."""
         return [{**step._entry(), "digest": step.digest} for step in reversed([*self.lineage()])]
 
     @property
     def arch(self) -> str:
-        """The architecture's name: its own field `model`, else the parent's."""
+        """The architecture's name: the recipe's own field `model`, else the parent's `arch`."""
         own: str | None = getattr(self, "model", None)
         if own is not None:
             return own
@@ -99,41 +100,47 @@ class Recipe(ABC):
 
     @property
     def kind(self) -> str:
-        """What reports group this model under and splits are stratified by."""
+        """The group that the model belongs to in reports and in stratified splits."""
         return self.name
 
     def lineage(self) -> Iterator[Recipe]:
-        """This recipe, its parent, and so on to the first."""
+        """Yield this recipe, its parent, and so on to the oldest ancestor."""
         step: Recipe | None = self
         while step is not None:
             yield step
             step = step.parent
 
     def descends_from(self, target: Recipe) -> bool:
-        """True for a positive suspect of `target`. Labels are read off, never written."""
+        """Return True for the target itself and for its positives.
+
+        Labels of suspects always come from here, never from a user.
+        """
         return any(step.digest == target.digest for step in self.lineage())
 
     def __str__(self) -> str:
         fields = ",".join(
             f"{value}" if key == "model" else f"{key}={value}"
-            for key, value in changed(self, skip=_LINEAGE).items()
+            for key, value in changed_fields(self, skip=_LINEAGE).items()
         )
         own = f"{self.name}({fields})#{self.seed}" if fields else f"{self.name}#{self.seed}"
         return f"{self.parent} > {own}" if self.parent else own
 
     @abstractmethod
     def make(self, lab: Lab) -> nn.Module:
-        """Make the model. `lab` hands out the parent, the scenario, seeded rngs, a device."""
+        """Make the model. `lab` provides the parent, the scenario, seeded generators, a device."""
 
     def passes(self) -> Mapping[str, int]:
-        """Epochs of training on each pool, to estimate how long it takes. Default: none."""
+        """Return the epochs of training on each pool, for estimates of time. Default: none."""
         return {}
 
     def cohort(self) -> Hashable:
-        """Recipes with equal cohorts are made together by one `make_many`. Default: alone."""
+        """Return a key: one call of `make_many` makes all recipes with equal keys.
+
+        Default: every recipe has its own cohort.
+        """
         return self.digest
 
     @classmethod
     def make_many(cls, recipes: Sequence[Self], lab: Lab) -> list[nn.Module]:
-        """Make a cohort. Default: one `make` after another."""
+        """Make a cohort. Default: call `make` for one recipe after another."""
         return [recipe.make(lab) for recipe in recipes]

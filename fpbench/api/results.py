@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import InputError, did_you_mean, every, last_line, printable, readable
+from .errors import InputError, change_texts, did_you_mean, last_line, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def _finite(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(lambda v: printable(v) if isinstance(v, str) else v)]
 """A text that cannot control a terminal: see `printable`."""
 
-Json = Annotated[Any, BeforeValidator(lambda v: readable(_finite(v)))]
+Json = Annotated[Any, BeforeValidator(lambda v: printable_json(_finite(v)))]
 """Whatever JSON can hold, with printable texts."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -345,7 +345,7 @@ class RunRecord(Versioned):
 
     def with_texts(self, change: Callable[[str], str]) -> RunRecord:
         """Return the same record with every text in it changed."""
-        return RunRecord.model_validate(every(self.as_json(), change))
+        return RunRecord.model_validate(change_texts(self.as_json(), change))
 
 
 @dataclass(frozen=True, repr=False)

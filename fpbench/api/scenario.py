@@ -1,4 +1,4 @@
-"""A learning task whose models may be stolen: its data, architectures, loss and utility."""
+"""Scenarios: a learning task, with its data, architectures, losses and measures of utility."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architectures import Builder, builder
-from .fields import changed, validate
+from .architectures import Builder, find_builder
+from .fields import changed_fields, validate
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
 
 
 class Pool(NamedTuple):
-    """Some data: inputs (n, *input_shape) and what a model should answer (n, ...)."""
+    """A part of the data: inputs (n, *input_shape) and the right answers to them (n, ...)."""
 
     inputs: Tensor
     truth: Tensor
@@ -30,34 +30,35 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True)
 class Scenario(ABC):
-    """What a benchmark is about. Its fields are the keys a suite may set.
+    """A learning task and its data. Its fields are keys that a suite may set.
 
-    Subclass `Classification`, `Regression` or `Generation`, which bring the loss, the
-    distillation loss and the utility of their task, and write `load`.
+    Subclass `Classification`, `Regression` or `Generation`, which have the loss, the distillation
+    loss and the utility of their task, and write `load`.
 
-    precision: what training computes its forward passes in; "bfloat16" is torch's autocast, on
-               some devices several times as fast. It makes other models: another zoo.
+    precision: the number format of forward passes in training. "bfloat16" uses torch's autocast,
+               which is several times as fast on some devices. It gives other models, so another
+               zoo.
     """
 
     name: ClassVar[str]
 
     task: ClassVar[str] = "another task"
-    """The kind of learning, in results and messages; set it in a scenario of a new task."""
+    """The kind of learning, for results and messages. Set it in a scenario of a new task."""
 
     version: ClassVar[int] = 1
-    """Raise it when `load` or an architecture starts to mean something else."""
+    """Raise it when `load` returns other data or an architecture becomes another network."""
 
     output_shape: ClassVar[tuple[int, ...]]
     input_range: ClassVar[tuple[float, float]]
-    """The problem space X: the smallest and largest value an input's element can have."""
+    """The problem space X: the smallest and the largest value of an input's elements."""
 
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 
     precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
-    # What follows is a class attribute where it is one for all, `input_shape = (3, 32, 32)`, and a
-    # property where it depends on the scenario's fields.
+    # A scenario may set the following as class attributes, such as `input_shape = (3, 32, 32)`, or
+    # as properties if they depend on its fields.
 
     @property
     @abstractmethod
@@ -67,15 +68,21 @@ class Scenario(ABC):
     @property
     @abstractmethod
     def architectures(self) -> Mapping[str, Callable[[], nn.Module]]:
-        """Each maps a batch (n, *input_shape) to (n, *output_shape), raw (logits, not softmax)."""
+        """The functions that make a new network, by name.
+
+        A network maps a batch (n, *input_shape) to raw outputs (n, *output_shape): a classifier
+        returns logits, not probabilities.
+        """
 
     def architecture(self, name: str) -> Builder:
-        """What makes a new network: by a name in `architectures`, a `torchvision:NAME`, which gets
-        as many outputs as the scenario has, or a `FILE.py:CALLABLE`.
+        """Return the function that makes a new network of an architecture.
 
-        Raises FieldError for a name that stands for none.
+        name: a key of `architectures`; `torchvision:NAME`, which gets as many outputs as the
+              scenario has; or `FILE.py:CALLABLE`.
+
+        Raises FieldError for an unknown name.
         """
-        return builder(self.architectures, name, math.prod(self.output_shape), self.name)
+        return find_builder(self.architectures, name, math.prod(self.output_shape), self.name)
 
     @property
     def summary(self) -> str:
@@ -84,67 +91,72 @@ class Scenario(ABC):
 
     @property
     def pool_sizes(self) -> Mapping[str, int]:
-        """How many inputs each pool has, without loading it: for estimates. Empty if unknown."""
+        """The number of inputs in each pool, known before loading; for estimates. Empty if
+        unknown."""
         return {}
 
     @property
     def files(self) -> Mapping[str, Sequence[Path]]:
-        """The files it reads and where each is looked for, in this order: for `fpbench doctor`.
-        Empty if it needs none."""
+        """The paths where each data file is looked for, in this order; for `fpbench doctor`.
+        Empty if the scenario reads no files."""
         return {}
 
     def __post_init__(self) -> None:
         validate(self)
 
     def __str__(self) -> str:
-        fields = ",".join(f"{k}={v}" for k, v in changed(self).items())
+        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self).items())
         return f"{self.name}({fields})" if fields else self.name
 
     @abstractmethod
     def load(self) -> Mapping[str, Pool]:
-        """Return every pool: "train" (the owner's), "public" (same domain, the attacker's),
-        "irrelevant" (another domain, same shapes) and "test".
+        """Return all pools by name.
 
-        Raises ResourceError when the data cannot be had.
+        They are "train" (the owner's), "public" (the attacker's, of the same domain), "irrelevant"
+        (of another domain, with the same shapes) and "test".
+
+        Raises ResourceError if the data is not available.
         """
 
     def data(self, pool: str) -> Pool:
-        """One pool, on the CPU; loaded once per process."""
+        """Return a pool, on the CPU. A process loads the data once."""
         return _pools(self)[pool]
 
     @abstractmethod
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        """The training loss of a batch (n, *output_shape), a scalar."""
+        """Return the training loss, a scalar, of a batch of outputs (n, *output_shape)."""
 
     @abstractmethod
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of a student against its teacher's outputs, both (n, *output_shape)."""
+        """Return the loss of a student against its teacher, outputs (n, *output_shape) of both."""
 
     @abstractmethod
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """How good a model's outputs on the test pool are, by the task's measures.
+        """Return the task's measures of a model's outputs on the test pool, by name.
 
-        The first entry is the headline. Logged for every model of the zoo, so that an
-        obfuscation that ruins the model shows.
+        The first one is the main measure. Results contain the utility of every model of the zoo,
+        so they show when an obfuscation has ruined a model.
         """
 
     def training_step(self, arch: str, inputs: Tensor) -> None:
         """Run all forward and backward passes of one training step on new networks.
 
-        Estimates count its floating-point operations. Override it for a task whose training
-        takes more than one pass through the architecture.
+        Estimates count its floating-point operations. Override it for a task in which a training
+        step takes more than one pass through the architecture.
         """
         self.architecture(arch)()(inputs).sum().backward()
 
     def pictures(self, output: Tensor) -> Tensor | None:
-        """Return outputs (n, *output_shape) as images in [0, 1] of (n, height, width) or, in
-        colour, (n, height, width, 3). The default is None: outputs that are no images."""
+        """Return outputs (n, *output_shape) as images in [0, 1], or None if they are no images.
+
+        Images are (n, height, width), or (n, height, width, 3) in colour. Default: None.
+        """
         del output
         return None
 
 
-def forget() -> None:
-    """Load data anew when it is next asked for: somebody changed it in place."""
+def forget_data() -> None:
+    """Make every scenario load its data again. Call it when data was changed in place."""
     _pools.cache_clear()
 
 
@@ -155,14 +167,14 @@ def _pools(scenario: Scenario) -> Mapping[str, Pool]:
 
 @dataclass(frozen=True)
 class Classification(Scenario):
-    """Outputs are logits (n, n_classes); truth is a class index (n,)."""
+    """A task with classes: outputs are logits (n, n_classes), truth is class indices (n,)."""
 
     task = "classification"
 
     offers: ClassVar[frozenset[Access]] = frozenset(Access)
 
     temperature: ClassVar[float] = 4.0
-    """T of `distill_loss`; the MetaV paper gives none, so this one is ours."""
+    """T of `distill_loss`. The value is ours, because the MetaV paper gives none."""
 
     @property
     def n_classes(self) -> int:
@@ -170,86 +182,90 @@ class Classification(Scenario):
         return self.output_shape[0]
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Return the mean cross-entropy."""
         return F.cross_entropy(output, truth)
 
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """T^2 KL(softmax(teacher / T) || softmax(student / T)).
+        """Return T^2 KL(softmax(teacher / T) || softmax(student / T)).
 
-        Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
-        section 2, on soft targets alone: an attacker has the API's answers, not the labels.
+        Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2,
+        with soft targets only, because an attacker has the API's replies and no labels.
         """
         t = self.temperature
-        wanted, given = (teacher / t).log_softmax(-1), (student / t).log_softmax(-1)
-        # Written out: F.kl_div has no batching rule, and cohorts train under vmap.
-        return t**2 * (wanted.exp() * (wanted - given)).sum(-1).mean()
+        log_teacher, log_student = (teacher / t).log_softmax(-1), (student / t).log_softmax(-1)
+        # Not F.kl_div: it has no batching rule, and cohorts train under vmap.
+        return t**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """accuracy: the share of right answers, in [0, 1]."""
+        """Return accuracy, the share of right answers, in [0, 1]."""
         return {"accuracy": float((output.argmax(-1) == truth).double().mean())}
 
 
 @dataclass(frozen=True)
 class Regression(Scenario):
-    """Outputs and truth are real (n, *output_shape)."""
+    """A task with real numbers: outputs and truth are (n, *output_shape)."""
 
     task = "regression"
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Mean squared error."""
+        """Return the mean squared error."""
         return F.mse_loss(output, truth)
 
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Mean squared error to the teacher's predictions."""
+        """Return the mean squared error to the teacher's predictions."""
         return F.mse_loss(student, teacher)
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """mean_absolute_error, in the outputs' unit; lower is better."""
+        """Return mean_absolute_error, in the unit of the outputs; lower is better."""
         return {"mean_absolute_error": float((output - truth).abs().double().mean())}
 
 
 @dataclass(frozen=True)
 class Generation(Scenario):
-    """The target is a generator: inputs are latent codes (n, *input_shape), outputs are samples
+    """A task of generators: inputs are latent codes (n, *input_shape), outputs are samples
     (n, *output_shape).
 
-    In a pool, `inputs` are latent codes and `truth` is samples. They are pairs where there are no
-    `discriminators`; with them, the samples are real ones that belong to no code.
+    In a pool, `inputs` are latent codes and `truth` is samples. Without `discriminators`, a code
+    and a sample are a pair. With them, the samples are real ones and belong to no code.
     """
 
     task = "generation"
 
     discriminators: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
-    """By architecture, the network its generators are trained against (Goodfellow et al., 2014):
-    samples (n, *output_shape) to logits (n, 1), high for real ones. An architecture without one
-    learns by `loss`."""
+    """Functions that make the discriminator of an architecture, by the architecture's name.
+
+    Generators are trained against it (Goodfellow et al., 2014). It maps samples (n, *output_shape)
+    to logits (n, 1), which are high for real samples. An architecture without one learns by
+    `loss`."""
 
     def latents(self, n: int, rng: torch.Generator) -> Tensor:
-        """Codes (n, *input_shape) drawn from what generators are trained on: uniform in the input
-        range, as in DCGAN (Radford, Metz and Chintala, ICLR 2016)."""
+        """Draw n latent codes (n, *input_shape) from the distribution of training.
+
+        It is uniform in the input range, as in DCGAN (Radford, Metz and Chintala, ICLR 2016).
+        """
         low, high = self.input_range
         return low + (high - low) * torch.rand(n, *self.input_shape, generator=rng)
 
     def training_step(self, arch: str, inputs: Tensor) -> None:
-        """Run the generator's pass and, if it has a discriminator, the three passes of that one."""
+        """Run the pass of the generator and, if it has a discriminator, the three passes of it."""
         if arch not in self.discriminators:
             super().training_step(arch, inputs)
             return
-        samples, judge = self.architecture(arch)()(inputs), self.discriminators[arch]()
-        for judged in (samples, torch.empty_like(samples), torch.empty_like(samples)):
-            judge(judged).sum().backward()
+        samples, discriminator = self.architecture(arch)()(inputs), self.discriminators[arch]()
+        for batch in (samples, torch.empty_like(samples), torch.empty_like(samples)):
+            discriminator(batch).sum().backward()
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Mean squared error to the samples that belong to the latent codes."""
+        """Return the mean squared error to the samples that belong to the latent codes."""
         return F.mse_loss(output, truth)
 
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Mean squared error to the teacher's sample for each latent code.
+        """Return the mean squared error to the teacher's sample for each latent code.
 
         Aguinaldo et al., *Compressing GANs using Knowledge Distillation*, 2019.
         """
         return F.mse_loss(student, teacher)
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """pixel_error, the root mean squared difference to the truth; lower is better."""
+        """Return pixel_error, the root mean squared difference to the truth; lower is better."""
         return {"pixel_error": float((output - truth).square().double().mean().sqrt())}

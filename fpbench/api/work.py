@@ -1,4 +1,4 @@
-"""What is announced while a suite runs."""
+"""What reporters receive while a suite runs, and the interface of executors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-if TYPE_CHECKING:  # so that a plan can be shown without torch
+if TYPE_CHECKING:  # showing a plan does not need torch
     from .fingerprinter import Fingerprinter, Point
     from .oracle import Access
     from .recipe import Recipe
@@ -18,15 +18,18 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Trial:
-    """One method, one repeat: what it may learn from and what it is judged on.
+    """One method in one repeat: the models that it learns from and those that it is judged on.
 
-    label:    what the suite calls this variant of the method.
-    seed:     of the method and the split; equal for all methods of one repeat.
-    ensemble: recipes the method may learn from, positives and negatives; empty if it needs none.
-    suspects: recipes it is judged on; disjoint from `ensemble` and `calibration`.
-    calibration: the other half of the zoo, whose rates show what a rate of this method is worth;
-              `ensemble` is part of it.
-    quantised: suspects are asked what an 8-bit image file can carry, not the exact queries.
+    label:    the suite's name for this variant of the method.
+    seed:     the seed of the method and of the split; equal for all methods of a repeat.
+    ensemble: recipes of the positives and negatives that the method may learn from; empty if it
+              needs none.
+    suspects: recipes of the models that the method is judged on; disjoint from `ensemble` and
+              `calibration`.
+    calibration: the other half of the zoo. Its rates map this method's rates to calibrated ones.
+              It contains `ensemble`.
+    quantised: whether queries are rounded to the 256 levels of an 8-bit image before a suspect
+              answers them.
     """
 
     scenario: Scenario
@@ -44,19 +47,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What one trial found.
+    """The outcome of one trial.
 
-    matching_rates: by the suspect's digest, each in [0, 1].
-    calibration_rates: likewise, of the models in `trial.calibration`.
-    queries:        inputs put to each suspect.
-    construct_seconds, verify_seconds: wall clock; verification is of all suspects together.
-    construct_cpu_seconds, verify_cpu_seconds: of the processor, which hold on a busy machine too;
-                    None where they are unknown.
-    losses:         (step, seconds since construction began, loss), at most 100 of them, spread
-                    evenly over the steps; empty if the method tells none.
-    device, threads: where the seconds were measured, and how many threads of the CPU they are of.
-    cached:         the store had this very trial; its seconds are those of the first time.
-    error:          a traceback if the method failed; the other trials went on.
+    matching_rates: the rate of each suspect, in [0, 1], by the suspect's digest.
+    calibration_rates: the same for the models in `trial.calibration`.
+    queries:        inputs that each suspect answered.
+    construct_seconds, verify_seconds: wall-clock time; verification of all suspects together.
+    construct_cpu_seconds, verify_cpu_seconds: processor time, which other processes influence less;
+                    None where it is unknown.
+    losses:         (step, seconds since construction began, loss), at most 100 of them, evenly
+                    spread over the steps; empty if the method reports none.
+    device, threads: where the seconds were measured, and with how many threads of the CPU.
+    cached:         whether the trial came from the store; its seconds were measured when it ran.
+    error:          a traceback if the method failed, else None.
     """
 
     trial: Trial
@@ -74,14 +77,14 @@ class Result:
     error: str | None = None
 
     def rates(self, positive: bool) -> list[float]:
-        """The rates of the positive or of the negative suspects; labels come from lineage."""
-        return self._side(self.trial.suspects, self.matching_rates, positive)
+        """Return the rates of the positive or of the negative suspects. Labels follow lineage."""
+        return self._rates_of(self.trial.suspects, self.matching_rates, positive)
 
     def known_rates(self, positive: bool) -> list[float]:
-        """Likewise, of the models to calibrate on."""
-        return self._side(self.trial.calibration, self.calibration_rates, positive)
+        """Return the rates of the positives or of the negatives in `trial.calibration`."""
+        return self._rates_of(self.trial.calibration, self.calibration_rates, positive)
 
-    def _side(
+    def _rates_of(
         self, recipes: Iterable[Recipe], rates: Mapping[str, float], positive: bool
     ) -> list[float]:
         target = self.trial.target
@@ -90,9 +93,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Built:
-    """A cohort of the zoo was made, or found made by another run meanwhile.
+    """A cohort of the zoo that a run has finished.
 
-    failures: by the digest of a member that could not be made, the reason.
+    seconds:  wall-clock time.
+    reused:   how many of its models another run put into the store in the meantime.
+    failures: the reason for each model that could not be made, by its digest.
     """
 
     recipes: tuple[Recipe, ...]
@@ -103,7 +108,7 @@ class Built:
 
 
 class Cohort(NamedTuple):
-    """Models that are made together: what kind the first of them is, and all their names."""
+    """Models that are made together: the kind of the first one, and the names of all."""
 
     kind: str
     models: tuple[str, ...]
@@ -111,18 +116,18 @@ class Cohort(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """What a run is going to do, in plain values.
+    """What a run will do: names and numbers only, no recipes and no methods.
 
-    scenario:  as `str(scenario)` prints it.
-    task:      "classification", say.
-    missing:   models the store lacks, per recipe name.
-    cohorts:   the missing models, in the groups they will be made in.
-    trials:    trials per method label.
-    tasks:     by method label, what it will do, in words.
-    bytes:     disk that the missing models will take.
-    seconds:   to make the missing models on `device`, estimated; None where nothing is known.
-    smaller:   suites like this one that take less.
-    refusals:  by method label, why it does not apply.
+    scenario:  the scenario in the form of `str(scenario)`.
+    task:      the kind of learning, for example "classification".
+    missing:   the number of models that the store lacks, by recipe name.
+    cohorts:   the missing models, in the groups in which they will be made.
+    trials:    the number of trials, by method label.
+    tasks:     what a method will do, in words, by its label.
+    bytes:     the disk space that the missing models will take.
+    seconds:   the estimated time to make the missing models on `device`; None if unknown.
+    smaller:   similar suites that take less time.
+    refusals:  why a method does not apply, by its label.
     """
 
     suite: str
@@ -147,10 +152,10 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Lost(Generic[Item]):
-    """An item without an outcome: the process that worked on it ended, or had to be stopped.
+    """An item without an outcome, because its worker process ended or was stopped.
 
-    reason:  how, in words.
-    seconds: for how long it was worked on.
+    reason:  how the process ended, in words.
+    seconds: how long the process worked on the item.
     """
 
     item: Item
@@ -159,17 +164,17 @@ class Lost(Generic[Item]):
 
 
 class Executor(Protocol):
-    """Who does the work."""
+    """Runs the jobs of a run, in its process or in others."""
 
     def map(
         self, job: Callable[..., Outcome], items: Iterable[Item], limit: float | None = None
     ) -> Iterator[Outcome | Lost[Item]]:
-        """Do `job(item, device=...)` for each item and yield outcomes as they finish, in any order.
+        """Call `job(item, device=...)` for each item and yield outcomes as they finish.
 
-        Never two jobs on one device at a time: a trial's seconds are a result. What a job raises
-        is raised here. A job that takes its process with it, or takes longer than `limit` seconds,
-        becomes a `Lost`; the others go on.
+        The order of outcomes is free. A device has one job at a time, because a trial's seconds
+        are a result. An exception of a job is raised here. A job that ends its process, or takes
+        longer than `limit` seconds, becomes a `Lost`; the other jobs continue.
         """
 
     def close(self) -> None:
-        """Give back what is held, and stop what still works. Called once, at the end of a run."""
+        """Stop all jobs and free all resources. Called once, at the end of a run."""

@@ -1,4 +1,4 @@
-"""fpbench's own plugins, with no privileges: found by an entry point like any other."""
+"""The plugins that come with fpbench. They use the same entry point and API as any other plugin."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..api.errors import FpbenchError, ResourceError, TrialError, clipped, told
+from ..api.errors import FpbenchError, ResourceError, TrialError, clipped, traceback_of
 from ..api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
-from ..api.scenario import POOLS, Scenario, forget
+from ..api.scenario import POOLS, Scenario, forget_data
 from ..api.work import Result, Trial
 from ..store.checks import Kept
 from ..store.store import Store
@@ -50,7 +50,7 @@ def attempt(job: Job, *, store: Store, device: str) -> Result:
         if shortage(error):
             raise
         text = str(error).strip() if isinstance(error, FpbenchError) else ""
-        return Result(trial=trial, device=device_name(device), error=text or told(error))
+        return Result(trial=trial, device=device_name(device), error=text or traceback_of(error))
     key = job.key(device_name(device))
     store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
     return result
@@ -98,7 +98,7 @@ def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fin
     finally:
         # Data is everybody's: what this method did to it must not reach the next.
         if spoiled := versions != _versions(scenario):
-            forget()
+            forget_data()
     if spoiled:
         raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
     target = store.load(trial.target, scenario, device).state_dict()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..api.errors import InputError, ResourceError, clipped, told
+from ..api.errors import InputError, ResourceError, clipped, traceback_of
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.work import Built
@@ -74,7 +74,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                     # The machine's lack, not the recipe's fault: a smaller zoo is another zoo.
                     raise
                 for recipe in todo:
-                    lab.failed(recipe, told(error))
+                    lab.failed(recipe, traceback_of(error))
             seconds = time.perf_counter() - began
             task = code_of(type(scenario)).source
             shared = {
@@ -128,7 +128,7 @@ def _rated(made: Sequence[tuple[Recipe, nn.Module]], lab: Bench) -> list[Made]:
         try:
             rated.append((recipe, model, _measures(lab.scenario.utility(output, truth))))
         except Exception as error:
-            lab.failed(recipe, told(error))
+            lab.failed(recipe, traceback_of(error))
     return rated
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import api
 from ..api.errors import TrialError
-from ..api.fields import plain
+from ..api.fields import fields_as_json
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from ..api.work import Trial
@@ -57,7 +57,7 @@ class Job:
             "schema": TRIAL,
             "contract": api.CONTRACT,
             "method": trial.method.name,
-            "fields": plain(trial.method),
+            "fields": fields_as_json(trial.method),
             "basis": self.basis,
             "seed": trial.seed,
             "access": str(trial.access),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..api.fields import plain
+from ..api.fields import fields_as_json
 from ..api.recipe import Recipe
 from ..api.results import (
     GitRevision,
@@ -72,7 +72,7 @@ def record(
         scenario=ScenarioFacts(
             name=suite.scenario.name,
             version=suite.scenario.version,
-            fields=plain(suite.scenario),
+            fields=fields_as_json(suite.scenario),
             data=suite.scenario.summary,
         ),
         target=suite.target.digest,
@@ -144,7 +144,7 @@ def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> MethodRe
         method=variant.label,
         name=variant.method.name,
         source=variant.source,
-        fields=plain(variant.method),
+        fields=fields_as_json(variant.method),
         ensemble=variant.ensemble,
         access=str(mine[0].trial.access) if mine else None,
         refusal=plan.refusals.get(variant.label),

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from ..api.errors import FpbenchError, PluginError, clipped, did_you_mean
-from ..api.fields import hints, spelled
+from ..api.fields import field_types, type_in_words
 from ..api.fingerprinter import Fingerprinter
 from ..api.python_file import NEIGHBOURS, load
 from ..api.recipe import Recipe
@@ -199,7 +199,7 @@ def _checked(cls: Any, base: type) -> type:
             f"expected the name of {cls.__qualname__} to be of letters, digits and . _ + -, "
             f"got {clipped(found.name)}"
         )
-    hints(found)  # raises NameError for a type that is misspelt
+    field_types(found)  # raises NameError for a type that is misspelt
     return cls
 
 
@@ -243,12 +243,12 @@ def _entry(what: str, offer: Offer[Any]) -> dict[str, Any]:
         "fields": [
             {
                 "name": f.name,
-                "type": spelled(cls, f.name),
+                "type": type_in_words(cls, f.name),
                 "default": None if f.default is dataclasses.MISSING else f.default,
                 "required": f.default is dataclasses.MISSING,
             }
             for f in dataclasses.fields(cls)
-            if f.name in hints(cls) and f.name not in ("scenario", "parent")
+            if f.name in field_types(cls) and f.name not in ("scenario", "parent")
         ],
     }
     if what == "method":

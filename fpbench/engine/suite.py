@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..api.errors import FieldError, PluginError, SuiteError, clipped, did_you_mean
-from ..api.fields import checked, hints
+from ..api.fields import check_field, field_types
 from ..api.fingerprinter import Fingerprinter
 from ..api.oracle import Access
 from ..api.recipe import Recipe
@@ -130,7 +130,7 @@ class Entries:
         path: Path_,
         words: set[str] = frozenset(),  # type: ignore[assignment]
     ) -> None:
-        known = [name for name in hints(cls) if name not in ("scenario", "parent")]
+        known = [name for name in field_types(cls) if name not in ("scenario", "parent")]
         for key in fields:
             if key not in known and key not in words:
                 raise SuiteError(
@@ -160,7 +160,7 @@ class Entries:
                     self.source.where(path),
                 )
         try:
-            checked_fields = {name: checked(cls, name, value) for name, value in fields.items()}
+            checked_fields = {name: check_field(cls, name, value) for name, value in fields.items()}
             return cls(**checked_fields, **given)
         except FieldError as error:
             raise SuiteError(f"{error.field}: {error.message}", where(error.field)) from None

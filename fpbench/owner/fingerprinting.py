@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..api.errors import FpbenchError, SuiteError, TrialError
-from ..api.fields import plain
+from ..api.fields import fields_as_json
 from ..api.work import Result, Trial
 from ..engine.attempt import tried
 from ..engine.environment import device_name, versions
@@ -52,11 +52,11 @@ def make_fingerprint(
         "scenario": {
             "name": suite.scenario.name,
             "version": suite.scenario.version,
-            "fields": plain(suite.scenario),
+            "fields": fields_as_json(suite.scenario),
         },
         "method": {
             "name": trial.method.name,
-            "fields": plain(trial.method),
+            "fields": fields_as_json(trial.method),
             "from": registry.methods[trial.method.name].source,
         },
         "access": str(trial.access),

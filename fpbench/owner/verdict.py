@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..api.errors import InputError, TrialError
-from ..api.fields import plain
+from ..api.fields import fields_as_json
 from ..api.oracle import Oracle
 from ..engine.attempt import checked_rate
 from ..engine.environment import versions
@@ -61,7 +61,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
             "case": saved.meta["case"],
             "target": saved.meta["target"],
             "scenario": saved.meta["scenario"],
-            "method": {**saved.meta["method"], "fields": plain(method)},
+            "method": {**saved.meta["method"], "fields": fields_as_json(method)},
         },
         "notes": [
             *note_on_rate(rate, saved.negatives, calibration["positives"]),

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..api.fingerprinter import Case, Fingerprint, Fingerprinter
 from ..api.oracle import Access
-from ..api.scenario import POOLS, forget
+from ..api.scenario import POOLS, forget_data
 from .toys import Zoo
 
 
@@ -47,7 +47,7 @@ class MethodOnToy:
             after = _photograph(case)
         changed = {name for name in before if before[name] != after[name]}
         if "data" in changed:
-            forget()  # the next construction needs the original data
+            forget_data()  # the next construction needs the original data
         return fingerprint, changed
 
     @cached_property

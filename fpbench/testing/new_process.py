@@ -21,7 +21,7 @@ from typing import Any, Self
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..api.fields import plain
+from ..api.fields import fields_as_json
 from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import Access
 from ..api.python_file import load
@@ -43,7 +43,7 @@ class NewProcess:
             "module": cls.__module__,
             "file": inspect.getsourcefile(cls),
             "class": cls.__qualname__,
-            "fields": plain(method),
+            "fields": fields_as_json(method),
             "folder": self._folder.name,
             "jobs": [],
         }

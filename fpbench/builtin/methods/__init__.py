@@ -1,1 +1,1 @@
-"""Controls: methods so simple that any other must beat them."""
+"""Controls: simple methods that every other method must outperform."""

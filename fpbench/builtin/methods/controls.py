@@ -1,8 +1,8 @@
-"""Two controls that any method must beat: agreement on ordinary inputs, and on mistakes.
+"""Two controls that every method must outperform: agreement on random test inputs (Random), and
+agreement on inputs that the target gets wrong (AKH).
 
-Godinot et al., *Queries, Representation & Detection: The Next 100 Model Fingerprinting
-Schemes* (AAAI 2025), name them Random and AKH and find the second on par with the state of the
-art.
+Godinot et al., *Queries, Representation & Detection: The Next 100 Model Fingerprinting Schemes*,
+AAAI 2025, give them these names, and find AKH as good as the state of the art.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, Tr
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Fingerprinter):
-    """Ask random test inputs and count the answers equal to the target's.
+    """Query random test inputs and count the labels equal to the target's.
 
-    Construction is free: what this control detects, good accuracy alone explains.
+    Construction costs nothing. A suspect may agree with the target only because both are accurate.
     """
 
     name = "random"
@@ -42,23 +42,23 @@ class Random(Fingerprinter):
 
 @dataclass(frozen=True, kw_only=True)
 class Akh(Random):
-    """Ask inputs that the target gets wrong and count the suspects that err alike.
+    """Query inputs that the target gets wrong and count the labels equal to the target's.
 
-    The target's mistakes on the test pool come first; too few of them are topped up by mixtures
-    that it gets wrong: a rectangle of one test image pasted into another, whose label should
-    stay (CutMix, Yun et al., ICCV 2019). QuRD tops up with CutMix too.
+    The queries are test inputs that the target gets wrong. If there are too few, mixtures that it
+    gets wrong are added, as in QuRD: a rectangle of another test image is pasted into a test image,
+    which keeps its label (CutMix, Yun et al., ICCV 2019).
     """
 
     name = "akh"
 
     def construct(self, case: Case) -> Fingerprint:
         inputs, truth = case.scenario.data("test")
-        found = [self._mistakes(case, inputs, truth)]
-        images = inputs.ndim >= 3  # there is no rectangle to cut out of a row of a table
-        while images and sum(map(len, found)) < self.n_queries and len(found) < 200:
-            found.append(self._mistakes(case, *_cutmix(inputs, truth, case.rng)))
-        # Real mistakes stand first; mixtures only fill what is missing.
-        queries = torch.cat(found)[: self.n_queries]
+        mistakes = [self._mistakes(case, inputs, truth)]
+        images = inputs.ndim >= 3  # a row of a table has no rectangle to cut
+        while images and sum(map(len, mistakes)) < self.n_queries and len(mistakes) < 200:
+            mistakes.append(self._mistakes(case, *_cutmix(inputs, truth, case.rng)))
+        # Test inputs come first; mixtures only fill the rest.
+        queries = torch.cat(mistakes)[: self.n_queries]
         if not len(queries):
             raise TrialError(
                 f"expected test inputs that the target gets wrong, {self.name} found none among "
@@ -74,7 +74,7 @@ class Akh(Random):
 
 
 def _cutmix(inputs: Tensor, truth: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Paste into each image a rectangle of another, at most a quarter of its area."""
+    """Paste a rectangle of another image, at most a quarter of the area, into each image."""
     height, width = inputs.shape[-2:]
     mixed = inputs.clone()
     h, w = height // 2, width // 2

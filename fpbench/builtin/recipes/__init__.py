@@ -1,1 +1,1 @@
-"""Ways to train a model and to obfuscate one."""
+"""Recipes: ways to train a model and to obfuscate one."""

@@ -1,4 +1,4 @@
-"""Distillation: a new model learns the target's answers."""
+"""Distillation: a new model learns the target's replies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .train import Trained
 
 @dataclass(frozen=True, kw_only=True)
 class Distill(Trained):
-    """Train a new model on the target's answers instead of labels (MetaV, section 5.2).
+    """Train a new model on the target's replies instead of labels (MetaV, section 5.2).
 
     The loss is the scenario's `distill_loss`: Hinton's for classifiers, mean squared error for
-    regressors. The teacher is asked once for each input, as an attacker would ask an API.
+    regressors. The teacher replies once to each input, because an attacker would pay an API for
+    each query.
 
     model: the student's architecture.
-    pool:  the inputs the teacher is asked on.
+    pool:  the pool of the inputs that the teacher replies to.
     """
 
     name = "distill"

@@ -15,9 +15,9 @@ from .train import Trained
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Trained):
-    """Train the target on, with public labels (MetaV, section 5.2: 10 epochs).
+    """Continue to train the target on labels of public data (MetaV, section 5.2: 10 epochs).
 
-    layers: "last" trains the output layer alone, "all" everything.
+    layers: "last" trains only the output layer, "all" trains all layers.
     pool:   the attacker's data.
     """
 
@@ -53,7 +53,7 @@ class Finetune(Trained):
 class Retrain(Finetune):
     """Re-initialise the output layer, then fine-tune (MetaV, section 5.2).
 
-    layers: "last" trains the new output layer alone, "all" everything.
+    layers: "last" trains only the new output layer, "all" trains all layers.
     pool:   the attacker's data.
     """
 

@@ -1,8 +1,8 @@
-"""Pruning: the smallest weights, or the smallest filters, are set to zero and stay so.
+"""Pruning: the smallest weights, or the smallest filters, are set to zero and stay zero.
 
-The pruned model keeps its architecture. A normalisation that reads a removed filter's output
-directly is zeroed with it, so that the model computes what one without the filter would; one that
-comes after a pooling or an activation is left, and lets its own bias through.
+The pruned model keeps its architecture. A normalisation that directly reads the output of a removed
+filter is set to zero too, so the model computes the same as one without the filter. A normalisation
+after a pooling or an activation does not change, so its bias still has an effect.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Masks = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class _Prune(Recipe):
-    """What both prunings share.
+    """The fields and the training of both prunings.
 
-    ratio:      the share that is removed.
-    recover:    epochs of fine-tuning afterwards, on public data, with what was removed kept
-                at zero; IPGuard's authors (AsiaCCS 2021) fine-tune after pruning.
-    lr:         Adam's learning rate while recovering.
-    batch_size: inputs per step while recovering.
+    ratio:      the share of weights or filters that is removed.
+    recover:    epochs of fine-tuning after pruning, on public data; removed weights stay zero.
+                IPGuard's authors (AsiaCCS 2021) fine-tune after pruning.
+    lr:         Adam's learning rate in fine-tuning.
+    batch_size: inputs per step of fine-tuning.
     """
 
     ratio: Share
@@ -47,7 +47,7 @@ class _Prune(Recipe):
         return {"public": self.recover}
 
     def cohort(self) -> Hashable:
-        # The ratio only decides the masks, so all ratios train together.
+        # Models of different ratios differ only in their masks, so they train together.
         return type(self), replace(self, seed=0, ratio=0.5).digest
 
     def make(self, lab: Lab) -> nn.Module:
@@ -55,7 +55,7 @@ class _Prune(Recipe):
 
     @abstractmethod
     def masks(self, model: nn.Module, lab: Lab) -> Masks:
-        """By parameter name, 1 where a weight stays and 0 where it goes."""
+        """Return the masks by parameter name: 1 where a weight stays, 0 where it is removed."""
 
     @classmethod
     def make_many(cls, recipes: Sequence[Self], lab: Lab) -> list[nn.Module]:
@@ -76,9 +76,9 @@ class _Prune(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class PruneWeights(_Prune):
-    """Set the weights of least magnitude to zero (MetaV, section 5.2: WP).
+    """Set the weights of smallest magnitude to zero (MetaV, section 5.2: WP).
 
-    scope: "layer" removes the share from every layer, "global" from the model as a whole.
+    scope: "layer" removes the share `ratio` of each layer, "global" that of all weights together.
     """
 
     name = "prune_weights"
@@ -109,10 +109,11 @@ class PruneWeights(_Prune):
 
 @dataclass(frozen=True, kw_only=True)
 class PruneFilters(_Prune):
-    """Remove the filters of least L1 norm from every layer but the last (MetaV, section 5.2: FP).
+    """Remove the filters of smallest L1 norm, except in the last layer (MetaV, section 5.2: FP).
 
-    Norm as in Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017. Filters are the
-    output channels of convolutions; in a network without any, the neurons of hidden layers.
+    The norm is that of Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017. Filters are
+    the output channels of convolutions or, in a network without convolutions, the neurons of
+    hidden layers.
     """
 
     name = "prune_filters"
@@ -143,17 +144,20 @@ class PruneFilters(_Prune):
 
 
 def _taken_mask(module: nn.Module) -> Tensor:
-    """The mask torch's pruning hung on a layer; the layer becomes an ordinary one again."""
+    """Return the mask that torch's pruning added to a layer, and remove it from the layer."""
     mask = cast(Tensor, module.weight_mask).clone()
     prune.remove(module, "weight")
     return mask
 
 
 def _norms_after(model: nn.Module, layers: dict[str, nn.Module], lab: Lab) -> dict[str, list[str]]:
-    """Which normalisations read each layer's output: found by running the model once."""
+    """Return the names of the normalisations that directly read each layer's output.
+
+    Runs the model once.
+    """
     produced: dict[int, str] = {}
     follower: dict[str, list[str]] = {name: [] for name in layers}
-    alive = []  # an id is only a name while its tensor lives
+    alive = []  # an id identifies a tensor only while the tensor exists
 
     def wrote(name: str, out: Tensor) -> None:
         produced[id(out)] = name

@@ -1,4 +1,4 @@
-"""Training from scratch: the target, and every independent suspect."""
+"""Training from scratch, for the target and for independent suspects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fpbench import Lab, Positive, PositiveFloat, Recipe, fit
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Recipe):
-    """What all recipes share that fit a cohort: one cohort per everything but the seed.
+    """The fields of recipes that train a cohort. Recipes that differ only in their seed form one.
 
     epochs:     passes over the pool.
     lr:         Adam's learning rate.
     batch_size: inputs per step.
-    cosine:     anneal the learning rate to zero.
+    cosine:     decrease the learning rate to zero along a cosine.
     """
 
     epochs: Positive = 50
@@ -30,7 +30,7 @@ class Trained(Recipe):
     @property
     @abstractmethod
     def pool(self) -> str:
-        """The pool it trains on."""
+        """The pool that the model trains on."""
 
     def passes(self) -> Mapping[str, int]:
         return {self.pool: self.epochs}
@@ -47,7 +47,8 @@ class Train(Trained):
     """Train a new model on the labels of a pool.
 
     model: the architecture.
-    pool:  "train" is the owner's data, "public" the same domain's, "irrelevant" another's.
+    pool:  "train" is the owner's data, "public" is other data of the same domain, "irrelevant" is
+           data of another domain.
     """
 
     name = "train"

@@ -1,12 +1,12 @@
-"""Dermatoscopic images of 28 x 28 pixels: DermaMNIST, or a subset of HAM10000 of our own making.
+"""Dermatoscopic images of 28 x 28 pixels: DermaMNIST, or a subset of HAM10000 that we made.
 
 Sources
     Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image
     classification", Scientific Data 2023: DermaMNIST, all 10,015 images of HAM10000.
-    Tschandl, Rosendahl and Kittler, "The HAM10000 dataset", Scientific Data 5:180161, 2018, and
-    Codella et al., arXiv:1902.03368, for its test images: what both are made of.
+    Tschandl, Rosendahl and Kittler, "The HAM10000 dataset", Scientific Data 5:180161, 2018, and,
+    for its test images, Codella et al., arXiv:1902.03368: the original of both data sets.
 
-Both are for non-commercial use, with attribution; a user's machine holds them, this package never.
+Both are for non-commercial use, with attribution. This package does not contain them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Archive(DataFile):
-    """One npz file with {train,val,test}_{images,labels}.
+    """An npz file with the arrays {train,val,test}_{images,labels}.
 
-    sizes:   images in train, val and test.
-    summary: what results call it.
+    sizes:   the number of images in train, val and test.
+    summary: the name of the data in results.
     """
 
     sizes: tuple[int, int, int]
@@ -41,12 +41,12 @@ ARCHIVES = {
         file="dermamnist.npz",
         checksum="md5:0744692d530f8e62ec473284d019b0c7",
         url="https://zenodo.org/records/10519652/files/dermamnist.npz?download=1",
-        other_folder="~/.medmnist",  # where the medmnist package keeps its own
+        other_folder="~/.medmnist",  # the cache of the medmnist package
         sizes=(7007, 1003, 2005),
         summary="DermaMNIST: 10,015 images of 28 x 28, 7 classes (MedMNIST v2; HAM10000)",
     ),
-    # Images of the same collection and the same classes, but cut, scaled and split otherwise: its
-    # figures are not DermaMNIST's.
+    # The collection and the classes are the same, but the images are cut, scaled and split in
+    # another way. So results on it are not results on DermaMNIST.
     "ham10000-28": Archive(
         folder="ham10000-28",
         file="ham10000_28.npz",
@@ -58,15 +58,15 @@ ARCHIVES = {
 
 
 def load(name: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images (n, 3, 28, 28), uint8, and labels (n,), int64, of "train", "val" and "test".
+    """Return images (n, 3, 28, 28), uint8, and labels (n,), int64, of "train", "val" and "test".
 
-    Raises ResourceError when the archive is not on this machine and cannot be fetched, or is not,
-    byte for byte, the one that is expected.
+    Raises ResourceError if the archive is not on this machine and cannot be fetched, or if its
+    checksum is wrong.
     """
     others = [other for other in ARCHIVES if other != name and ARCHIVES[other].found()]
     advice = f"; {others[0]} is here: `-o scenario.dataset={others[0]}`" if others else ""
     data = ARCHIVES[name].read(advice)
-    # Arrays of objects stay unread.
+    # Arrays of objects are refused, because reading them can run code.
     arrays = np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False)
     return {
         split: (

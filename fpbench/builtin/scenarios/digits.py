@@ -1,4 +1,4 @@
-"""Handwritten digits from scikit-learn: no download, seconds on a CPU."""
+"""Handwritten digits from scikit-learn. They need no download, and train in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fpbench import Classification, Pool
 
 
 class Residual(nn.Module):
-    """Two normalised convolutions and a way around them."""
+    """A residual block: two normalised convolutions and a skip connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Residual(nn.Module):
 
 
 def mlp() -> nn.Module:
-    """64-128-64-10."""
+    """Return a fully connected network, 64-128-64-10."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
         nn.Linear(64, 10),
@@ -38,7 +38,7 @@ def mlp() -> nn.Module:
 
 
 def cnn() -> nn.Module:
-    """Two convolutions, two linear layers."""
+    """Return a network of two convolutions and two linear layers."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -47,7 +47,7 @@ def cnn() -> nn.Module:
 
 
 def resnet() -> nn.Module:
-    """A stem, a residual block with batch normalisation, global average pooling."""
+    """Return a stem, a residual block with batch normalisation, and global average pooling."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
         Residual(16),
@@ -57,7 +57,7 @@ def resnet() -> nn.Module:
 
 @dataclass(frozen=True)
 class Digits(Classification):
-    """Ten classes of 8 x 8 images, 1,797 in all (UCI, Alpaydin and Kaynak 1998)."""
+    """Ten classes of images of 8 x 8 pixels, 1,797 in total (UCI, Alpaydin and Kaynak 1998)."""
 
     name = "digits"
     summary = "scikit-learn digits: 1,797 images of 8 x 8, 10 classes (UCI optdigits, test part)"
@@ -80,9 +80,9 @@ class Digits(Classification):
 
 
 def photographs() -> Pool:
-    """Another domain: 8 x 8 grey patches of scikit-learn's two sample photographs.
+    """Return the pool of another domain: grey 8 x 8 patches of scikit-learn's two sample photos.
 
-    The class tells which photograph (two) and which fifth of its height a patch is from.
+    A patch's class says which of the two photos and which fifth of its height it comes from.
     """
     from sklearn.datasets import load_sample_images
 

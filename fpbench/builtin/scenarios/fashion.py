@@ -24,7 +24,7 @@ LABELLED = 12_000
 
 
 def dcgan_generator() -> nn.Module:
-    """Table 1: four transposed convolutions, 100-128-64-32-1."""
+    """Return the generator of Table 1: four transposed convolutions, 100-128-64-32-1."""
     return drawn(
         nn.Unflatten(1, (LATENT, 1, 1)),
         nn.ConvTranspose2d(LATENT, 128, 4, 1, 0, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
@@ -35,7 +35,10 @@ def dcgan_generator() -> nn.Module:
 
 
 def dcgan_discriminator() -> nn.Module:
-    """Table 1: four convolutions, 1-32-64-128-1; its Sigmoid is part of the loss."""
+    """Return the discriminator of Table 1: four convolutions, 1-32-64-128-1.
+
+    Its Sigmoid is part of the loss.
+    """
     return drawn(
         nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.LeakyReLU(0.2),
         nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
@@ -45,7 +48,7 @@ def dcgan_discriminator() -> nn.Module:
 
 
 def drawn(*layers: nn.Module) -> nn.Module:
-    """Layers with weights from N(0, 0.02^2), as DCGAN has it (ICLR 2016, section 4)."""
+    """Return layers with weights drawn from N(0, 0.02^2), as in DCGAN (ICLR 2016, section 4)."""
     for layer in layers:
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
@@ -53,18 +56,18 @@ def drawn(*layers: nn.Module) -> nn.Module:
 
 
 def linear_generator(k: int) -> nn.Module:
-    """Table 4: 100-64k-128k-256k-784. Tanh, so that all generators answer in [-1, 1]."""
+    """Return the generator of Table 4, 100-64k-128k-256k-784, with samples in [-1, 1] by Tanh."""
     widths = (LATENT, 64 * k, 128 * k, 256 * k, 28 * 28)
     return nn.Sequential(*linear(widths), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)))
 
 
 def linear_discriminator(k: int) -> nn.Module:
-    """Table 4: 784-256k-128k-64k-1."""
+    """Return the discriminator of Table 4, 784-256k-128k-64k-1."""
     return nn.Sequential(nn.Flatten(), *linear((28 * 28, 256 * k, 128 * k, 64 * k, 1)))
 
 
 def linear(widths: tuple[int, ...]) -> list[nn.Module]:
-    """Fully connected layers with ReLU between them."""
+    """Return fully connected layers with ReLU between them."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -77,17 +80,17 @@ SIZES = {"s": 2, "m": 4, "l": 8}
 
 @dataclass(frozen=True)
 class Fashion(Generation):
-    """Images of clothes, 28 x 28 and grey in [-1, 1], from 100 numbers in [-1, 1].
+    """Generation of clothes: grey images of 28 x 28 in [-1, 1] from latent codes of 100 numbers.
 
-    Codes are drawn uniformly. The training images are dealt once, for good: half to the owner
-    ("train"), half to the attacker ("public"); "test" is 2,500 of the official test images.
-    "irrelevant" is another domain: scikit-learn's handwritten digits, enlarged from 8 x 8, over
-    and over until there are as many.
+    Codes are drawn uniformly from [-1, 1]. The split of the training images is fixed: half belong
+    to the owner ("train"), half to the attacker ("public"). "test" is the first 2,500 official test
+    images. "irrelevant" is another domain: scikit-learn's handwritten digits, enlarged from 8 x 8
+    and repeated until there are as many as in "train".
 
-    images: how many of the 60,000 training images are dealt.
+    images: the number of training images, of 60,000, that the owner and the attacker get.
 
-    Architectures are the paper's: xl the target's DCGAN (Table 1), s, m and l fully connected
-    (Table 4), each with the discriminator of its table.
+    The architectures are the paper's: xl is the target's DCGAN (Table 1); s, m and l are fully
+    connected (Table 4). Each has the discriminator of its table.
     """
 
     name = "fashion"
@@ -132,19 +135,22 @@ class Fashion(Generation):
         return (output[:, 0] + 1) / 2
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """frechet_distance: of a small FashionMNIST classifier's features, between the samples and
-        the test images; lower is better. Not FID, whose features are another network's."""
+        """Return frechet_distance, between features of the samples and of the test images.
+
+        Lower is better. The features are those of a small FashionMNIST classifier, so it is not
+        FID, which uses another network.
+        """
         network = classifier(labelled)
         return {"frechet_distance": frechet(features(network, output), features(network, truth))}
 
 
 def scaled(grey: Tensor) -> Tensor:
-    """Bytes (n, 28, 28) as images (n, 1, 28, 28) in [-1, 1]."""
+    """Return bytes (n, 28, 28) as images (n, 1, 28, 28) in [-1, 1]."""
     return grey[:, None].float() / 127.5 - 1
 
 
 def labelled() -> tuple[Tensor, Tensor]:
-    """What the measure of utility is trained on: the first training images and their labels."""
+    """Return the first training images and their labels, to train the classifier of `utility`."""
     clothes, labels = (
         torch.tensor(fmnist.read(f"train-{what}-ubyte.gz")[:LABELLED])
         for what in ("images-idx3", "labels-idx1")
@@ -153,7 +159,7 @@ def labelled() -> tuple[Tensor, Tensor]:
 
 
 def digits(n: int) -> Tensor:
-    """n images (n, 1, 28, 28) in [-1, 1] of scikit-learn's 1,797 digits, by turns."""
+    """Return n images (n, 1, 28, 28) in [-1, 1]: scikit-learn's 1,797 digits, repeated."""
     from sklearn.datasets import load_digits
 
     small = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1

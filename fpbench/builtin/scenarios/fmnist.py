@@ -1,4 +1,4 @@
-"""FashionMNIST's files: found or fetched, checked, read.
+"""The files of FashionMNIST: where they are, and how they are read.
 
 Xiao, Rasul and Vollgraf, *Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms*, 2017; MIT licence.
@@ -28,13 +28,13 @@ SHA256 = {
 
 
 def file(name: str) -> DataFile:
-    """One of the files of SHA256."""
+    """Return one of the files in SHA256."""
     return DataFile("fashion-mnist", name, f"sha256:{SHA256[name]}", URL + name)
 
 
 def read(name: str) -> np.ndarray:
-    """One file as bytes: images (n, 28, 28) or labels (n,). Raises ResourceError."""
+    """Read a file as bytes: images (n, 28, 28) or labels (n,). Raises ResourceError."""
     raw = gzip.decompress(file(name).read())
-    # The idx format: two zeros, the type, the number of dimensions, each one's size, the values.
+    # The idx format: two zeros, the type, the number of dimensions, the size of each, the values.
     shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)

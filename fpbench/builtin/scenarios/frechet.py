@@ -1,4 +1,4 @@
-"""How far samples are from real images: a Frechet distance of a small classifier's features."""
+"""A Frechet distance between samples and real images, by the features of a small classifier."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ Loader = Callable[[], tuple[Tensor, Tensor]]
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two clouds of features (n, d); 0 or more.
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two sets of features (n, d); 0 or more.
 
-    Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
-    Equilibrium*, NeurIPS 2017, who call it FID when features are Inception's. These are not.
+    m is the mean and C the covariance of a set. Heusel et al., *GANs Trained by a Two Time-Scale
+    Update Rule Converge to a Local Nash Equilibrium*, NeurIPS 2017. They call it FID for features
+    of the Inception network; the features here are others.
     """
     (m1, c1), (m2, c2) = ((x.mean(0), x.T.cov()) for x in (one.double(), other.double()))
     values, vectors = torch.linalg.eigh(c1)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    # (C1 C2)^1/2 has the trace of (C1^1/2 C2 C1^1/2)^1/2, which is symmetric.
+    # The trace of (C1 C2)^1/2 equals that of (C1^1/2 C2 C1^1/2)^1/2, which is symmetric.
     shared = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0).sqrt().sum()
     distance = (m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * shared
     return max(0.0, float(distance))
@@ -31,11 +32,10 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 @cache
 def classifier(load: Loader) -> nn.Sequential:
-    """A small convolutional classifier of 28 x 28 images; all but its last layer gives features.
+    """Train a small convolutional classifier of images (n, 1, 28, 28).
 
-    Trained for some seconds on the labelled images (n, 1, 28, 28) that `load` returns, once per
-    process, on the CPU and from a fixed seed: distances from two machines can be compared, to
-    rounding.
+    A process trains it once, for some seconds, on the images and labels that `load` returns. It
+    uses the CPU and a fixed seed, so distances from two machines are equal up to rounding.
     """
     images, labels = load()
     rng = torch.Generator().manual_seed(0)
@@ -59,5 +59,5 @@ def classifier(load: Loader) -> nn.Sequential:
 
 @torch.no_grad()
 def features(network: nn.Sequential, images: Tensor) -> Tensor:
-    """What the classifier's last layer reads of each image, (n, FEATURES)."""
+    """Return the input of the classifier's last layer for each image, (n, FEATURES)."""
     return torch.cat([network[:-1](part) for part in images.split(500)])

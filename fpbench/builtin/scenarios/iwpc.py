@@ -1,12 +1,12 @@
-"""The IWPC warfarin table as 31 features and a dose: 5741 patients out of 6256.
+"""The IWPC warfarin table as 31 features and a dose, for 5741 of its 6256 patients.
 
 Sources
     International Warfarin Pharmacogenetics Consortium, "Estimation of the Warfarin Dose
-    with Clinical and Pharmacogenetic Data", NEJM 2009;360:753: the table itself, and the
-    rules by which a missing VKORC1 genotype follows from its neighbours.
+    with Clinical and Pharmacogenetic Data", NEJM 2009;360:753: the table, and the rules that
+    infer a missing VKORC1 genotype from its neighbours.
     Truda & Marais, "Evaluating warfarin dosing models on multiple datasets with a novel
-    software framework and evolutionary optimisation", J Biomed Inform 2021: which rows
-    and which columns are kept. The MetaV paper takes its "31-dimensional features" from it.
+    software framework and evolutionary optimisation", J Biomed Inform 2021: the choice of
+    rows and columns. The MetaV paper takes its "31-dimensional features" from it.
 
 The table comes from PharmGKB. Units: height in cm, weight in kg, dose in mg per week.
 """
@@ -41,26 +41,27 @@ FLAGS = [
     "Current Smoker",
 ]
 
-# The genotypes as the sites reported them. The table's "consensus" columns mix in the
-# later quality control and differ from these in 15 of the rows we keep.
+# The genotypes that the sites reported. The table's "consensus" columns include a later quality
+# control, and differ from these in 15 of the rows that we keep.
 RS9923231 = "VKORC1 genotype:   -1639 G>A (3673); chr16:31015190; rs9923231; C/T"
 RS2359612 = "VKORC1 genotype:   2255C>T (7566); chr16:31011297; rs2359612; A/G"
 RS9934438 = "VKORC1 genotype:   1173 C>T(6484); chr16:31012379; rs9934438; A/G"
 RS8050894 = "VKORC1 genotype:   1542G>C (6853); chr16:31012010; rs8050894; C/G"
 
-# One to six patients each: too few to learn from, and the framework leaves them out.
+# Genotypes of one to six patients each: too few to learn from. The framework excludes them too.
 RARE_CYP2C9 = ["*1/*5", "*1/*6", "*1/*11", "*1/*13", "*1/*14"]
-MAX_DOSE = 315.0  # mg/week; the one patient at this dose is left out
+MAX_DOSE = 315.0  # mg/week; the only patient with this dose is excluded
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Features (5741, 31), doses (5741,) in mg/week and feature names, in the table's order.
+    """Return features (5741, 31), doses (5741,) in mg/week and feature names, in the table's order.
 
-    `path` is either copy of the raw table: `iwpc_raw.csv.gz` or the pickle `iwpc.pkl`.
-    Values are in their own units; scaling them is the scenario's business.
-    Raises ValueError when the file is not, byte for byte, one of the two.
+    `path` is one of the two copies of the raw table: `iwpc_raw.csv.gz` or the pickle `iwpc.pkl`.
+    Features are in their original units; the scenario scales them.
+
+    Raises ValueError if the checksum of the file is that of neither copy.
     """
-    import pandas as pd  # here: only those who run the warfarin scenario pay for it
+    import pandas as pd  # here, because only the warfarin scenario needs it
 
     table = _read(Path(path))
     table = table.dropna(subset=[HEIGHT, WEIGHT], how="all").dropna(subset=[RACE, GENDER])
@@ -72,14 +73,14 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
             VKORC1: _vkorc1(table),
         }
     )
-    # Only now: rows without a dose still helped to fill in heights and weights.
+    # Not earlier: rows without a dose helped to fill in heights and weights.
     table = table.dropna(subset=[AGE, DOSE, STABLE])
     table = table[~table[CYP2C9].isin(RARE_CYP2C9) & (table[DOSE] < MAX_DOSE)]
 
     groups = [RACE, AGE, CYP2C9, VKORC1]
     columns = table[[HEIGHT, WEIGHT, *FLAGS, *groups]]
     features = pd.get_dummies(columns, columns=groups, dtype=float)
-    features = features.fillna(0.0)  # a drug or a habit nobody recorded counts as absent
+    features = features.fillna(0.0)  # a drug or a habit that was not recorded counts as absent
     return (
         features.to_numpy(np.float64),
         table[DOSE].to_numpy(np.float64),
@@ -88,10 +89,10 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The raw table, once its bytes are known: a pickle can run code when it is read."""
+    """Read the raw table after a check of its checksum, because reading a pickle can run code."""
     import pandas as pd
 
-    data = path.read_bytes()  # read once: what is hashed is what is parsed
+    data = path.read_bytes()  # read once, so that the parsed bytes are the checked ones
     found = hashlib.sha256(data).hexdigest()
     if found == SHA256["iwpc_raw.csv.gz"]:
         return pd.read_csv(io.BytesIO(data), compression="gzip")
@@ -105,7 +106,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _regressed(table: pd.DataFrame, target: str, *, on: str) -> pd.Series:
-    """`target` with its gaps filled by linear regression on `on`, race and gender."""
+    """Return the column `target`, its gaps filled by linear regression on `on`, race and gender."""
     import pandas as pd
     from sklearn.linear_model import LinearRegression
 
@@ -119,10 +120,10 @@ def _regressed(table: pd.DataFrame, target: str, *, on: str) -> pd.Series:
 
 
 def _vkorc1(table: pd.DataFrame) -> pd.Series:
-    """VKORC1 -1639, a gap filled from its neighbours in linkage: the first that tells wins.
+    """Return VKORC1 -1639, with gaps filled from genotypes that are inherited with it.
 
-    Two of the three rules do not hold for Black patients, whose linkage differs;
-    rs9934438 (1173) tells for everybody.
+    The first of three rules that gives a value is used. Two of them do not hold for Black patients,
+    because their linkage differs; the rule of rs9934438 (1173) holds for all patients.
     """
     not_black = table[RACE] != "Black or African American"
     from_2255 = table[RS2359612].map({"C/C": "G/G", "T/T": "A/A"}).where(not_black)

@@ -18,30 +18,31 @@ from fpbench import Classification, Pool, ResourceError
 from . import derma, skin_networks
 
 IRRELEVANT = 2268
-"""Images of the other domain."""
+"""The number of images in the pool of another domain."""
 
 
 @dataclass(frozen=True)
 class Skin(Classification):
     """Seven kinds of pigmented lesion in dermatoscopic images of 28 x 28, enlarged bilinearly.
 
-    The archive's train and val images are dealt once, for good: half to the owner ("train"), half
-    to the attacker ("public"). "test" is the archive's. "irrelevant" is cuts of two photographs of
-    other things. Inputs are in [0, 1].
+    The split of the archive's train and val images is fixed: half belong to the owner ("train"),
+    half to the attacker ("public"). "test" is the archive's test images. "irrelevant" is cuts of
+    two photographs of other things. Inputs are in [0, 1].
 
-    Architectures are the paper's: squeezenet (S), resnet18 (M, the target's), densenet161 (L),
-    alexnet (XL) and vgg16 (XXL); at size 32 also small_squeezenet, small_resnet and small_vgg.
+    The architectures are the paper's: squeezenet (S), resnet18 (M, the target's), densenet161 (L),
+    alexnet (XL) and vgg16 (XXL). At size 32 there are also small_squeezenet, small_resnet and
+    small_vgg.
 
-    size:    width and height of what a model is asked: 224 as in the paper's section 5.1, or 32 as
-             in its conclusion.
-    dataset: "dermamnist", or "ham10000-28", another cut of the same collection. Figures on one
-             are not figures on the other.
+    size:    width and height of the inputs: 224 as in the paper's section 5.1, or 32 as in its
+             conclusion.
+    dataset: "dermamnist", or "ham10000-28", another cut of the same collection. Results on the two
+             are not comparable.
     """
 
-    # Pools hold images at full size, as float32: methods draw from them what they will ask, and
-    # training draws a batch with one index. Enlarging on the fly would save memory at 224 (7.4 GB
-    # for DermaMNIST, 2.4 GB of it the largest pool, which is what a GPU holds), at the price of
-    # data that is not what a model is asked; at 32 all pools together are 150 MB.
+    # Pools hold images at full size, as float32, because methods draw their queries from them, and
+    # training draws a batch with one index. Enlarging images when they are used would save memory
+    # at size 224 (7.4 GB for DermaMNIST; the largest pool, which is what a GPU holds, has 2.4 GB),
+    # but then the data would not have the shape of a model's inputs. At 32 all pools have 150 MB.
 
     name = "skin"
     output_shape = (7,)
@@ -93,7 +94,7 @@ class Skin(Classification):
         }
 
     def _pool(self, images: Tensor, labels: Tensor) -> Pool:
-        """Images (n, 3, 28, 28) of 0 to 255 as inputs."""
+        """Return images (n, 3, 28, 28) of 0 to 255 as inputs."""
         x = images.float() / 255
         return Pool(F.interpolate(x, size=self.size, mode="bilinear", align_corners=False), labels)
 
@@ -107,9 +108,12 @@ class Skin(Classification):
             )
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """accuracy, in [0, 1]: always answering the largest class has 0.67 on DermaMNIST's test
-        images and 0.60 on HAM10000-28's. balanced_accuracy, the mean over classes of the share of
-        right answers: a seventh for any constant answer."""
+        """Return accuracy and balanced_accuracy, both in [0, 1].
+
+        accuracy is the share of right answers. The largest class as a constant answer has 0.67 on
+        DermaMNIST's test images and 0.60 on HAM10000-28's. balanced_accuracy is the mean of the
+        classes' accuracies; a constant answer has 1/7.
+        """
         right = (output.argmax(-1) == truth).double()
         each = [right[truth == k].mean() for k in range(self.n_classes) if (truth == k).any()]
         return {
@@ -119,10 +123,10 @@ class Skin(Classification):
 
 
 def photographs() -> tuple[Tensor, Tensor]:
-    """Another domain: 28 x 28 cuts of scikit-learn's two sample photographs, at half their size.
+    """Return the data of another domain: 28 x 28 cuts of scikit-learn's two photos at half size.
 
-    Returns images (2268, 3, 28, 28) of 0 to 255 and labels (2268,), which tell the quarter of the
-    first photograph's height, or the third of the second's, that a cut is from.
+    Images are (2268, 3, 28, 28), of 0 to 255. Labels (2268,) say which quarter of the first photo's
+    height, or which third of the second photo's, a cut comes from.
     """
     from sklearn.datasets import load_sample_images
 

