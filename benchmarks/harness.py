@@ -172,8 +172,8 @@ from fpbench.engine import attempt
 from fpbench.store.store import Store
 
 spent, trying = {"verified": 0.0, "loaded": 0.0, "compiler": 0.0}, []
-tried, rates, load, imported = (
-    attempt.tried, attempt._Verified.rates, Store.load, attempt.import_module)
+run_trial, rates, load, imported = (
+    attempt.run_trial, attempt._Verifier.rates, Store.load, attempt.import_module)
 
 def timed(name, work):
     def timed_work(*given):
@@ -187,7 +187,7 @@ def timed(name, work):
 def while_trying(*given):
     trying.append(given)
     try:
-        return tried(*given)
+        return run_trial(*given)
     finally:
         trying.pop()
 
@@ -197,7 +197,7 @@ def judged(verified, recipes):
     spent["verified"] += verified.seconds - before
     return found
 
-attempt.tried, attempt._Verified.rates = while_trying, judged
+attempt.run_trial, attempt._Verifier.rates = while_trying, judged
 attempt.import_module, Store.load = timed("compiler", imported), timed("loaded", load)
 
 @fpbench.hookimpl

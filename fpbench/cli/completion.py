@@ -67,10 +67,10 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
 
 def _listed(suite: Path) -> list[str]:
     from ..api.errors import SuiteError
-    from ..engine.source import Source, listed
+    from ..engine.source import Source, method_names
 
     try:
-        return listed(Source.read(suite))
+        return method_names(Source.read(suite))
     except SuiteError:
         return []
 
