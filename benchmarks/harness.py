@@ -141,7 +141,7 @@ def store(sizes: list[int]) -> None:
         shelf, full = Store(Path(folder)), 0
         for size in sizes:
             for i in range(full, size):
-                place = shelf.at("digits@1", sha256(str(i).encode()))
+                place = shelf.folder_of("digits@1", sha256(str(i).encode()))
                 place.mkdir(parents=True)
                 (place / "made.json").write_bytes(made)
             full = size
@@ -153,7 +153,7 @@ def store(sizes: list[int]) -> None:
             asked = names[:: max(1, size // 1000)]
             began = _cpu()
             for name in asked:
-                assert shelf.made_at(shelf.at("digits@1", name))
+                assert shelf.made_at(shelf.folder_of("digits@1", name))
             found = (_cpu() - began) / len(asked)
             each = listed / size * 1e6
             print(f"{size:7,} entries   all names {listed:7.4f} s CPU, {each:.1f} µs each   "

@@ -95,17 +95,17 @@ def prune(
     What a run in progress uses or is making stays.
     """
     from ..store.inventory import MODEL, TRIAL
-    from ..store.prune import remove, waste
+    from ..store.prune import find_waste, remove
     from ..store.store import Store
 
     if not first:
         raise click.UsageError("expected --keep SUITE..., the suites whose models and trials stay")
     found = Store(store_dir)
-    doomed = waste(found, _needed((*first, *more), plugins, found))
+    doomed = find_waste(found, _needed((*first, *more), plugins, found))
     size = sum(item.bytes for item in doomed)
     if not as_json:
-        for what in dict.fromkeys(item.what for item in doomed):
-            mine = [item for item in doomed if item.what == what]
+        for what in dict.fromkeys(item.kind for item in doomed):
+            mine = [item for item in doomed if item.kind == what]
             plural = f"{what}s" if what in (MODEL, TRIAL) else what
             click.echo(f"{len(mine)} {plural}, {sum(i.bytes for i in mine):,} bytes")
         click.echo(f"to remove: {size:,} bytes in {len(doomed)}")
@@ -149,7 +149,7 @@ def export(
     def wanted(item: Item) -> bool:
         if needed is None:
             return True
-        return item.path in needed.folders if item.what == MODEL else item.name in needed.keys
+        return item.path in needed.folders if item.kind == MODEL else item.name in needed.keys
 
     with _bar("verified", _count(found)) as step:
         moved = export(found, archive, wanted, step)
@@ -183,7 +183,7 @@ def _needed(suites: Sequence[Path], plugins: tuple[Path, ...], store: Store) -> 
 def _count(store: Store) -> int:
     from ..store.inventory import MODEL, TRIAL, items
 
-    return sum(item.what in (MODEL, TRIAL) for item in items(store))
+    return sum(item.kind in (MODEL, TRIAL) for item in items(store))
 
 
 def _told(moved: Any, as_json: bool, done: str) -> None:

@@ -20,7 +20,7 @@ from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.scenario import POOLS, Scenario, forget
 from ..api.work import Result, Trial
-from ..store.checks import Kept
+from ..store.checks import KeptTrial
 from ..store.store import Store
 from .data import require_data
 from .environment import device_name
@@ -51,7 +51,7 @@ def attempt(job: Job, *, store: Store, device: str) -> Result:
         text = str(error).strip() if isinstance(error, FpbenchError) else ""
         return Result(trial=trial, device=device_name(device), error=text or told(error))
     key = job.key(device_name(device))
-    store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
+    store.save_trial(key, {name: getattr(result, name) for name in KeptTrial.model_fields})
     return result
 
 

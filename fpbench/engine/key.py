@@ -122,7 +122,7 @@ def digest_file(path: Path) -> Any:
         files = [file for file in path.rglob("*") if file.is_file()]
         return {str(file.relative_to(path)): digest_file(file) for file in files}
     try:
-        return sha256_of(path, again=False) if path.is_file() else None
+        return sha256_of(path, reread=False) if path.is_file() else None
     except PermissionError:
         return None
 
