@@ -1,4 +1,4 @@
-"""Estimates of what a zoo costs: floating-point operations, seconds, bytes on disk."""
+"""Estimate the cost of a zoo: floating-point operations, seconds, bytes on disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def operations(recipe: Recipe, scenario: Scenario) -> float | None:
 def seconds(
     recipes: Sequence[Recipe], scenario: Scenario, timed_arch: str, device: str
 ) -> float | None:
-    """Return the seconds to train models; None without models, or if a pool's size is unknown.
+    """Return the seconds to train models; None if none is trained or a pool's size is unknown.
 
     The floating-point operations of all models are divided by the measured speed of the device. A
     model's operations are those of its passes over the data, forward and backward. The speed is

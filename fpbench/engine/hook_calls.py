@@ -32,7 +32,7 @@ class PluginManager(pluggy.PluginManager):
         self.add_hookspecs(hooks)
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
-        """Register a plugin, and guard its implementations against what they raise and change."""
+        """Register a plugin, and guard its implementations: errors and changes stay local."""
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
             for implementation in caller.get_hookimpls():

@@ -134,9 +134,9 @@ def weights_of(plan: Plan, store: Store) -> dict[str, str]:
 
 
 def changed_code(plan: Plan, store: Store) -> list[str]:
-    """Return a sentence for each recipe and scenario whose code changed under the same version.
+    """Return a sentence for each recipe and scenario with changed code under the same version.
 
-    Only recipes and scenarios count that have models of the old code in the store.
+    The code has changed if the store has models that other code of this version made.
     """
     scenario = plan.suite.scenario
     source = cache(lambda cls: code_of(cls).source)
@@ -165,7 +165,7 @@ def needed_by(suites: Iterable[Suite], store: Store) -> Needed:
         plan = Plan.of(suite)
         recipes = [recipe for generation in plan.generations() for recipe in generation]
         folders |= {store.folder(recipe, suite.scenario) for recipe in recipes}
-        # A run leaves models that could not be made out of its trials.
+        # The trials of a run do not contain the models that could not be made.
         weights = weights_of(plan, store)
         missing = {recipe.digest for recipe in plan.models} - weights.keys()
         jobs = [Job.of(without_models(trial, missing), weights) for trial in plan.trials]

@@ -163,7 +163,7 @@ def _build_all(
 
 
 def _lost_cohort(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
-    """Return the outcome of a cohort whose process was lost: all of its models failed."""
+    """Return the outcome of a cohort if its process was lost: all of its models failed."""
     failures = {recipe.digest: f"{recipe}: {lost.reason}" for recipe in lost.item}
     return Built(tuple(lost.item), lost.seconds, setting.device, failures=failures)
 
@@ -171,7 +171,7 @@ def _lost_cohort(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
 def _attempt_all(
     setting: Setting, work: Callable[..., Result], jobs: Iterable[Job]
 ) -> Iterator[Result]:
-    """Yield the result of each trial. A trial whose process was lost has failed; it is not kept."""
+    """Yield the result of each trial. If the process of a trial was lost, the trial has failed."""
     for outcome in setting.executor.map(work, jobs, setting.limit):
         if isinstance(outcome, Lost):
             device = device_name(setting.device)

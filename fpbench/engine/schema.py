@@ -60,7 +60,7 @@ def validate(source: Source) -> Schema:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     path = tuple(p for p in first["loc"] if p not in ("str", "dict[str,any]"))
-    where, found = source.where(path), first["input"]
+    where = source.where(path)
     if first["type"] == "missing":
         raise SuiteError(f"expected a key {path[-1]!r}, found none", where)
     if first["type"] == "extra_forbidden":
@@ -74,4 +74,4 @@ def validate(source: Source) -> Schema:
             f"expected at least one {items.get(str(path[-1]), 'method')}, got none", where
         )
     reason = first["msg"].removeprefix("Input should be ")
-    raise SuiteError(f"{path[-1]}: expected {reason}, got {found!r}", where)
+    raise SuiteError(f"{path[-1]}: expected {reason}, got {first['input']!r}", where)
