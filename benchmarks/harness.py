@@ -141,7 +141,7 @@ def store(sizes: list[int]) -> None:
         shelf, full = Store(Path(folder)), 0
         for size in sizes:
             for i in range(full, size):
-                place = shelf.at("digits@1", sha256(str(i).encode()))
+                place = shelf.folder_of("digits@1", sha256(str(i).encode()))
                 place.mkdir(parents=True)
                 (place / "made.json").write_bytes(made)
             full = size
@@ -153,7 +153,7 @@ def store(sizes: list[int]) -> None:
             asked = names[:: max(1, size // 1000)]
             began = _cpu()
             for name in asked:
-                assert shelf.made_at(shelf.at("digits@1", name))
+                assert shelf.made_at(shelf.folder_of("digits@1", name))
             found = (_cpu() - began) / len(asked)
             each = listed / size * 1e6
             print(f"{size:7,} entries   all names {listed:7.4f} s CPU, {each:.1f} µs each   "
@@ -172,8 +172,8 @@ from fpbench.engine import attempt
 from fpbench.store.store import Store
 
 spent, trying = {"verified": 0.0, "loaded": 0.0, "compiler": 0.0}, []
-tried, rates, load, imported = (
-    attempt.tried, attempt._Verified.rates, Store.load, attempt.import_module)
+run_trial, rates, load, imported = (
+    attempt.run_trial, attempt._Verifier.rates, Store.load, attempt.import_module)
 
 def timed(name, work):
     def timed_work(*given):
@@ -187,7 +187,7 @@ def timed(name, work):
 def while_trying(*given):
     trying.append(given)
     try:
-        return tried(*given)
+        return run_trial(*given)
     finally:
         trying.pop()
 
@@ -197,7 +197,7 @@ def judged(verified, recipes):
     spent["verified"] += verified.seconds - before
     return found
 
-attempt.tried, attempt._Verified.rates = while_trying, judged
+attempt.run_trial, attempt._Verifier.rates = while_trying, judged
 attempt.import_module, Store.load = timed("compiler", imported), timed("loaded", load)
 
 @fpbench.hookimpl

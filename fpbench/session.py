@@ -238,7 +238,7 @@ def prepare_worker(plugins: tuple[Path, ...]) -> None:
 
     log_to_stderr()
     tune()  # as `run` does
-    Registry.load(plugins, found=())
+    Registry.load(plugins, installed=())
 
 
 def new_folder(parent: Path) -> Path:

@@ -77,7 +77,7 @@ REASONS = {
     "raises": "ZeroDivisionError", "exits": "SystemExit", "odd": "Odd: stop",
     "generator-exit": "GeneratorExit", "silent": "SilentError", "wordless": "TrialError",
     "endless": "xxx", "memory": "ran out of memory", "recursion": "RecursionError",
-    "mutates": "expected bad(trouble=mutates) to leave the target as it is",
+    "mutates": "expected bad(trouble=mutates) not to change the target",
     "no-fingerprint": "expected a Fingerprint from construct, got None",
     "nan": "got nan from", "inf": "got inf from", "text": "got '0.5' from", "none": "got None from",
     "weird": "Odd: not a number", "nan-tensor": "got tensor(nan) from", "two": "got tensor([",

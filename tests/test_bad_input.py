@@ -195,7 +195,7 @@ FILES = {
     ),
     "one negative for two halves": (
         swap("model: slim, copies: 2", "model: slim"), "12:3",
-        "expected negatives enough for both halves of the split, got 1",
+        "expected enough negatives for both halves of the split, got 1",
     ),
     "a positive among the negatives": (
         swap("{recipe: train, model: slim,", "{recipe: finetune, layers: all,"), "13:7",
@@ -615,7 +615,7 @@ def installed(monkeypatch, tmp_path):
 
 
 def test_broken_plugins_stop_nobody_who_does_not_need_them(installed):
-    registry = Registry.load([HERE / "toys.py"], found=installed)
+    registry = Registry.load([HERE / "toys.py"], installed=installed)
     assert {"train", "finetune"} <= registry.recipes.keys()
     assert registry.methods.keys() == {"akh", "random", "grid", "picky"}
     assert registry.broken.keys() == {p.name for p in installed} - {"builtin"}
@@ -650,7 +650,7 @@ def test_loading_order_does_not_matter():
     found = [entry("builtin", "fpbench.builtin"), entry("metav", "fpbench_metav")]
     names = [
         {**r.scenarios, **r.recipes, **r.methods}.keys()
-        for r in (Registry.load(found=found), Registry.load(found=reversed(found)))
+        for r in (Registry.load(installed=found), Registry.load(installed=reversed(found)))
     ]
     assert names[0] == names[1]
 

@@ -78,7 +78,9 @@ def test_a_broken_plugin_is_named_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = EntryPoint("gone", "no_such_module_of_ours", "fpbench")
-    monkeypatch.setattr(doctor.session, "load_plugins", lambda _: Registry.load((), found=[gone]))
+    monkeypatch.setattr(
+        doctor.session, "load_plugins", lambda _: Registry.load((), installed=[gone])
+    )
     monkeypatch.setattr(doctor.importlib.metadata, "entry_points", lambda **_: [gone])
     broken = [f for f in ask(tmp_path, exit_code=1) if f["state"] == "broken"]
     assert [f["part"] for f in broken] == ["plugin"]

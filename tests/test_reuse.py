@@ -161,7 +161,7 @@ def test_code_that_is_imported_late_and_was_edited_just_before_fails_the_trial(d
     late = "__import__('late_helper').RATE"
     plugin = method(desk.folder, late, construct=f"{write}; import late_helper")
     (trial,) = desk.run(plugins=(plugin,), exit_code=1)["trials"]
-    assert "run it again to try what is there now" in trial["error"]
+    assert "run it again to use the new ones" in trial["error"]
     assert found(desk.run(plugins=(plugin,))) == [("fixed", 0.75, False)]
 
 
@@ -287,7 +287,7 @@ def test_changed_code_under_an_old_version_causes_one_warning_per_class(tmp_path
     edited = MODELS.replace("lab.new(self, self.model)", "lab.new(self, self.model).eval()")
     sentence = (
         "{} models in the store were made by other code of version 1 than is loaded now, and are "
-        "reused; raise its `version` if they are to be made again"
+        "reused; raise its `version` to make them again"
     )
     assert warned(edited) == [
         f"recipe plain: {sentence.format(5)}", f"scenario clouds: {sentence.format(9)}"
@@ -371,7 +371,7 @@ def test_fresh_from_python(twice):
     assert run(fresh=["grid"]) == {"fixed": True, "grid": False}
     assert run(fresh=True) == {"fixed": False, "grid": False}
     assert run(fresh=False) == {"fixed": True, "grid": True}
-    with pytest.raises(fpbench.SuiteError, match="no method 'gird'; did you mean grid"):
+    with pytest.raises(fpbench.InputError, match="no method 'gird'; did you mean grid"):
         run(fresh=["gird"])
     with pytest.raises(TypeError, match="fresh: expected a list of words"):
         run(fresh="grid")

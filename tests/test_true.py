@@ -269,16 +269,16 @@ def test_nobody_tells_a_method_who_a_suspect_is(spied: Spied) -> None:
 
 
 def test_the_order_of_suspects_tells_nothing(spied: Spied, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fpbench.engine.attempt import asked_order
+    from fpbench.engine.attempt import shuffle_suspects
 
     positive = {m["digest"]: m["positive"] for m in spied.data["models"]}
     (trial,) = spied.data["trials"]
     judged = list(trial["matching_rates"])
-    orders = {tuple(positive[d] for d in asked_order(judged, seed)) for seed in range(50)}
+    orders = {tuple(positive[d] for d in shuffle_suspects(judged, seed)) for seed in range(50)}
     # In results they stand by side. A method that counts must not meet them so.
     assert tuple(sorted(orders.pop(), reverse=True)) == tuple(positive[d] for d in judged)
     assert len(orders) > 25
-    assert asked_order(judged, 7) == asked_order(judged[::-1], 7)
+    assert shuffle_suspects(judged, 7) == shuffle_suspects(judged[::-1], 7)
 
 
 def test_a_tensor_that_listens_is_told_nothing() -> None:

@@ -45,9 +45,9 @@ def describe(name: str, plugins: Plugins) -> dict[str, Any]:
     entries: dict[str, dict[str, Any]] = _offers(plugins)["entries"]
     if name in entries:
         return entries[name]
-    from ..engine.registry import described
+    from ..engine.registry import describe_offer
 
-    return described(session.load_plugins(plugins), name)
+    return describe_offer(session.load_plugins(plugins), name)
 
 
 def _offers(plugins: Plugins) -> dict[str, Any]:
@@ -60,13 +60,13 @@ def _offers(plugins: Plugins) -> dict[str, Any]:
     before = _environment() if keep else ""
     if keep and (kept := _read(before)):
         return kept
-    from ..engine.registry import described, listed
+    from ..engine.registry import describe_offer, list_offers
 
     registry = session.load_plugins(plugins)
-    rows, entries = listed(registry), {}
+    rows, entries = list_offers(registry), {}
     for row in rows:
         with suppress(Exception):  # `describe` of this name shows the error
-            entries[row["name"]] = described(registry, row["name"])
+            entries[row["name"]] = describe_offer(registry, row["name"])
     offers: dict[str, Any] = json.loads(json.dumps({"rows": rows, "entries": entries}, default=str))
     if keep and not registry.broken:
         _keep(before, offers)

@@ -65,10 +65,10 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
 def _methods_of(suite: Path) -> list[str]:
     """Return the names of a suite's methods, without loading plugins."""
     from ..api.errors import SuiteError
-    from ..engine.source import Source, listed
+    from ..engine.source import Source, method_names
 
     try:
-        return listed(Source.read(suite))
+        return method_names(Source.read(suite))
     except SuiteError:
         return []
 

@@ -95,17 +95,17 @@ def prune(
     Files that a run in progress uses or makes stay.
     """
     from ..store.inventory import MODEL, TRIAL
-    from ..store.prune import remove, waste
+    from ..store.prune import find_waste, remove
     from ..store.store import Store
 
     if not first:
         raise click.UsageError("expected --keep SUITE..., the suites whose models and trials stay")
     opened = Store(store_dir)
-    unneeded = waste(opened, _needed((*first, *more), plugins, opened))
+    unneeded = find_waste(opened, _needed((*first, *more), plugins, opened))
     size = sum(item.bytes for item in unneeded)
     if not as_json:
-        for what in dict.fromkeys(item.what for item in unneeded):
-            same = [item for item in unneeded if item.what == what]
+        for what in dict.fromkeys(item.kind for item in unneeded):
+            same = [item for item in unneeded if item.kind == what]
             plural = f"{what}s" if what in (MODEL, TRIAL) else what
             click.echo(f"{len(same)} {plural}, {sum(item.bytes for item in same):,} bytes")
         click.echo(f"to remove: {size:,} bytes in {len(unneeded)}")
@@ -148,7 +148,7 @@ def export(
     def is_needed(item: Item) -> bool:
         if needed is None:
             return True
-        return item.path in needed.folders if item.what == MODEL else item.name in needed.keys
+        return item.path in needed.folders if item.kind == MODEL else item.name in needed.keys
 
     with _progress_bar("verified", _count(opened)) as step:
         moved = export(opened, archive, is_needed, step)
@@ -182,7 +182,7 @@ def _needed(suites: Sequence[Path], plugins: tuple[Path, ...], store: Store) -> 
 def _count(store: Store) -> int:
     from ..store.inventory import MODEL, TRIAL, items
 
-    return sum(item.what in (MODEL, TRIAL) for item in items(store))
+    return sum(item.kind in (MODEL, TRIAL) for item in items(store))
 
 
 def _show_moved(moved: Any, as_json: bool, done: str) -> None:

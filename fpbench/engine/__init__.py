@@ -1,1 +1,1 @@
-"""What turns a suite into results; may change at any time, unlike `fpbench.api`."""
+"""Turn a suite into results. Unlike `fpbench.api`, this package may change at any time."""

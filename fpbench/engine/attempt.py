@@ -1,4 +1,4 @@
-"""What a worker does next: attempt a trial."""
+"""Attempt a trial. Workers do this once the models are made."""
 
 from __future__ import annotations
 
@@ -20,51 +20,50 @@ from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.scenario import POOLS, Scenario, forget_data
 from ..api.work import Result, Trial
-from ..store.checks import Kept
+from ..store.checks import KeptTrial
 from ..store.store import Store
 from .data import require_data
 from .environment import device_name
-from .isolation import contained
+from .isolation import isolated
 from .key import Job
 from .plan import derived_seed
-from .resources import own_memory, shortage
+from .resources import memory_errors_fail_trial, shortage
 
 
 def attempt(job: Job, *, store: Store, device: str) -> Result:
     """Construct a fingerprint and judge every suspect by it, or return the kept result.
 
-    Whatever the method raises becomes the result's `error`, and is never kept.
+    An exception of the method becomes the `error` of the result. Such a result is not kept.
     """
-    if found := kept(job, store=store, device=device):
-        return found
+    if result := kept_result(job, store=store, device=device):
+        return result
     trial = job.trial
     try:
-        with contained():
+        with isolated():
             job.check()
-            result, _ = tried(trial, store.pinned(job.weights), torch.device(device))
-            job.check()  # what was imported meanwhile, too
+            result, _ = run_trial(trial, store.pinned(job.weights), torch.device(device))
+            job.check()  # the trial may have imported more modules
     except (KeyboardInterrupt, ResourceError):
-        raise  # data that is not there would be there for no other method
-    except BaseException as error:
-        # SystemExit too, and whatever else a method comes up with.
+        raise  # data that is missing is missing for every method
+    except BaseException as error:  # SystemExit too: a method may raise anything
         if shortage(error):
             raise
         text = str(error).strip() if isinstance(error, FpbenchError) else ""
         return Result(trial=trial, device=device_name(device), error=text or traceback_of(error))
     key = job.key(device_name(device))
-    store.save_trial(key, {name: getattr(result, name) for name in Kept.model_fields})
+    store.save_trial(key, {name: getattr(result, name) for name in KeptTrial.model_fields})
     return result
 
 
-def kept(job: Job, *, store: Store, device: str) -> Result | None:
-    """Return the kept result of a job; None if there is none, or the job is to be tried anew."""
-    known = None if job.fresh else store.trial(job.key(device_name(device)))
-    return Result(trial=job.trial, cached=True, **known) if known else None
+def kept_result(job: Job, *, store: Store, device: str) -> Result | None:
+    """Return the kept result of a job; None if there is none, or if the job is fresh."""
+    kept = None if job.fresh else store.trial(job.key(device_name(device)))
+    return Result(trial=job.trial, cached=True, **kept) if kept else None
 
 
-def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fingerprint]:
-    """Do a trial, whether or not it was done before. Raises what the method raises."""
-    # A copy: frozen or not, what a method does to itself must not reach its other repeats.
+def run_trial(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fingerprint]:
+    """Run a trial, even if the store has its result. Raises what the method raises."""
+    # A copy, because a method that changes itself must not affect its other repeats.
     scenario, method = trial.scenario, copy.deepcopy(trial.method)
     require_data(scenario)
     for recipes in (trial.suspects, trial.ensemble if method.needs_ensemble else trial.calibration):
@@ -75,46 +74,49 @@ def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fin
                     "that could be made"
                 )
     seed = derived_seed("method", trial.seed, method.name)
-    case = _case(trial, store, device, seed)
-    # Now: a construction's seconds are not those of reading the data, nor of importing what
-    # torch imports when an optimizer is first made.
-    versions = _versions(scenario)
+    case = _make_case(trial, store, device, seed)
+    # These two lines come before the clock starts: the construction time must not include reading
+    # the data, nor the module that torch imports when the first optimizer is made.
+    versions = _tensor_versions(scenario)
     import_module("torch._dynamo")
     try:
-        # A method that draws from a global generator is repeatable too.
-        _seed(seed)
-        began, on_cpu = time.perf_counter(), time.process_time()
-        with own_memory(trial.label):
+        # This makes methods repeatable that draw from a global generator.
+        _seed_generators(seed)
+        began, cpu_began = time.perf_counter(), time.process_time()
+        with memory_errors_fail_trial(trial.label):
             fingerprint = method.construct(case)
-            _finish(device)
+            _synchronize(device)
         construct_seconds = time.perf_counter() - began
-        construct_cpu_seconds = time.process_time() - on_cpu
+        construct_cpu_seconds = time.process_time() - cpu_began
         if not isinstance(fingerprint, Fingerprint):
             raise TrialError(f"expected a Fingerprint from construct, got {clipped(fingerprint)}")
-        judged = _Verified(trial, method, fingerprint, store, device)
-        rates = judged.rates(trial.suspects)
-        verify_seconds, verify_cpu_seconds = judged.seconds, judged.cpu_seconds
-        calibration_rates = judged.rates(trial.calibration)
+        verifier = _Verifier(trial, method, fingerprint, store, device)
+        rates = verifier.rates(trial.suspects)
+        verify_seconds, verify_cpu_seconds = verifier.seconds, verifier.cpu_seconds
+        calibration_rates = verifier.rates(trial.calibration)
     finally:
-        # Data is everybody's: what this method did to it must not reach the next.
-        if spoiled := versions != _versions(scenario):
+        # All methods share the data: the next one must not see the changes of this one.
+        if data_changed := versions != _tensor_versions(scenario):
             forget_data()
-    if spoiled:
-        raise TrialError(f"expected {trial.label} to leave the scenario's data as it is; clone it")
+    if data_changed:
+        raise TrialError(
+            f"expected {trial.label} not to change the scenario's data, found it changed; work on "
+            "a clone"
+        )
     target = store.load(trial.target, scenario, device).state_dict()
-    found = case.target.state_dict()
-    if found.keys() != target.keys() or not all(
-        torch.equal(found[name], t) for name, t in target.items()
+    used_target = case.target.state_dict()
+    if used_target.keys() != target.keys() or not all(
+        torch.equal(used_target[name], t) for name, t in target.items()
     ):
         raise TrialError(
-            f"expected {trial.label} to leave the target as it is, found other weights or running "
+            f"expected {trial.label} not to change the target, found other weights or running "
             "statistics; work on copy.deepcopy(case.target)"
         )
     result = Result(
         trial=trial,
         matching_rates=rates,
         calibration_rates=calibration_rates,
-        queries=judged.queries,
+        queries=verifier.queries,
         construct_seconds=construct_seconds,
         verify_seconds=verify_seconds,
         construct_cpu_seconds=construct_cpu_seconds,
@@ -126,8 +128,8 @@ def tried(trial: Trial, store: Store, device: torch.device) -> tuple[Result, Fin
     return result, fingerprint
 
 
-def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
-    """What the method is given."""
+def _make_case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
+    """Return the argument of `construct`, with the models loaded."""
 
     def load(recipes: Sequence[Recipe]) -> list[nn.Module]:
         return [store.load(recipe, trial.scenario, device) for recipe in recipes]
@@ -154,12 +156,12 @@ def _case(trial: Trial, store: Store, device: torch.device, seed: int) -> Case:
     )
 
 
-class _Verified:
-    """Judges models by a fingerprint, each behind an oracle of its own.
+class _Verifier:
+    """Judges models by a fingerprint. Each model is behind an oracle of its own.
 
-    seconds, cpu_seconds: spent in `verify` so far, by the clock and by the processor; loading the
-             models is not the method's work.
-    queries: the most that one model was asked.
+    seconds, cpu_seconds: wall-clock time and processor time spent in `verify` so far, without the
+             time to load models.
+    queries: the largest number of queries that one model answered.
     """
 
     def __init__(
@@ -171,13 +173,16 @@ class _Verified:
         self.seconds, self.cpu_seconds, self.queries = 0.0, 0.0, 0
 
     def rates(self, recipes: Sequence[Recipe]) -> dict[str, float]:
-        """Each model's matching rate, by its digest; asked as if each were the only one."""
+        """Return each model's matching rate by its digest.
+
+        Generators are seeded per model, so that no rate depends on the other models.
+        """
         by_digest = {recipe.digest: recipe for recipe in recipes}
-        found = {}
-        for digest in asked_order(by_digest, self._trial.seed):
-            _seed(derived_seed("verify", self._trial.seed, digest))
-            found[digest] = self._rate(by_digest[digest])
-        return {digest: found[digest] for digest in by_digest}
+        rates = {}
+        for digest in shuffle_suspects(by_digest, self._trial.seed):
+            _seed_generators(derived_seed("verify", self._trial.seed, digest))
+            rates[digest] = self._rate(by_digest[digest])
+        return {digest: rates[digest] for digest in by_digest}
 
     def _rate(self, recipe: Recipe) -> float:
         trial, method = self._trial, self._method
@@ -186,28 +191,31 @@ class _Verified:
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
             device=self._device, quantised=trial.quantised,
         )  # fmt: skip
-        began, on_cpu = time.perf_counter(), time.process_time()
-        with own_memory(trial.label):
+        began, cpu_began = time.perf_counter(), time.process_time()
+        with memory_errors_fail_trial(trial.label):
             rate = method.verify(self._fingerprint, oracle)
         self.seconds += time.perf_counter() - began
-        self.cpu_seconds += time.process_time() - on_cpu
+        self.cpu_seconds += time.process_time() - cpu_began
         self.queries = max(self.queries, oracle.queries)
         if oracle.queries > trial.method.n_queries:
             raise TrialError(
                 f"expected at most {trial.method.n_queries} queries per suspect, got "
                 f"{oracle.queries} from {trial.label} on {recipe}"
             )
-        return checked_rate(rate, trial.label, str(recipe))
+        return check_rate(rate, trial.label, str(recipe))
 
 
-def asked_order(digests: Iterable[str], seed: int) -> list[str]:
-    """The order in which suspects are asked: their own, positives first, would tell who is who."""
+def shuffle_suspects(digests: Iterable[str], seed: int) -> list[str]:
+    """Return digests in the order in which suspects are queried.
+
+    In a zoo the positives come first: that order would reveal which suspects are positive.
+    """
     return sorted(digests, key=lambda digest: derived_seed("order", seed, digest))
 
 
-def _seed(seed: int) -> None:
+def _seed_generators(seed: int) -> None:
     """Seed every global generator that a method may draw from."""
-    # torch.manual_seed looks for every kind of device that there is, once per model.
+    # This runs once per model, and torch.manual_seed would look for every kind of device each time.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -215,13 +223,13 @@ def _seed(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-def _versions(scenario: Scenario) -> list[int]:
-    """How often each of the scenario's tensors was changed in place."""
+def _tensor_versions(scenario: Scenario) -> list[int]:
+    """Return how often each of the scenario's tensors was changed in place."""
     return [t._version for pool in POOLS for t in scenario.data(pool)]
 
 
-def checked_rate(rate: Any, label: str, suspect: str) -> float:
-    """A matching rate that is one: a finite number in [0, 1]. Raises TrialError."""
+def check_rate(rate: Any, label: str, suspect: str) -> float:
+    """Return a matching rate as a number. Raises TrialError unless it is a number in [0, 1]."""
     try:
         number = math.nan if isinstance(rate, str | bytes) else float(rate)
     except (TypeError, ValueError):
@@ -233,6 +241,7 @@ def checked_rate(rate: Any, label: str, suspect: str) -> float:
     return number
 
 
-def _finish(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its work, so that the clock includes it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What a worker does first: make a cohort of models."""
+"""Make a cohort of models. Workers do this before they attempt trials."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from ..store.store import Store
 from .code import code_of
 from .data import require_data
 from .environment import device_name, versions
-from .isolation import contained
+from .isolation import isolated
 from .plan import derived_seed
 from .resources import shortage
 
-Made = tuple[Recipe, nn.Module, dict[str, float]]
+RatedModel = tuple[Recipe, nn.Module, dict[str, float]]
+"""A model that was made, with its recipe and its utility."""
 
 
-class Bench:
-    """The lab that recipes work in: parents from the store, seeds from digests."""
+class StoreLab:
+    """The lab that recipes get: parents come from the store, seeds are derived from digests.
+
+    failures: by digest, why a model could not be made.
+    """
 
     def __init__(self, scenario: Scenario, store: Store, device: torch.device) -> None:
         self.scenario = scenario
@@ -53,30 +57,30 @@ class Bench:
 
 
 def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device: str) -> Built:
-    """Make one cohort and put it into the store; what another run made meanwhile is reused."""
+    """Make one cohort and put it into the store. Models that another run just made are reused."""
     began = time.perf_counter()
     with store.locked(recipes):
         todo = [recipe for recipe in recipes if not store.mend(recipe, scenario)]
-        lab = Bench(scenario, store, torch.device(device))
+        lab = StoreLab(scenario, store, torch.device(device))
         if todo:
             require_data(scenario)
-            good: list[Made] = []
+            rated: list[RatedModel] = []
             try:
-                with contained():
-                    made = list(zip(todo, _made(todo, lab), strict=True))
-                with contained():
-                    good = _rated([(r, m) for r, m in made if r.digest not in lab.failures], lab)
+                with isolated():
+                    made = list(zip(todo, _make(todo, lab), strict=True))
+                with isolated():
+                    rated = _rate([(r, m) for r, m in made if r.digest not in lab.failures], lab)
             except (KeyboardInterrupt, ResourceError, InputError):
                 raise
-            except BaseException as error:
-                # SystemExit too, and whatever else a recipe or a scenario comes up with.
+            except BaseException as error:  # SystemExit too: a plugin may raise anything
                 if shortage(error):
-                    # The machine's lack, not the recipe's fault: a smaller zoo is another zoo.
+                    # The machine is at fault, not the recipe. A zoo without these models would be
+                    # another zoo.
                     raise
                 for recipe in todo:
                     lab.failed(recipe, traceback_of(error))
             seconds = time.perf_counter() - began
-            task = code_of(type(scenario)).source
+            scenario_code = code_of(type(scenario)).source
             shared = {
                 "seconds": seconds / len(todo),
                 "cohort": len(todo),
@@ -85,11 +89,11 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                 "versions": versions(),
             }
 
-            def facts(recipe: Recipe, utility: dict[str, float]) -> dict[str, Any]:
-                code = {"recipe": code_of(type(recipe)).source, "scenario": task}
+            def describe(recipe: Recipe, utility: dict[str, float]) -> dict[str, Any]:
+                code = {"recipe": code_of(type(recipe)).source, "scenario": scenario_code}
                 return {"arch": recipe.arch, "utility": utility, "code": code, **shared}
 
-            store.save([(r, model, facts(r, utility)) for r, model, utility in good], scenario)
+            store.save([(r, model, describe(r, utility)) for r, model, utility in rated], scenario)
     return Built(
         recipes=tuple(recipes),
         seconds=time.perf_counter() - began,
@@ -99,8 +103,11 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
     )
 
 
-def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
-    """Make a cohort under a seed of its own; what is not finite counts as failed."""
+def _make(recipes: Sequence[Recipe], lab: StoreLab) -> list[nn.Module]:
+    """Make a cohort under a seed of its own.
+
+    A model of another architecture, or with weights that are not finite, is reported as failed.
+    """
     torch.manual_seed(derived_seed("cohort", *(r.digest for r in recipes)))
     models = type(recipes[0]).make_many(recipes, lab)
     for recipe, model in zip(recipes, models, strict=True):
@@ -115,8 +122,11 @@ def _made(recipes: Sequence[Recipe], lab: Bench) -> list[nn.Module]:
     return models
 
 
-def _rated(made: Sequence[tuple[Recipe, nn.Module]], lab: Bench) -> list[Made]:
-    """Each model with its utility on the test pool, a whole architecture in one pass."""
+def _rate(made: Sequence[tuple[Recipe, nn.Module]], lab: StoreLab) -> list[RatedModel]:
+    """Return each model with its utility on the test pool.
+
+    Models of one architecture are evaluated in one pass.
+    """
     if not made:
         return []
     inputs, truth = lab.scenario.data("test")
@@ -126,15 +136,15 @@ def _rated(made: Sequence[tuple[Recipe, nn.Module]], lab: Bench) -> list[Made]:
     rated = []
     for (recipe, model), output in zip(made, torch.cat(outputs, dim=1), strict=True):
         try:
-            rated.append((recipe, model, _measures(lab.scenario.utility(output, truth))))
+            rated.append((recipe, model, _check_utility(lab.scenario.utility(output, truth))))
         except Exception as error:
             lab.failed(recipe, traceback_of(error))
     return rated
 
 
-def _measures(utility: Any) -> dict[str, float]:
-    """What a scenario says of a model, if it is numbers by name, and finite."""
-    found = {str(name): float(value) for name, value in dict(utility).items()}
-    if not found or not all(map(math.isfinite, found.values())):
+def _check_utility(utility: Any) -> dict[str, float]:
+    """Return a model's utility as numbers by name. Raises ValueError unless all are finite."""
+    numbers = {str(name): float(value) for name, value in dict(utility).items()}
+    if not numbers or not all(map(math.isfinite, numbers.values())):
         raise ValueError(f"expected a utility of finite numbers by name, got {clipped(utility)}")
-    return found
+    return numbers

@@ -1,12 +1,13 @@
-"""The source code that a class depends on, as this process loaded it.
+"""Find the source code that a class depends on, as this process loaded it.
 
-Covered are the modules that the class and its bases stand in, and every local module that these
-import, directly or through others, anywhere in the file. A module is local unless Python, an
-installed distribution or fpbench itself brings it; an installed plugin's own package is local to
-it. Not covered: modules imported under a name that is computed, and files that are not modules.
+This covers the modules that define the class and its bases, and every local module that these
+import, directly or through others, anywhere in the file. A module is local unless it belongs to
+Python, to an installed distribution or to fpbench itself. The own package of an installed plugin
+counts as local too. Not covered: modules that are imported by a computed name, and files that are
+not modules.
 
-Comments, docstrings and layout do not count: code is compared as its syntax tree, so that a
-sentence that was corrected makes nobody's results old.
+Code is compared as its syntax tree. Comments, docstrings and layout do not count, so that a
+corrected sentence does not make results out of date.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from typing import Any, NamedTuple
 from ..store.files import read, sha256
 
 INSTALLED = {"site-packages", "dist-packages"}
-"""The folders that distributions are installed in."""
+"""The names of folders in which distributions are installed."""
 
 OUR_PLUGINS = "fpbench.builtin."
-"""The modules of fpbench that are covered like any plugin's."""
+"""The modules of fpbench that are covered like those of any plugin."""
 
-PROMISED = re.compile(r"fpbench(\.api(\..*)?|\.builtin)?")
-"""Modules of fpbench that no digest covers: `fpbench.api.CONTRACT` stands for what is promised, and
-the index of our own plugins imports all of them. The rest of fpbench counts by its version."""
+NOT_COVERED = re.compile(r"fpbench(\.api(\..*)?|\.builtin)?")
+"""Modules of fpbench that no digest covers. `fpbench.api.CONTRACT` stands for the api; the index of
+our own plugins would bring in all of them. The rest of fpbench counts by its version."""
 
 
 class Code(NamedTuple):
     """The code that a class depends on.
 
     source:   a digest of the local modules.
-    packages: the top-level names of the installed packages that these import.
+    packages: the top-level names of the installed packages that the local modules import.
     """
 
     source: str
@@ -47,14 +48,15 @@ class Code(NamedTuple):
 
 
 _loaded: dict[str, tuple[object, bytes | None]] = {}
-"""By name: a loaded module, and its file's content when it was first seen; None if not local."""
+"""By name: a loaded module, and the content of its file when it was first seen; None if the module
+is not local."""
 
 
 def read_loaded() -> None:
     """Read the files of local modules that were loaded since the last call.
 
-    Called after each plugin has loaded: a file that is edited later is not taken for the code
-    that runs.
+    The registry calls this after each plugin has loaded. A file that is edited later then does not
+    count as the code that runs.
     """
     for name, module in list(sys.modules.items()):
         if name not in _loaded or _loaded[name][0] is not module:
@@ -66,8 +68,8 @@ def read_loaded() -> None:
 def code_of(cls: type) -> Code:
     """Return the code that a class depends on.
 
-    A module that is loaded counts as it was when it was first seen; one that is not loaded yet
-    counts as it is on disk now.
+    A loaded module counts with the content that it had when it was first seen. A module that is not
+    loaded yet counts with the content that is on disk now.
     """
     read_loaded()
     own = cls.__module__
@@ -76,15 +78,15 @@ def code_of(cls: type) -> Code:
     while todo:
         name = todo.pop()
         top = name.partition(".")[0]
-        if name in seen or top in sys.stdlib_module_names or PROMISED.fullmatch(name):
+        if name in seen or top in sys.stdlib_module_names or NOT_COVERED.fullmatch(name):
             continue
         seen.add(name)
         if (file := _file(name)) is None:
             continue
         if name == own or _is_local(name, file, own):
-            place = Path(file).name
-            digest, imports = _parsed(_content(name, file), name, place == "__init__.py")
-            digests.append(f"{place} {digest}")
+            filename = Path(file).name
+            digest, imports = _parse(_content(name, file), name, filename == "__init__.py")
+            digests.append(f"{filename} {digest}")
             todo += imports
         else:
             packages.add(top)
@@ -93,17 +95,18 @@ def code_of(cls: type) -> Code:
 
 @cache
 def version(package: str) -> str:
-    """Return the version of the distribution that brings a package; empty if there is none."""
-    known = {"sklearn": "scikit-learn"}  # asking every distribution takes a third of a second
+    """Return the version of the distribution that contains a package; empty if there is none."""
+    # A shortcut, because a search through all distributions takes a third of a second.
+    distribution_names = {"sklearn": "scikit-learn"}
     try:
-        return importlib.metadata.version(known.get(package, package))
+        return importlib.metadata.version(distribution_names.get(package, package))
     except importlib.metadata.PackageNotFoundError:
-        brings = importlib.metadata.packages_distributions().get(package, [])
-        return " ".join(importlib.metadata.version(name) for name in sorted(set(brings)))
+        names = importlib.metadata.packages_distributions().get(package, [])
+        return " ".join(importlib.metadata.version(name) for name in sorted(set(names)))
 
 
 def _is_local(name: str, file: str, own: str = "") -> bool:
-    """Whether a module is covered; `own` is the module of the class."""
+    """Return whether a module is local; `own` is the module of the class."""
     top = name.partition(".")[0]
     if top == "fpbench":
         return name.startswith(OUR_PLUGINS)
@@ -113,9 +116,10 @@ def _is_local(name: str, file: str, own: str = "") -> bool:
 
 
 def _file(name: str) -> str | None:
-    """Return a module's file, whether or not it is loaded; None if it has none. Runs nothing."""
+    """Return a module's file; None if it has none. The module need not be loaded, and no code of it
+    runs."""
     if (module := sys.modules.get(name)) is not None:
-        # Some modules make up attributes; their own dictionary does not.
+        # The dictionary, because some modules invent attributes on access.
         file = getattr(module, "__dict__", {}).get("__file__")
         return file if isinstance(file, str) else None
     top, *rest = name.split(".")
@@ -125,46 +129,50 @@ def _file(name: str) -> str | None:
             if spec is None or spec.submodule_search_locations is None:
                 return None
             spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
-    except Exception:  # finders are anybody's code
+    except Exception:  # a finder may be code of a third party
         return None
     return spec.origin if spec is not None and spec.has_location else None
 
 
 def _content(name: str, file: str) -> bytes:
+    """Return the content of a module's file, as it was when the module was first seen."""
     module, content = _loaded.get(name, (None, None))
     if content is None:
         content = read(Path(file)) or b""
-        if module is not None:  # of an installed plugin
+        if module is not None:  # a loaded module of an installed plugin
             _loaded[name] = module, content
     return content
 
 
 @cache
-def _parsed(content: bytes, name: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
-    """Return a module's digest, and every name that may be a module that it imports."""
+def _parse(content: bytes, name: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
+    """Return a module's digest, and every imported name that may be a module."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a compiled module
         return sha256(content), ()
     imports = tuple(_imports(tree, name, is_package))
     try:
-        return sha256(ascii(_plain(tree)).encode()), imports
+        return sha256(ascii(_as_lists(tree)).encode()), imports
     except RecursionError:  # an expression of thousands of terms
         return sha256(content), imports
 
 
-def _plain(node: Any) -> Any:
-    """Return a syntax tree as lists, without positions, statements that are only a text, and fields
-    that are empty, which every version of Python has others of."""
+def _as_lists(node: Any) -> Any:
+    """Return a syntax tree as lists, without positions, docstrings and empty fields.
+
+    Empty fields are left out because each version of Python has others.
+    """
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None)
-        return [type(node).__name__, *([n, _plain(v)] for n, v in fields if v != [])]
+        return [type(node).__name__, *([n, _as_lists(v)] for n, v in fields if v != [])]
     if isinstance(node, list):
-        return [_plain(each) for each in node if not _is_text(each)]
+        return [_as_lists(each) for each in node if not _is_text(each)]
     return node
 
 
 def _is_text(node: Any) -> bool:
+    """Return whether a statement is only a text, as a docstring is."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -173,6 +181,7 @@ def _is_text(node: Any) -> bool:
 
 
 def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
+    """Yield every imported name that may be a module, with the packages around it."""
     package = name if is_package else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -183,12 +192,13 @@ def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
             if node.level:
                 try:
                     base = resolve_name("." * node.level + base, package)
-                except ImportError:  # above the top; it fails when it runs
+                except ImportError:  # more dots than packages: the import fails when it runs
                     continue
             yield from _with_parents(base)
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _with_parents(name: str) -> Iterator[str]:
+    """Yield a dotted name and the names of all packages around it."""
     parts = name.split(".")
     yield from (".".join(parts[: i + 1]) for i in range(len(parts)))

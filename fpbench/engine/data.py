@@ -1,4 +1,4 @@
-"""A scenario's data, checked once before anybody works with it."""
+"""Check the data of a scenario once, before it is used."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from ..api.scenario import POOLS, Scenario
 
 @cache
 def require_data(scenario: Scenario) -> None:
-    """Load a scenario's pools. Raises PluginError unless each is what `load` promises: inputs
-    (n, *input_shape), finite and inside the input range, and as many truths, finite too."""
+    """Load a scenario's pools. Raises PluginError unless each pool keeps the contract of `load`.
 
-    def expect(holds: bool, what: str) -> None:
+    A pool has inputs of shape (n, *input_shape), finite and inside the input range, and n truths,
+    finite too.
+    """
+
+    def expect(holds: bool, message: str) -> None:
         if not holds:
-            raise PluginError(f"scenario {scenario}: {what}")
+            raise PluginError(f"scenario {scenario}: {message}")
 
     try:
         pools = {pool: scenario.data(pool) for pool in POOLS}
     except FpbenchError:
         raise
     except (Exception, SystemExit) as error:
-        said = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        kind, reason = type(error).__name__, "".join(f": {t}" for t in str(error).splitlines()[:1])
         raise PluginError(
-            f"scenario {scenario}: expected its data, but load raised {type(error).__name__}{said}"
+            f"scenario {scenario}: expected its data, but load raised {kind}{reason}"
         ) from error
     low, high = scenario.input_range
     slack = 1e-6 * (high - low)
@@ -40,12 +43,13 @@ def require_data(scenario: Scenario) -> None:
             kind = type(t).__name__
             expect(isinstance(t, Tensor), f"expected a tensor of {part} in {name!r}, got {kind}")
             expect(t.numel() > 0, f"expected {part} in {name!r}, got none")
-            found = _ends(t)
-            expect(all(map(math.isfinite, found)), f"expected finite {part} in {name!r}")
+            smallest, largest = _extremes(t)
+            expect(math.isfinite(smallest) and math.isfinite(largest),
+                   f"expected finite {part} in {name!r}")  # fmt: skip
             if part == "inputs":
-                expect(low - slack <= found[0] and found[1] <= high + slack,
+                expect(low - slack <= smallest and largest <= high + slack,
                        f"expected inputs in [{low}, {high}] in {name!r}, "
-                       f"got [{found[0]:.4g}, {found[1]:.4g}]")  # fmt: skip
+                       f"got [{smallest:.4g}, {largest:.4g}]")  # fmt: skip
         size, got = ", ".join(map(str, scenario.input_shape)), tuple(inputs.shape)
         expect(got[1:] == tuple(scenario.input_shape),
                f"expected inputs of shape (n, {size}) in {name!r}, got {got}")  # fmt: skip
@@ -53,7 +57,10 @@ def require_data(scenario: Scenario) -> None:
                f"expected {len(inputs)} truths in {name!r}, got {len(truth)}")  # fmt: skip
 
 
-def _ends(t: Tensor) -> tuple[float, float]:
-    """The smallest and the largest element; nan if any is. Takes no memory, as a mask would."""
+def _extremes(t: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest element; nan if any element is nan.
+
+    Needs no memory, unlike a mask of the elements.
+    """
     smallest, largest = torch.aminmax(t)
     return float(smallest), float(largest)

@@ -1,4 +1,4 @@
-"""The process that computes: its versions and devices, which results name, and its settings."""
+"""The process that computes: the versions and devices that results name, and its settings."""
 
 from __future__ import annotations
 
@@ -16,46 +16,47 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 @cache
 def versions() -> dict[str, str]:
-    """Of what a model's bits depend on most."""
+    """Return the versions of Python and of the packages that a model's weights depend on most."""
     names = ("fpbench", "torch", "numpy", "scikit-learn", "safetensors")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **found}
+    packages = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **packages}
 
 
 @cache
-def everything_installed() -> dict[str, str]:
-    """Every distribution of this environment and its version."""
-    # Each look at a distribution's name or version would read its file anew.
-    about = [dist.metadata for dist in importlib.metadata.distributions()]
-    found = {each["Name"]: each["Version"] for each in about}
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+def installed_versions() -> dict[str, str]:
+    """Return the version of every distribution in this environment."""
+    # Each access to a distribution's name or version would read its file again.
+    metadata = [dist.metadata for dist in importlib.metadata.distributions()]
+    packages = {each["Name"]: each["Version"] for each in metadata}
+    return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
 @cache
 def device_name(device: str) -> str:
-    """What a device is called in results: "cpu", or the GPU's name."""
+    """Return the name of a device in results: "cpu", or the name of the GPU."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return device
 
 
-KEPT = 256 * 2**20
+KEPT_BYTES = 256 * 2**20
 """Bytes of freed memory that the process keeps."""
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that numerical libraries read when they are loaded."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that numerical libraries read when they are loaded."""
 
 
 def tune() -> None:
-    """Make this process fit for jobs: one thread, no denormals, freed memory kept.
+    """Prepare this process for jobs: one thread, no denormals, freed memory kept.
 
-    A job runs on one thread wherever it runs, so that its numbers depend neither on the number of
-    cores nor on who else uses them; cores are used by workers. Adam's moments of a dead unit decay
-    into denormals, which slow CPUs down many times over. And glibc gives freed memory back, only
-    to ask for it again in the next step: a stack of small networks loses up to a quarter of its
-    time to pages that come and go. What malloc is told stays for as long as the process lives.
+    Every job runs on one thread. Its numbers then depend neither on the number of cores nor on the
+    other work on them; workers use the cores. Denormals are off because Adam's moments of a dead
+    unit decay into denormals, which slow CPUs down many times over. Freed memory is kept because
+    glibc would return it to the system and request it again in the next step, which takes up to a
+    quarter of the time of a stack of small networks. The settings of malloc stay until the process
+    ends.
     """
-    for name in THREADS:
+    for name in THREAD_VARIABLES:
         os.environ[name] = "1"
     torch.set_num_threads(1)
     threadpool_limits(limits=1)
@@ -63,16 +64,16 @@ def tune() -> None:
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
         libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest that its page names
-        libc.mallopt(trim_threshold, KEPT)
+        libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest value that mallopt(3) allows
+        libc.mallopt(trim_threshold, KEPT_BYTES)
 
 
 @contextmanager
 def tuned() -> Iterator[None]:
-    """Tune this process for a while; afterwards it computes as its owner had it."""
+    """Tune this process inside the block, and restore its settings at the end."""
     threads, pools = torch.get_num_threads(), ThreadpoolController()
-    before = {name: os.environ.get(name) for name in THREADS}
-    # Restores the limits of the libraries that are loaded now.
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    # The block restores the limits of the libraries that are loaded now.
     with pools.limit(limits=1):
         tune()
         try:

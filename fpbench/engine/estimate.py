@@ -1,4 +1,4 @@
-"""Estimates of what a zoo costs: floating-point operations, seconds, bytes on disk."""
+"""Estimate the cost of a zoo: floating-point operations, seconds, bytes on disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 
-LONG = 2e13
-"""Floating-point operations of a cohort: minutes on a CPU."""
+COHORT_OPERATIONS = 2e13
+"""Floating-point operations that a cohort may take: minutes on a CPU."""
 
-FEWEST = 4
-"""Models of a cohort, if there are as many: a stack of fewer is slower."""
+SMALLEST_COHORT = 4
+"""Models that a cohort may always have. A smaller stack would be slower per model."""
 
 
-def parts(group: list[Recipe], scenario: Scenario) -> list[list[Recipe]]:
-    """Split a group of models that could be made together, so that no part takes too long."""
-    most = max(FEWEST, int(LONG / (operations(group[0], scenario) or 1)))
+def split_group(group: list[Recipe], scenario: Scenario) -> list[list[Recipe]]:
+    """Split a group of models that can be made together into cohorts that do not take too long."""
+    most = max(SMALLEST_COHORT, int(COHORT_OPERATIONS / (operations(group[0], scenario) or 1)))
     return [group[i : i + most] for i in range(0, len(group), most)]
 
 
@@ -36,32 +36,35 @@ def operations(recipe: Recipe, scenario: Scenario) -> float | None:
     return inputs * _operations(scenario, recipe.arch) if inputs else 0
 
 
-def seconds(recipes: Sequence[Recipe], scenario: Scenario, timed: str, device: str) -> float | None:
-    """Return the seconds to train some models; None if a pool's size is unknown, or for none.
+def seconds(
+    recipes: Sequence[Recipe], scenario: Scenario, timed_arch: str, device: str
+) -> float | None:
+    """Return the seconds to train models; None if none is trained or a pool's size is unknown.
 
-    Every model's floating-point operations (its passes over the data, each with a forward and a
-    backward pass through its architecture) are divided by the rate at which the device does those
-    of one training step of the architecture `timed`. Right within a factor of about three: small
-    layers reach less of a device's speed than large ones, and a GPU trains a cohort faster than
-    its members one by one.
+    The floating-point operations of all models are divided by the measured speed of the device. A
+    model's operations are those of its passes over the data, forward and backward. The speed is
+    measured on one training step of the architecture `timed_arch`.
+
+    The estimate is right within a factor of about three: small layers reach less of a device's
+    speed than large ones, and a GPU trains a cohort faster than its members one by one.
     """
-    work = 0.0
+    total = 0.0
     trained = set()
     for recipe in recipes:
         if (own := operations(recipe, scenario)) is None:
             return None
-        work += own
+        total += own
         if own:
             trained.add(recipe.arch)
     if not trained:
         return None
-    if timed not in scenario.architectures:  # a model from a file may have no network to train
-        timed = min(trained)
-    return work / _speed(scenario, timed, torch.device(device))
+    if timed_arch not in scenario.architectures:  # a model from a file may have no network to train
+        timed_arch = min(trained)
+    return total / _speed(scenario, timed_arch, torch.device(device))
 
 
 def size(recipes: Iterable[Recipe], scenario: Scenario) -> int:
-    """Return the bytes on disk of some models' weights."""
+    """Return the bytes that the weights of models take on disk."""
     counts = Counter(recipe.arch for recipe in recipes)
     return sum(count * _bytes(scenario, arch) for arch, count in counts.items())
 
@@ -74,7 +77,7 @@ def _bytes(scenario: Scenario, arch: str) -> int:
 
 @cache
 def _operations(scenario: Scenario, arch: str) -> float:
-    """Return the floating-point operations of one training step, per input; computes nothing."""
+    """Return the floating-point operations of a training step per input, without computing it."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -83,12 +86,12 @@ def _operations(scenario: Scenario, arch: str) -> float:
 
 
 def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
-    """Return the floating-point operations per second while an architecture trains."""
+    """Measure the floating-point operations per second while an architecture trains."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.random.fork_rng(devices=[]), torch.device(device):
         model = scenario.architecture(arch)()
-        # A batch as in training where inputs are small, as few as will do where they are large.
+        # A batch as large as in training if inputs are small, a small batch if they are large.
         x = torch.zeros(64 if prod(scenario.input_shape) < 10_000 else 8, *scenario.input_shape)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     low = scenario.precision == "bfloat16"
@@ -105,5 +108,5 @@ def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
         return time.perf_counter() - began
 
     with FlopCounterMode(display=False) as counter:
-        step()  # the first chooses kernels and allocates
+        step()  # the first step is slower: it chooses kernels and allocates memory
     return float(counter.get_total_flops()) / min(step() for _ in range(5))

@@ -1,4 +1,4 @@
-"""pluggy's calls, in which a plugin that raises stops nobody but itself."""
+"""Call hooks by pluggy so that a plugin that raises does not stop the others."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 import pluggy
 
 from ..api import hooks
-from .isolation import contained
+from .isolation import isolated
 
-Answered = Callable[[str, str, Any, bool], Any]
-"""(hook, plugin, answer, whether it is a wrapper's): checks an answer and returns it."""
+CheckAnswer = Callable[[str, str, Any, bool], Any]
+"""(hook, plugin, answer, whether a wrapper gave it): checks an answer and returns it."""
 
-Failed = Callable[[str, str, BaseException], None]
+ReportError = Callable[[str, str, BaseException], None]
 """(hook, plugin, error): reports an error, or raises it for the caller of the hook."""
 
 
 class PluginManager(pluggy.PluginManager):
     """Calls hooks as pluggy documents it: order, pruned arguments, first results and wrappers.
 
-    An implementation that raises counts as one that returned None, and a wrapper that raises as
-    one that is not there. What a plugin does to the process ends with its turn, except in
-    executors, which may need it.
+    An implementation that raises counts as one that returned None. A wrapper that raises counts as
+    absent. Changes to the process are undone after each call, except those of executors, which may
+    need them.
     """
 
-    def __init__(self, answered: Answered, failed: Failed) -> None:
+    def __init__(self, check_answer: CheckAnswer, report_error: ReportError) -> None:
         super().__init__("fpbench")
-        self._answered, self._failed = answered, failed
+        self._check_answer, self._report_error = check_answer, report_error
         self.add_hookspecs(hooks)
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
-        """Register a plugin and guard its implementations."""
+        """Register a plugin, and guard its implementations: errors and changes stay local."""
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
             for implementation in caller.get_hookimpls():
@@ -43,34 +43,38 @@ class PluginManager(pluggy.PluginManager):
                         f"expected hookimpl(wrapper=True) at {caller.name}, got hookwrapper=True, "
                         "pluggy's old style"
                     )
-                guarded = self._wrapper if implementation.wrapper else self._function
-                implementation.function = guarded(  # type: ignore[misc]
+                guard = self._guard_wrapper if implementation.wrapper else self._guard_function
+                implementation.function = guard(  # type: ignore[misc]
                     caller.name, implementation.plugin_name, implementation.function
                 )
         return registered
 
-    def _function(self, hook: str, plugin: str, function: Callable[..., Any]) -> Any:
-        def guarded(*args: object, **kwargs: object) -> Any:
-            def act() -> Any:
-                return self._answered(hook, plugin, function(*args, **kwargs), False)
+    def _guard_function(self, hook: str, plugin: str, function: Callable[..., Any]) -> Any:
+        """Return a function that calls an implementation and checks its answer."""
 
-            return self._turn(hook, plugin, None, act)
+        def guarded(*args: object, **kwargs: object) -> Any:
+            def call() -> Any:
+                return self._check_answer(hook, plugin, function(*args, **kwargs), False)
+
+            return self._guard(hook, plugin, None, call)
 
         return guarded
 
-    def _wrapper(self, hook: str, plugin: str, function: Callable[..., Any]) -> Any:
+    def _guard_wrapper(self, hook: str, plugin: str, function: Callable[..., Any]) -> Any:
+        """Return a wrapper that runs a plugin's wrapper and checks its answer."""
+
         def guarded(*args: object, **kwargs: object) -> Generator[None, Any, Any]:
             wrapper = function(*args, **kwargs)
-            began = self._turn(hook, plugin, False, lambda: _begin(wrapper))
+            began = self._guard(hook, plugin, False, lambda: _begin(wrapper))
             answer, error = None, None
             try:
                 answer = yield
-            except BaseException as raised:  # one of those that `failed` lets through
+            except BaseException as raised:  # an error that `report_error` raised for the caller
                 error = raised
             if began:
-                return self._turn(
+                return self._guard(
                     hook, plugin, answer,
-                    lambda: self._answered(hook, plugin, _end(wrapper, answer, error), True),
+                    lambda: self._check_answer(hook, plugin, _end(wrapper, answer, error), True),
                 )  # fmt: skip
             if error:
                 raise error
@@ -78,16 +82,16 @@ class PluginManager(pluggy.PluginManager):
 
         return guarded
 
-    def _turn(self, hook: str, plugin: str, otherwise: Any, act: Callable[[], Any]) -> Any:
-        """Return what a plugin's act returns, or `otherwise` if it raises."""
+    def _guard(self, hook: str, plugin: str, default: Any, call: Callable[[], Any]) -> Any:
+        """Return the result of a call into a plugin, or `default` if the call raises."""
         try:
-            with nullcontext() if hook == "fpbench_executor" else contained():
-                return act()
+            with nullcontext() if hook == "fpbench_executor" else isolated():
+                return call()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._failed(hook, plugin, error)
-            return otherwise
+            self._report_error(hook, plugin, error)
+            return default
 
 
 def _begin(wrapper: Generator[None, Any, Any]) -> bool:

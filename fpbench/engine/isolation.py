@@ -1,4 +1,4 @@
-"""What a plugin does to the whole process ends with the plugin's turn."""
+"""Undo the changes that a plugin makes to the global state of the process."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-Setting = tuple[Callable[[], Any], Callable[[Any], object]]
+State = tuple[Callable[[], Any], Callable[[Any], object]]
+"""A function that reads a part of the global state, and one that restores it."""
 
 
-def _flags(of: Any, *names: str) -> list[Setting]:
-    return [(lambda n=n: getattr(of, n), lambda v, n=n: setattr(of, n, v)) for n in names]  # type: ignore[misc]
+def _flags(module: Any, *names: str) -> list[State]:
+    return [(lambda n=n: getattr(module, n), lambda v, n=n: setattr(module, n, v)) for n in names]  # type: ignore[misc]
 
 
-def _stream(name: str) -> Setting:
-    def put_back(old: Any) -> None:
-        # One that works is left: progress bars put one of their own there, and take it away.
+def _stream(name: str) -> State:
+    def restore(old: Any) -> None:
+        # An open stream stays: a progress bar puts its own stream there and removes it later.
         if getattr(getattr(sys, name), "closed", True):
             setattr(sys, name, old)
 
-    return lambda: getattr(sys, name), put_back
+    return lambda: getattr(sys, name), restore
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -36,16 +37,16 @@ def _deterministic() -> tuple[bool, bool]:
     )
 
 
-def _set_environment(before: dict[str, str]) -> None:
+def _set_environment(old: dict[str, str]) -> None:
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(old)
 
 
-SETTINGS: tuple[Setting, ...] = (
+STATES: tuple[State, ...] = (
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
     (torch.get_default_dtype, torch.set_default_dtype),
-    # The CPU is what torch takes when it is told nothing; to be told costs each call a little.
+    # None stands for the CPU. An explicit default device makes every call of torch a little slower.
     (lambda: str(torch.get_default_device()),
      lambda old: torch.set_default_device(None if old == "cpu" else old)),
     (torch.get_num_threads, torch.set_num_threads),
@@ -58,29 +59,32 @@ SETTINGS: tuple[Setting, ...] = (
     _stream("stdout"),
     _stream("stderr"),
 )  # fmt: skip
-"""How each is read before a plugin's turn, and put back after it where it has become another."""
+"""The parts of the global state that are restored if they have changed."""
 
 
 @contextmanager
-def contained() -> Iterator[None]:
-    """Whatever the block does to global state is undone: random states (torch's too), torch's
-    defaults, flags and threads, the environment, the working directory, the filters of warnings,
-    the standard streams. Not undone: patched modules, changed files, threads that were started.
+def isolated() -> Iterator[None]:
+    """Undo, at the end of the block, the changes that it made to the global state.
+
+    Undone are changes of random states (torch's too), torch's defaults, flags and threads, the
+    environment, the working directory, the warning filters and the standard streams. Not undone:
+    patched modules, changed files, started threads.
     """
-    before = [read() for read, _ in SETTINGS]
+    before = [read() for read, _ in STATES]
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            for (read, put_back), old in zip(SETTINGS, before, strict=True):
-                # One that cannot be put back, a folder that is gone, must not keep the others.
+            for (read, restore), old in zip(STATES, before, strict=True):
+                # A state that cannot be restored, such as a folder that was removed, must not keep
+                # the others from being restored.
                 with suppress(Exception):
                     if not _same(read(), old):
-                        put_back(old)
+                        restore(old)
 
 
 def _same(new: Any, old: Any) -> bool:
-    if isinstance(old, tuple):  # numpy's state holds an array
+    if isinstance(old, tuple):  # numpy's random state contains an array
         return len(new) == len(old) and all(map(np.array_equal, new, old))
     return bool(new == old)

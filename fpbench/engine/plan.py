@@ -1,4 +1,4 @@
-"""A suite as work to do: which models, in which groups, and who is tried on whom."""
+"""Plan a suite: which models to make, in which groups, and which trials to run on which models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .suite import Suite
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed from whatever names the thing it is for: order of work cannot matter."""
+    """Return a seed for the thing that `parts` name, independent of the order of work."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -30,7 +30,7 @@ def derived_seed(*parts: object) -> int:
 class Plan:
     """Every model and every trial of a suite.
 
-    refusals: by method label, why it does not apply; it becomes n/a, never zero.
+    refusals: by method label, why the method does not apply. Its results are n/a, never zero.
     """
 
     suite: Suite
@@ -40,14 +40,14 @@ class Plan:
 
     @classmethod
     def of(cls, suite: Suite) -> Plan:
-        """Plan a suite. Raises SuiteError when its split leaves nothing to judge or learn from."""
+        """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
         refusals: dict[str, str] = {}
         trials = []
         splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
         halves = [((*learn[0], *learn[1]), (*judged[0], *judged[1])) for learn, judged in splits]
         for variant in suite.methods:
-            access = chosen_access(variant.method, suite.scenario, suite.api)
-            reason = _declined(variant.method, suite.scenario)
+            access = choose_access(variant.method, suite.scenario, suite.api)
+            reason = _reason_to_decline(variant.method, suite.scenario)
             if reason is None and access is None:
                 levels = " or ".join(str(a) for a in sorted(variant.method.accepts))
                 reason = f"{variant.method.name} needs {levels}; the suite's api gives {suite.api}"
@@ -57,15 +57,15 @@ class Plan:
             for repeat, (learn, _) in enumerate(splits):
                 ensemble: tuple[Recipe, ...] = ()
                 if variant.method.needs_ensemble:
-                    each = (variant.ensemble or 2 * max(map(len, learn))) // 2
-                    short = min(map(len, learn))
-                    if variant.ensemble and each > short:
+                    per_side = (variant.ensemble or 2 * max(map(len, learn))) // 2
+                    available = min(map(len, learn))
+                    if variant.ensemble and per_side > available:
                         raise SuiteError(
-                            f"ensemble: expected at most {2 * short} models, as many as the split "
-                            f"leaves to learn from, got {variant.ensemble}",
+                            f"ensemble: expected at most {2 * available} models, as many as the "
+                            f"split leaves to learn from, got {variant.ensemble}",
                             variant.place,
                         )
-                    ensemble = (*learn[0][:each], *learn[1][:each])
+                    ensemble = (*learn[0][:per_side], *learn[1][:per_side])
                 trials.append(
                     Trial(
                         scenario=suite.scenario,
@@ -85,7 +85,7 @@ class Plan:
         return cls(suite, models, tuple(trials), refusals)
 
     def generations(self) -> list[list[Recipe]]:
-        """Every model of every lineage, parents before children."""
+        """Return every model of every lineage, grouped by depth: parents before children."""
         depths: dict[str, tuple[int, Recipe]] = {}
         for recipe in self.models:
             steps = list(recipe.lineage())
@@ -99,7 +99,7 @@ class Plan:
         return generations
 
     def summary(self, store: Store, device: str) -> PlanSummary:
-        """Return what a run would do; the store is read and not changed."""
+        """Return what a run would do. The store is read and not changed."""
         suite, scenario = self.suite, self.suite.scenario
         learn, judged = _split(suite, 0)
         missing = [
@@ -120,10 +120,11 @@ class Plan:
             ensemble=(len(learn[0]), len(learn[1])),
             missing=Counter(recipe.name for recipe in missing),
             cohorts=tuple(
-                Cohort(part[0].kind, tuple(map(str, part))) for part in cohorts(missing, scenario)
+                Cohort(cohort[0].kind, tuple(map(str, cohort)))
+                for cohort in cohorts(missing, scenario)
             ),
             trials=Counter(trial.label for trial in self.trials),
-            tasks={trial.label: _task(trial) for trial in self.trials},
+            tasks={trial.label: _describe_task(trial) for trial in self.trials},
             bytes=estimate.size(missing, scenario),
             refusals=self.refusals,
             device=device,
@@ -132,8 +133,8 @@ class Plan:
         )
 
 
-def _declined(method: Fingerprinter, scenario: Scenario) -> str | None:
-    """Why a method does not apply. Raises PluginError when it cannot even say that."""
+def _reason_to_decline(method: Fingerprinter, scenario: Scenario) -> str | None:
+    """Return why a method does not apply, or None. Raises PluginError if `declines` raises."""
     try:
         reason = method.declines(scenario)
         return None if reason is None else str(reason)
@@ -144,8 +145,8 @@ def _declined(method: Fingerprinter, scenario: Scenario) -> str | None:
         ) from error
 
 
-def _task(trial: Trial) -> str:
-    """What a method will do, in words."""
+def _describe_task(trial: Trial) -> str:
+    """Describe in words what a method will do."""
     text = f"{trial.method.n_queries} queries to each of {len(trial.suspects)} suspects"
     text += f", answered with {trial.access}"
     if trial.ensemble:
@@ -154,19 +155,21 @@ def _task(trial: Trial) -> str:
 
 
 def cohorts(recipes: Iterable[Recipe], scenario: Scenario) -> list[list[Recipe]]:
-    """Group models that are made together, and saved together.
+    """Group models into cohorts. A cohort is made and saved together.
 
-    Those that take long are made a few at a time, so that little is lost when a run is stopped.
-    How many is counted, not timed: a run that goes on must form the cohorts that it left.
+    Models that take long are made a few at a time, so that little is lost when a run is stopped.
+    The size of a cohort follows from counts, not from measured times, because a continued run must
+    form the same cohorts again.
     """
     groups: dict[object, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(recipe.cohort(), []).append(recipe)
-    return [part for group in groups.values() for part in estimate.parts(group, scenario)]
+    return [part for group in groups.values() for part in estimate.split_group(group, scenario)]
 
 
-def chosen_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:
-    """The richest level the method accepts, the task offers and the suite's API gives."""
+def choose_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:
+    """Return the richest level that the method accepts, the task offers and the suite's API gives;
+    None if there is none."""
     levels = [a for a in method.accepts if a <= api and a in scenario.offers]
     return max(levels, default=None)
 
@@ -175,14 +178,15 @@ Side = list[Recipe]
 
 
 def _split(suite: Suite, repeat: int) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
-    """One repeat's (positives, negatives) to learn from, and those to judge."""
+    """Return (positives, negatives) to learn from, and (positives, negatives) to judge, of one
+    repeat."""
     rng = random.Random(derived_seed("split", suite.seed, repeat))  # noqa: S311
     pairs = []
     for side, recipes in (("positives", suite.positives), ("negatives", suite.negatives)):
         learn, judged = _halves(recipes, suite.split, suite.stratify, rng)
         if not learn or not judged:
             raise SuiteError(
-                f"expected {side} enough for both halves of the split, got {len(recipes)}",
+                f"expected enough {side} for both halves of the split, got {len(recipes)}",
                 suite.source.where(("zoo", side)),
             )
         pairs.append((learn, judged))
@@ -193,10 +197,11 @@ def _split(suite: Suite, repeat: int) -> tuple[tuple[Side, Side], tuple[Side, Si
 def _halves(
     recipes: Sequence[Recipe], share: float, stratify: bool, rng: random.Random
 ) -> tuple[Side, Side]:
-    """Draw `share` of the models to learn from: of every kind alike, or of all of them.
+    """Draw `share` of the models to learn from, and return them and the rest.
 
-    Walking along models sorted by kind and taking one whenever the share is due gives every
-    kind its share within one model, and the whole its share exactly.
+    If `stratify` is true, the share holds for each kind of model within one model, and for all
+    models exactly. The function walks along the models, sorted by kind, and takes one whenever the
+    next whole number of the share is reached. Otherwise the models count as one kind.
     """
     kinds: dict[str, Side] = {}
     for recipe in recipes:
@@ -205,23 +210,23 @@ def _halves(
     rng.shuffle(order)
     for group in order:
         rng.shuffle(group)
-    row = [recipe for group in order for recipe in group]
+    sorted_by_kind = [recipe for group in order for recipe in group]
     offset = rng.random()
     learn: Side = []
     judged: Side = []
-    for i, recipe in enumerate(row):
-        due = floor((i + 1) * share + offset) > floor(i * share + offset)
-        (learn if due else judged).append(recipe)
-    # So that the first k of them are a fair draw too.
+    for i, recipe in enumerate(sorted_by_kind):
+        is_due = floor((i + 1) * share + offset) > floor(i * share + offset)
+        (learn if is_due else judged).append(recipe)
+    # A method may take only the first k models; those must be a fair draw too.
     rng.shuffle(learn)
     return learn, judged
 
 
-def without(trial: Trial, gone: set[str]) -> Trial:
-    """A trial without the models that could not be made."""
+def without_models(trial: Trial, digests: set[str]) -> Trial:
+    """Return a trial without some models, such as those that could not be made."""
     return replace(
         trial,
-        ensemble=tuple(r for r in trial.ensemble if r.digest not in gone),
-        suspects=tuple(r for r in trial.suspects if r.digest not in gone),
-        calibration=tuple(r for r in trial.calibration if r.digest not in gone),
+        ensemble=tuple(r for r in trial.ensemble if r.digest not in digests),
+        suspects=tuple(r for r in trial.suspects if r.digest not in digests),
+        calibration=tuple(r for r in trial.calibration if r.digest not in digests),
     )

@@ -1,4 +1,4 @@
-"""A finished run on disk: results.json, suspects.csv, errors, checksums."""
+"""Write a finished run to disk: results.json, suspects.csv, errors, checksums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..api.work import Result
 from ..results.summary import compare_methods, compute_verdicts, summarise
 from ..store.files import sha256, write
 from ..store.store import Store
-from .environment import device_name, everything_installed
+from .environment import device_name, installed_versions
 from .plan import Plan
 from .suite import Variant
 
@@ -44,7 +44,7 @@ def record(
 ) -> RunRecord:  # fmt: skip
     """Write a run's results into its folder and return them."""
     suite = plan.suite
-    found = RunRecord(
+    run_record = RunRecord(
         run=RunFacts(
             id=folder.name,
             started=started,
@@ -54,7 +54,7 @@ def record(
             processor=platform.processor() or platform.machine(),
             cpus=os.cpu_count(),
             platform=platform.platform(),
-            versions={"python": platform.python_version(), **everything_installed()},
+            versions={"python": platform.python_version(), **installed_versions()},
             git=git_revision(Path.cwd()),
         ),
         suite=SuiteFacts(
@@ -76,27 +76,27 @@ def record(
             data=suite.scenario.summary,
         ),
         target=suite.target.digest,
-        models=tuple(_model(recipe, plan, store) for recipe in plan.models),
-        methods=tuple(_method(variant, plan, results) for variant in suite.methods),
+        models=tuple(_model_record(recipe, plan, store) for recipe in plan.models),
+        methods=tuple(_method_record(variant, plan, results) for variant in suite.methods),
         comparisons=compare_methods([r for r in results if not r.error]),
-        trials=tuple(map(_trial, results)),
+        trials=tuple(map(_trial_record, results)),
         failures=failures,
     )
     files = {
         "suite.yaml": suite.source.text.encode(),
-        "suspects.csv": _suspects(found).encode(),
-        "results.json": json.dumps(found.as_json(), indent=1, allow_nan=False).encode(),
+        "suspects.csv": _suspects_csv(run_record).encode(),
+        "results.json": json.dumps(run_record.as_json(), indent=1, allow_nan=False).encode(),
     }
-    for name, text in _errors(found):
+    for name, text in _error_texts(run_record):
         write(folder / "errors" / f"{name}.txt", text.encode())
     sums = "".join(f"{sha256(content)}  {name}\n" for name, content in files.items())
-    # The results come last: a folder with results.json has everything.
+    # results.json comes last: a folder with this file is complete.
     for name, content in {"SHA256SUMS": sums.encode(), **files}.items():
         write(folder / name, content)
-    return found
+    return run_record
 
 
-def _model(recipe: Recipe, plan: Plan, store: Store) -> ModelRecord:
+def _model_record(recipe: Recipe, plan: Plan, store: Store) -> ModelRecord:
     made = store.made(recipe, plan.suite.scenario) or {}
     target = plan.suite.target
     return ModelRecord(
@@ -112,7 +112,7 @@ def _model(recipe: Recipe, plan: Plan, store: Store) -> ModelRecord:
     )
 
 
-def _trial(result: Result) -> TrialRecord:
+def _trial_record(result: Result) -> TrialRecord:
     trial = result.trial
     return TrialRecord(
         method=trial.label,
@@ -129,7 +129,7 @@ def _trial(result: Result) -> TrialRecord:
         verify_cpu_seconds=result.verify_cpu_seconds,
         device=result.device,
         losses=tuple(
-            (step, round(at, 4), float(f"{loss:.6g}")) for step, at, loss in result.losses
+            (step, round(second, 4), float(f"{loss:.6g}")) for step, second, loss in result.losses
         ),
         threads=result.threads,
         cached=result.cached,
@@ -137,56 +137,57 @@ def _trial(result: Result) -> TrialRecord:
     )
 
 
-def _method(variant: Variant, plan: Plan, results: Sequence[Result]) -> MethodRecord:
-    mine = [r for r in results if r.trial.label == variant.label]
-    good = [r for r in mine if not r.error]
+def _method_record(variant: Variant, plan: Plan, results: Sequence[Result]) -> MethodRecord:
+    own = [r for r in results if r.trial.label == variant.label]
+    good = [r for r in own if not r.error]
     return MethodRecord(
         method=variant.label,
         name=variant.method.name,
         source=variant.source,
         fields=fields_as_json(variant.method),
         ensemble=variant.ensemble,
-        access=str(mine[0].trial.access) if mine else None,
+        access=str(own[0].trial.access) if own else None,
         refusal=plan.refusals.get(variant.label),
-        errors=tuple(r.error for r in mine if r.error),
+        errors=tuple(r.error for r in own if r.error),
         summary=summarise(good) if good else None,
     )
 
 
-def _errors(found: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield why trials failed and models were not made, by names that files may have."""
-    for i, trial in enumerate(found.trials):
+def _error_texts(run_record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield a file name and a text for each trial that failed and each model that was not made."""
+    for i, trial in enumerate(run_record.trials):
         if trial.error:
             label = re.sub(r"[^A-Za-z0-9_-]+", "-", trial.method)[:60]
             yield f"{i}-{label}-{trial.repeat}", trial.error
-    for digest, reason in found.failures.items():
+    for digest, reason in run_record.failures.items():
         yield f"model-{digest[:12]}", reason
 
 
-def _suspects(found: RunRecord) -> str:
-    """Return suspects.csv: one row per suspect, method and repeat."""
-    models = {model.digest: model for model in found.models}
-    measures = list(next((model.utility for model in found.models if model.utility), {}))
+def _suspects_csv(run_record: RunRecord) -> str:
+    """Return the text of suspects.csv: one row per suspect, method and repeat."""
+    models = {model.digest: model for model in run_record.models}
+    measures = list(next((model.utility for model in run_record.models if model.utility), {}))
     out = io.StringIO()
     rows = csv.writer(out)
     rows.writerow(
         ["method", "repeat", "suspect", "kind", "positive", "arch", "matching_rate",
          "calibrated_rates", "p_values", "binomial_p_values", *measures, "digest"]
     )  # fmt: skip
-    for trial in found.trials:
+    for trial in run_record.trials:
         for digest, rate in trial.matching_rates.items():
             model = models[digest]
-            verdict = (trial.calibrated_rates, trial.p_values, trial.binomial_p_values)
+            columns = (trial.calibrated_rates, trial.p_values, trial.binomial_p_values)
             rows.writerow(
                 [trial.method, trial.repeat, model.name, model.kind, int(model.positive),
-                 model.arch, rate, *(by.get(digest) for by in verdict),
+                 model.arch, rate, *(column.get(digest) for column in columns),
                  *((model.utility or {}).get(measure) for measure in measures), digest]
             )  # fmt: skip
     return out.getvalue()
 
 
 def git_revision(folder: Path) -> GitRevision | None:
-    """Return the commit that is checked out in a folder, and whether files differ from it."""
+    """Return the commit that is checked out in a folder, and whether files differ from it; None if
+    git does not know the folder."""
 
     def git(*words: str) -> str:
         return subprocess.run(  # noqa: S603
@@ -202,38 +203,40 @@ def git_revision(folder: Path) -> GitRevision | None:
         return None
 
 
-CODES = 8
+SAMPLES = 8
+"""Pictures per model in samples.npz."""
 
 log = logging.getLogger("fpbench")
 
 
 def keep_samples(
-    plan: Plan, gone: Collection[str], *, store: Store, folder: Path, device: str
+    plan: Plan, failed: Collection[str], *, store: Store, folder: Path, device: str
 ) -> None:
-    """Write samples.npz into a run's folder, if its models' outputs are pictures.
+    """Write samples.npz into a run's folder if the outputs of its models are pictures.
 
-    rows (r, 2): a kind, and the model that stands for it; images (r, CODES, height, width) or
-    (r, CODES, height, width, 3), bytes. The results are on disk: what goes wrong costs one line.
+    The file has two arrays. rows (r, 2) are a kind, and the model that represents it. images
+    (r, SAMPLES, height, width) or (r, SAMPLES, height, width, 3) are bytes. An error is logged in
+    one line and not raised, because the results are on disk already.
 
-    gone: digests of models that could not be made.
+    failed: digests of models that could not be made.
     """
     scenario = plan.suite.scenario
-    if plan.suite.target.digest in gone:
+    if plan.suite.target.digest in failed:
         return
     kinds: dict[str, list[Recipe]] = {"target": [plan.suite.target]}
     for recipe in plan.models[1:]:
-        if recipe.digest not in gone:
+        if recipe.digest not in failed:
             kinds.setdefault(recipe.kind, []).append(recipe)
-    # The middle of a kind, whose members a suite mostly sweeps from mild to severe.
+    # The middle model of a kind, because suites mostly list a kind from mild to severe.
     chosen = {kind: members[len(members) // 2] for kind, members in kinds.items()}
     try:
         if scenario.pictures(torch.zeros(1, *scenario.output_shape)) is None:
-            return  # before data and models are loaded for nothing
-        codes = scenario.data("test").inputs[:CODES].to(device)
+            return  # no need to load data and models
+        inputs = scenario.data("test").inputs[:SAMPLES].to(device)
         images = []
         for recipe in chosen.values():
             with torch.no_grad():
-                output = store.load(recipe, scenario, torch.device(device))(codes)
+                output = store.load(recipe, scenario, torch.device(device))(inputs)
             if (pictures := scenario.pictures(output)) is None:
                 return
             images.append((255 * pictures.clamp(0, 1)).round().byte().cpu().numpy())

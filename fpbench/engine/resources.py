@@ -1,4 +1,4 @@
-"""When the machine has no more to give: no disk, no memory, no file handles."""
+"""Recognise errors of a machine that has run out of disk, memory or file handles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
     "CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED", "std::bad_alloc",
 )  # fmt: skip
-"""What torch says in a plain RuntimeError when an allocator has nothing left."""
+"""Parts of the messages of torch's RuntimeErrors when an allocator has no memory left."""
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a processor or a GPU has no memory left.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the processor or a GPU has no memory left.
 
-    torch is recognised by its words and names, for it may not be loaded.
+    Errors of torch are recognised by their messages and names, because torch may not be loaded.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -31,21 +31,24 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def shortage(error: BaseException) -> str | None:
-    """What a machine has run out of, in words; None if the error is another."""
-    if out_of_memory(error):
-        told = " ".join(str(error).split("\n")[0].split())
-        return f"out of memory ({told[:200]})" if told else "out of memory"
+    """Return in words what the machine has run out of; None if the error has another reason."""
+    if is_out_of_memory(error):
+        first_line = " ".join(str(error).split("\n")[0].split())
+        return f"out of memory ({first_line[:200]})" if first_line else "out of memory"
     if isinstance(error, OSError) and error.errno in NO_DISK | NO_HANDLES:
         return " ".join(str(error).split())
     return None
 
 
 @contextmanager
-def own_memory(label: str) -> Iterator[None]:
-    """How much a method asks for is its own doing: where it is too much, its trial fails alone."""
+def memory_errors_fail_trial(label: str) -> Iterator[None]:
+    """Turn errors of too little memory into a TrialError, so that only this trial fails.
+
+    For calls of a method, because a method decides how much memory it requests.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrialError(f"{label} ran {shortage(error)}; the other trials go on") from None

@@ -1,4 +1,4 @@
-"""The two maps: build every missing model, attempt every trial, announce what happened."""
+"""Run a suite: build every missing model, attempt every trial, announce each step to the hooks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..api.recipe import Recipe
 from ..api.results import Report
 from ..api.work import Built, Executor, Lost, Result
 from ..store.store import Store
-from .attempt import attempt, kept
+from .attempt import attempt, kept_result
 from .build import build
 from .environment import device_name, tuned
 from .key import Job, changed_code, weights_of
-from .plan import Plan, cohorts, without
+from .plan import Plan, cohorts, without_models
 from .record import keep_samples, record
 from .suite import Suite
 
@@ -31,11 +31,15 @@ log = logging.getLogger("fpbench")
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a run happens: its store, its folder, who does the work, who hears of it.
+    """The surroundings of a run.
 
-    device: the one that estimates are made for and results name.
-    limit:  seconds that a trial may take; None for as long as it likes.
-    fresh:  the labels of the methods to try anew, whatever results the store has of them.
+    store:    the store of models and trials.
+    folder:   the folder of the run's results.
+    executor: does the work.
+    hook:     pluggy's hooks, which are called after each step.
+    device:   the device that estimates are made for and that results name.
+    limit:    seconds that a trial may take; None for no limit.
+    fresh:    the labels of the methods to run again even if the store has their results.
     """
 
     store: Store
@@ -48,18 +52,22 @@ class Setting:
 
 
 def run(suite: Suite, setting: Setting) -> Report:
-    """Run a suite to its end; results are on disk before anybody is told."""
+    """Run a suite to its end and return its report.
+
+    The results are on disk before `fpbench_reported` is called.
+    """
     plan = Plan.of(suite)
     began = datetime.now(UTC), time.perf_counter()
-    with framed(plan, setting):
+    with prepared(plan, setting):
         return _run(plan, setting, *began)
 
 
 @contextmanager
-def framed(plan: Plan, setting: Setting) -> Iterator[None]:
-    """The frame of all work on a plan: told, room on the disk, models in use, arithmetic.
+def prepared(plan: Plan, setting: Setting) -> Iterator[None]:
+    """Prepare the process and the store for work on a plan, and close the executor at the end.
 
-    At its end the executor is closed.
+    Inside the block the process is tuned, and `prune` does not remove the plan's models. The plan
+    is announced. Raises ResourceError if the disk has too little space for the missing models.
     """
     models = [recipe.digest for generation in plan.generations() for recipe in generation]
     try:
@@ -77,40 +85,42 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     failures = build_zoo(plan, setting)
 
     results: list[Result] = []
-    trials = [without(trial, set(failures)) for trial in plan.trials]
+    trials = [without_models(trial, set(failures)) for trial in plan.trials]
     if suite.target.digest in failures:
         trials = []
     weights = weights_of(plan, store)
     jobs = [Job.of(trial, weights, trial.label in setting.fresh) for trial in trials]
-    # What is kept is looked up here: a run with nothing left to do starts no worker.
-    known = [kept(job, store=store, device=setting.device) for job in jobs]
-    todo = [job for job, result in zip(jobs, known, strict=True) if result is None]
-    work = partial(attempt, store=shared(store))
-    for result in chain(filter(None, known), _attempted(setting, work, todo)):
+    # Kept results are looked up here and not in workers, so that a run with nothing left to do
+    # starts no worker.
+    kept = [kept_result(job, store=store, device=setting.device) for job in jobs]
+    todo = [job for job, result in zip(jobs, kept, strict=True) if result is None]
+    work = partial(attempt, store=for_workers(store))
+    for result in chain(filter(None, kept), _attempt_all(setting, work, todo)):
         results.append(result)
         hook.fpbench_attempted(result=result)
 
     order = [variant.label for variant in suite.methods]
     results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
-    found = record(
+    run_record = record(
         plan, results, failures, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
-    report = Report(setting.folder, found, tuple(results))
+    report = Report(setting.folder, run_record, tuple(results))
     hook.fpbench_reported(report=report)
     return report
 
 
 def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
-    """Make every model of a plan that the store lacks; by digest, why some could not be made.
+    """Make every model of a plan that the store lacks.
 
-    Models that other code made are reused, with a warning.
+    Return, by digest, why some models could not be made. Models that other code made are reused,
+    with a warning.
     """
     suite, store, failures = plan.suite, setting.store, dict[str, str]()
     for sentence in changed_code(plan, store):
         log.warning("%s", sentence)
-    make = partial(build, scenario=suite.scenario, store=shared(store))
+    make = partial(build, scenario=suite.scenario, store=for_workers(store))
     for generation in plan.generations():
         missing = [r for r in generation if not store.intact(r, suite.scenario)]
         failures |= {
@@ -119,25 +129,26 @@ def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
             if r.parent and r.parent.digest in failures
         }
         todo = [r for r in missing if r.digest not in failures]
-        for built in _built(setting, make, cohorts(todo, suite.scenario)):
+        for built in _build_all(setting, make, cohorts(todo, suite.scenario)):
             failures |= built.failures
             setting.hook.fpbench_built(built=built)
-    _refuse_twins(suite, plan.models, store)
+    _refuse_equal_weights(suite, plan.models, store)
     return failures
 
 
-def shared(store: Store) -> Store:
-    """The same store for a worker, who may stand in another folder."""
+def for_workers(store: Store) -> Store:
+    """Return the store with an absolute path, because a worker may have another working folder."""
     return replace(store, root=store.root.absolute())
 
 
-def _built(
+def _build_all(
     setting: Setting, make: Callable[..., Built], groups: Iterable[Sequence[Recipe]]
 ) -> Iterator[Built]:
-    """Every cohort, made or failed.
+    """Yield the outcome of each cohort, made or failed.
 
-    One whose process was lost is tried once more in halves: what is too large for the memory may
-    fit in parts, and a member that takes its process with it takes half of the others.
+    If the process of a cohort is lost, the cohort is made once more in halves. A cohort that is too
+    large for the memory may fit in halves. A member that ends its process then costs only the
+    members of its half.
     """
     halves: list[Sequence[Recipe]] = []
     for outcome in setting.executor.map(make, groups):
@@ -146,20 +157,21 @@ def _built(
                         outcome.item[0].kind, outcome.reason)  # fmt: skip
             halves += [outcome.item[:half], outcome.item[half:]]
         else:
-            yield _failed(outcome, setting) if isinstance(outcome, Lost) else outcome
+            yield _lost_cohort(outcome, setting) if isinstance(outcome, Lost) else outcome
     for outcome in setting.executor.map(make, halves):
-        yield _failed(outcome, setting) if isinstance(outcome, Lost) else outcome
+        yield _lost_cohort(outcome, setting) if isinstance(outcome, Lost) else outcome
 
 
-def _failed(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
+def _lost_cohort(lost: Lost[Sequence[Recipe]], setting: Setting) -> Built:
+    """Return the outcome of a cohort if its process was lost: all of its models failed."""
     failures = {recipe.digest: f"{recipe}: {lost.reason}" for recipe in lost.item}
     return Built(tuple(lost.item), lost.seconds, setting.device, failures=failures)
 
 
-def _attempted(
+def _attempt_all(
     setting: Setting, work: Callable[..., Result], jobs: Iterable[Job]
 ) -> Iterator[Result]:
-    """Every trial's result; nothing is kept of one whose process was lost."""
+    """Yield the result of each trial. If the process of a trial was lost, the trial has failed."""
     for outcome in setting.executor.map(work, jobs, setting.limit):
         if isinstance(outcome, Lost):
             device = device_name(setting.device)
@@ -168,17 +180,17 @@ def _attempted(
             yield outcome
 
 
-def _refuse_twins(suite: Suite, models: Iterable[Recipe], store: Store) -> None:
-    """Two suspects with the same weights are one suspect counted twice."""
+def _refuse_equal_weights(suite: Suite, models: Iterable[Recipe], store: Store) -> None:
+    """Raise SuiteError for two suspects with the same weights: one suspect would count twice."""
     seen: dict[str, Recipe] = {}
     for recipe in models:
         made = store.made(recipe, suite.scenario)
         if made is None:
             continue
-        twin = seen.setdefault(made["weights_sha256"], recipe)
-        if twin is not recipe:
+        first = seen.setdefault(made["weights_sha256"], recipe)
+        if first is not recipe:
             raise SuiteError(
-                f"expected suspects that differ, got the same weights from {twin} and {recipe}; "
+                f"expected suspects that differ, got the same weights from {first} and {recipe}; "
                 "take one of them out",
                 suite.places.get(recipe.digest),
             )

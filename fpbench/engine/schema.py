@@ -1,4 +1,4 @@
-"""The keys of a suite file, and what is said when one is wrong."""
+"""The keys of a suite file, and the messages about wrong ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class _Part(BaseModel):
 class _Zoo(_Part):
     """The suspects.
 
-    split:    the share of each kind that methods may learn from; the rest is judged.
-    stratify: split every kind alike; false draws from all positives, and from all negatives.
-    seed:     another zoo of the same recipes.
+    split:    the share of the suspects that methods may learn from; the rest is judged.
+    stratify: whether the share holds for each kind of suspect; if false, only for all positives
+              and for all negatives.
+    seed:     another seed gives another zoo of the same recipes.
     """
 
     split: Share = 0.5
@@ -33,9 +34,9 @@ class _Zoo(_Part):
 class Schema(_Part):
     """The keys of a suite file.
 
-    plugins: files of plugins that the suite needs, seen from the suite's folder.
-    quantised: suspects are asked what an 8-bit image file can carry, not the exact queries.
-    smaller: suites like this one that take less, named where this one would take long.
+    plugins: files of plugins that the suite needs; paths are relative to the suite's folder.
+    quantised: whether queries are rounded to the values that an 8-bit image file can store.
+    smaller: similar suites that take less time; a plan that would take long names them.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -52,14 +53,14 @@ class Schema(_Part):
     smaller: list[str] = []
 
 
-def validated(source: Source) -> Schema:
-    """A source's keys, checked; raises SuiteError at the first that is wrong."""
+def validate(source: Source) -> Schema:
+    """Return the keys of a suite file. Raises SuiteError at the first wrong key or value."""
     try:
         return Schema.model_validate(source.data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     path = tuple(p for p in first["loc"] if p not in ("str", "dict[str,any]"))
-    where, found = source.where(path), first["input"]
+    where = source.where(path)
     if first["type"] == "missing":
         raise SuiteError(f"expected a key {path[-1]!r}, found none", where)
     if first["type"] == "extra_forbidden":
@@ -68,9 +69,9 @@ def validated(source: Source) -> Schema:
             f"no key {path[-1]!r} in a suite; {did_you_mean(str(path[-1]), known)}", where
         )
     if first["type"] == "too_short":
-        what = {"negatives": "negative suspect", "positives": "positive suspect"}
+        items = {"negatives": "negative suspect", "positives": "positive suspect"}
         raise SuiteError(
-            f"expected at least one {what.get(str(path[-1]), 'method')}, got none", where
+            f"expected at least one {items.get(str(path[-1]), 'method')}, got none", where
         )
     reason = first["msg"].removeprefix("Input should be ")
-    raise SuiteError(f"{path[-1]}: expected {reason}, got {found!r}", where)
+    raise SuiteError(f"{path[-1]}: expected {reason}, got {first['input']!r}", where)

@@ -1,6 +1,7 @@
-"""One entry of a suite: its first key names a class, the other keys are that class's fields.
+"""Read a suite: its target, suspects and methods.
 
-Two words are the grammar's own: `each:` sweeps fields, `copies:` counts seeds.
+The first key of an entry names a class, and the other keys are fields of this class. The grammar
+has two words of its own: `each:` sweeps fields, and `copies:` makes models that differ by seed.
 """
 
 from __future__ import annotations
@@ -22,91 +23,98 @@ from ..api.oracle import Access
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 from .registry import Offer, Registry
-from .schema import Schema, validated
-from .source import Path_, Source, addition, listed, override
+from .schema import Schema, validate
+from .source import KeyPath, Source, addition, method_names, override
 
 MAX_MODELS = 200_000
-"""In a suite, and variants of a method: twice what planning was measured with."""
+"""Models of a suite, and combinations of an entry: twice the largest number that planning was
+measured with."""
 
 
 class Entries:
-    """Reads the entries of one source against one registry."""
+    """Reads the entries of a source. The registry knows the classes that they name."""
 
     def __init__(self, source: Source, registry: Registry) -> None:
         self.source = source
         self.registry = registry
 
-    def named(
-        self, word: str, what: str, entry: Mapping[str, Any], path: Path_,
-        offers: Mapping[str, Offer[Any]],
-    ) -> Offer[Any]:  # fmt: skip
-        """What the entry's first key names."""
-        if word not in entry:
+    def find_offer(
+        self, kind: str, entry: Mapping[str, Any], path: KeyPath, offers: Mapping[str, Offer[Any]]
+    ) -> Offer[Any]:
+        """Return the offer that the entry names under the key `kind`. Raises SuiteError."""
+        if kind not in entry:
             raise SuiteError(
-                f"expected a key {word!r} that names a {what}", self.source.where(path)
+                f"expected a key {kind!r} that names a {kind}", self.source.where(path)
             )
-        name = entry[word]
+        name = entry[kind]
         if not isinstance(name, str) or name not in offers:
             raise SuiteError(
-                self.registry.missing(what, str(name), offers), self.source.where((*path, word))
+                self.registry.missing(kind, str(name), offers), self.source.where((*path, kind))
             )
         return offers[name]
 
-    def whole(self, word: str, entry: Mapping[str, Any], path: Path_, most: int) -> int | None:
-        """A word of the grammar that counts: 1 to `most`, or None where it is not given."""
-        value = entry.get(word)
-        if value is None:
+    def read_copies(self, entry: Mapping[str, Any], path: KeyPath) -> int | None:
+        """Return the number at `copies:`; None if the entry has no such key. Raises SuiteError."""
+        copies, most = entry.get("copies"), SEEDS_PER_ZOO - 1
+        if copies is None:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        if not isinstance(copies, int) or isinstance(copies, bool) or not 0 < copies <= most:
             raise SuiteError(
-                f"{word}: expected a whole number from 1 to {most}, got {value!r}",
-                self.source.where((*path, word)),
+                f"copies: expected a whole number from 1 to {most}, got {copies!r}",
+                self.source.where((*path, "copies")),
             )
-        return value
+        return copies
 
-    def each(
-        self, entry: Mapping[str, Any], path: Path_, cls: type, words: set[str],
-        extra: set[str] = frozenset(),  # type: ignore[assignment]
+    def expand(
+        self, entry: Mapping[str, Any], path: KeyPath, cls: type, words: set[str],
+        sweepable_words: set[str] = frozenset(),  # type: ignore[assignment]
         copies: int = 1,
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:  # fmt: skip
-        """The entry's fields, once per element of the product of `each:`, and the swept ones.
+        """Yield the entry's fields once per combination of `each:`, and those that are swept.
 
-        Each of them stands for `copies`; too many in all are refused before one is made.
+        Raises SuiteError for too many combinations before the first is made.
+
+        words:           keys of the entry that are words of the grammar, not fields.
+        sweepable_words: words that `each:` may sweep like fields.
+        copies:          models that each combination stands for.
         """
-        fixed = {k: _fraction(v) for k, v in entry.items() if k not in words | {"each"}}
+        fixed = {k: _parse_fraction(v) for k, v in entry.items() if k not in words | {"each"}}
         self.check_keys(cls, fixed, path, words | {"each"})
         each = entry.get("each", {})
-        at: Path_ = (*path, "each")
+        each_path: KeyPath = (*path, "each")
         if not isinstance(each, dict):
             raise SuiteError(
-                f"each: expected keys with lists of values, got {each!r}", self.source.where(at)
+                f"each: expected keys with lists of values, got {each!r}",
+                self.source.where(each_path),
             )
-        self.check_keys(cls, each, at, extra)
+        self.check_keys(cls, each, each_path, sweepable_words)
         for key in each:
             if key in fixed:
                 raise SuiteError(
-                    f"expected {key!r} once, got it in `each:` too", self.source.where((*at, key))
+                    f"expected {key!r} once, got it in `each:` too",
+                    self.source.where((*each_path, key)),
                 )
-        values = [self._values(value, (*at, key)) for key, value in each.items()]
+        values = [self._read_values(value, (*each_path, key)) for key, value in each.items()]
         if (count := copies * math.prod(map(len, values))) > MAX_MODELS:
             raise SuiteError(
                 f"each: expected at most {MAX_MODELS:,} combinations, got {clipped(count, 30)}",
-                self.source.where(at),
+                self.source.where(each_path),
             )
         for combination in itertools.product(*values):
             swept = dict(zip(each, combination, strict=True))
             yield {**fixed, **swept}, swept
 
-    def _values(self, value: Any, path: Path_) -> list[Any]:
+    def _read_values(self, value: Any, path: KeyPath) -> list[Any]:
+        """Return the values of a list, or the numbers of a `range:`. Raises SuiteError."""
         where = self.source.where(path)
         if isinstance(value, list) and value:
-            return [_fraction(v) for v in value]
+            return [_parse_fraction(v) for v in value]
         if not isinstance(value, dict) or list(value) != ["range"]:
             raise SuiteError(
                 f"expected a list of values or {{range: [first, last, step]}}, got {value!r}", where
             )
         try:
-            first, last, step = map(_exact, value["range"])
+            first, last, step = map(_parse_exactly, value["range"])
             count = (last - first) // step + 1
             if count < 1:
                 raise ValueError
@@ -117,19 +125,21 @@ class Entries:
                 where,
             ) from None
         if count > 10_000:
-            found = clipped(count, 30)
-            raise SuiteError(f"range: expected at most 10,000 values, got {found}", where)
+            raise SuiteError(
+                f"range: expected at most 10,000 values, got {clipped(count, 30)}", where
+            )
         numbers = [first + i * step for i in range(count)]
-        whole = all(n.denominator == 1 for n in numbers)
-        return [int(n) if whole else float(n) for n in numbers]
+        are_integers = all(n.denominator == 1 for n in numbers)
+        return [int(n) if are_integers else float(n) for n in numbers]
 
     def check_keys(
         self,
         cls: type,
         fields: Mapping[str, Any],
-        path: Path_,
+        path: KeyPath,
         words: set[str] = frozenset(),  # type: ignore[assignment]
     ) -> None:
+        """Raise SuiteError for a key that is neither a field of a class nor one of the words."""
         known = [name for name in field_types(cls) if name not in ("scenario", "parent")]
         for key in fields:
             if key not in known and key not in words:
@@ -138,8 +148,13 @@ class Entries:
                     self.source.where((*path, key)),
                 )
 
-    def build(self, cls: type, fields: Mapping[str, Any], path: Path_, **given: Any) -> Any:
-        """Make an instance; what its fields or its own check refuse is told at its place."""
+    def build(self, cls: type, fields: Mapping[str, Any], path: KeyPath, **fixed: Any) -> Any:
+        """Return an instance of a class.
+
+        Raises SuiteError, with the place, for a value that the class does not accept.
+
+        fixed: values of fields that a suite does not set.
+        """
 
         def where(field: str) -> str:
             shared = ("recipes", getattr(cls, "name", ""), field)
@@ -154,46 +169,55 @@ class Entries:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         ]
         for name in required:
-            if name not in fields and name not in given:
+            if name not in fields and name not in fixed:
                 raise SuiteError(
                     f"expected a key {name!r} for {cls.name}, found none",  # type: ignore[attr-defined]
                     self.source.where(path),
                 )
         try:
             checked_fields = {name: check_field(cls, name, value) for name, value in fields.items()}
-            return cls(**checked_fields, **given)
+            return cls(**checked_fields, **fixed)
         except FieldError as error:
             raise SuiteError(f"{error.field}: {error.message}", where(error.field)) from None
         except Exception as error:
-            kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
-            raise SuiteError(f"{cls.name}: {kind}{error}", self.source.where(path)) from None  # type: ignore[attr-defined]
+            prefix = (
+                "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+            )
+            raise SuiteError(f"{cls.name}: {prefix}{error}", self.source.where(path)) from None  # type: ignore[attr-defined]
 
 
-def _exact(value: Any) -> Fraction:
-    """0.1 as one tenth; text only if it is a fraction, for 1e999999999 would never end."""
+def _parse_exactly(value: Any) -> Fraction:
+    """Return a number or a text such as 1/16 as a fraction: 0.1 is one tenth. Raises ValueError.
+
+    Other texts are refused, because Python would compute 1e999999999 for ever.
+    """
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,9}/[0-9]{1,9}", value):
         raise ValueError
     return Fraction(str(value))
 
 
-def _fraction(value: Any) -> Any:
-    """1/16 as a number; anything else as it is."""
+def _parse_fraction(value: Any) -> Any:
+    """Return a text such as 1/16 as a number, and any other value unchanged."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}/0*[1-9][0-9]{,8}", value):
         return float(Fraction(value))
     return value
 
 
 SEEDS_PER_ZOO = 1000
+"""Seeds of recipes that belong to one seed of a zoo."""
+
 MAX_LABEL = 200
+"""Characters of a method's label."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as the suite wants it.
+    """A method with the fields that the suite sets.
 
     label:    its name in results.
-    ensemble: how many models it may learn from, half of them positive; None for all.
-    place:    where the suite says so.
+    ensemble: the number of models that it may learn from, half of them positive; None for all.
+    place:    the place of its entry in the suite.
+    source:   the distribution or the plugin file that the method comes from.
     """
 
     label: str
@@ -205,7 +229,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark, ready to be planned. `places` tells where each recipe stands, by digest."""
+    """A benchmark, ready to be planned.
+
+    places: by digest, the place of each recipe in the suite.
+    """
 
     name: str
     source: Source
@@ -229,25 +256,26 @@ class Suite:
         cls, path: Path, registry: Registry, *, overrides: Sequence[str] = (),
         only: Sequence[str] = (),
     ) -> Suite:  # fmt: skip
-        """Read a suite file; raises SuiteError that says what, where, and what to do.
+        """Read a suite file. Raises SuiteError.
 
-        overrides: `dotted.path=value`, applied in their order.
-        only:      labels or names of the methods to keep; all if empty. A method that is installed
-                   and not in the suite is added to it, with its defaults.
+        overrides: texts `dotted.path=value`, applied in this order.
+        only:      labels or names of the methods to keep; all if empty. An installed method that
+                   the suite does not name is added to it, with its defaults.
         """
         source = Source.read(path)
-        # Plugins come first: what the other keys name may be theirs.
-        for setting in (setting for setting in overrides if _is_of_plugins(setting)):
-            override(source, setting)
+        # Plugins come first, because the other keys may name their classes.
+        for assignment in overrides:
+            if _sets_plugins(assignment):
+                override(source, assignment)
         _load_plugins(source, registry)
-        there = {*listed(source), *(setting.partition("=")[2] for setting in overrides)}
+        present = {*method_names(source), *(each.partition("=")[2] for each in overrides)}
         new = [
-            name for name in dict.fromkeys(only) if name in registry.methods and name not in there
+            name for name in dict.fromkeys(only) if name in registry.methods and name not in present
         ]
         overrides = [*map(addition, new), *overrides]
-        for setting in overrides:
-            if not _is_of_plugins(setting):
-                override(source, setting)
+        for assignment in overrides:
+            if not _sets_plugins(assignment):
+                override(source, assignment)
         suite = _Reader(source, registry).suite(tuple(overrides))
         if only:
             names = {v.label: v.method.name for v in suite.methods}
@@ -260,9 +288,9 @@ class Suite:
         return suite
 
 
-def _is_of_plugins(setting: str) -> bool:
+def _sets_plugins(assignment: str) -> bool:
     """Return whether an override sets the key `plugins` or an item of it."""
-    return setting.partition("=")[0].split(".")[0] == "plugins"
+    return assignment.partition("=")[0].split(".")[0] == "plugins"
 
 
 def _load_plugins(source: Source, registry: Registry) -> None:
@@ -288,7 +316,7 @@ class _Reader(Entries):
         self.places: dict[str, str] = {}
 
     def suite(self, overrides: tuple[str, ...]) -> Suite:
-        file = validated(self.source)
+        file = validate(self.source)
         scenario = self._scenario(file.scenario)
         api = Access[file.api.upper()]
         if api not in scenario.offers:
@@ -298,10 +326,12 @@ class _Reader(Entries):
                 self.source.where(("api",)),
             )
         self._check_defaults(file.recipes)
-        base = file.zoo.seed * SEEDS_PER_ZOO
-        target = self._target(file, scenario, base)
+        base_seed = file.zoo.seed * SEEDS_PER_ZOO
+        target = self._target(file, scenario, base_seed)
         sides = {
-            side: tuple(self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base))
+            side: tuple(
+                self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base_seed)
+            )
             for side, entries, parent in (
                 ("positives", file.zoo.positives, target),
                 ("negatives", file.zoo.negatives, None),
@@ -316,15 +346,16 @@ class _Reader(Entries):
         )  # fmt: skip
 
     def _scenario(self, entry: str | dict[str, Any]) -> Scenario:
-        named = {"scenario": entry} if isinstance(entry, str) else entry
-        path: Path_ = ("scenario",)
-        cls = self.named("scenario", "scenario", named, path, self.registry.scenarios).cls
-        fields = {key: value for key, value in named.items() if key != "scenario"}
+        keys = {"scenario": entry} if isinstance(entry, str) else entry
+        path: KeyPath = ("scenario",)
+        cls = self.find_offer("scenario", keys, path, self.registry.scenarios).cls
+        fields = {key: value for key, value in keys.items() if key != "scenario"}
         self.check_keys(cls, fields, path)
         scenario: Scenario = self.build(cls, fields, path)
         return scenario
 
     def _check_defaults(self, defaults: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise SuiteError for unknown recipes and fields under the key `recipes`."""
         for name, fields in defaults.items():
             path = ("recipes", name)
             if name not in self.registry.recipes:
@@ -332,60 +363,63 @@ class _Reader(Entries):
                 raise SuiteError(text, self.source.where(path))
             self.check_keys(self.registry.recipes[name].cls, fields, path)
 
-    def _target(self, file: Schema, scenario: Scenario, base: int) -> Recipe:
-        path: Path_ = ("target",)
-        cls = self.named("recipe", "recipe", file.target, path, self.registry.recipes).cls
+    def _target(self, file: Schema, scenario: Scenario, base_seed: int) -> Recipe:
+        path: KeyPath = ("target",)
+        cls = self.find_offer("recipe", file.target, path, self.registry.recipes).cls
         if cls.needs_parent:
             raise SuiteError(
                 f"expected a recipe that starts from nothing, got {cls.name}",
                 self.source.where(path),
             )
-        target, *others = self._recipes([file.target], path, file.recipes, scenario, None, base)
-        if others:
-            raise SuiteError(f"expected one target, got {1 + len(others)}", self.source.where(path))
-        return target
+        targets = [*self._recipes([file.target], path, file.recipes, scenario, None, base_seed)]
+        if len(targets) > 1:
+            raise SuiteError(f"expected one target, got {len(targets)}", self.source.where(path))
+        return targets[0]
 
     def _recipes(
-        self, entries: Sequence[Mapping[str, Any]], path: Path_,
+        self, entries: Sequence[Mapping[str, Any]], path: KeyPath,
         defaults: Mapping[str, Mapping[str, Any]], scenario: Scenario, parent: Recipe | None,
-        base: int,
+        base_seed: int,
     ) -> Iterator[Recipe]:  # fmt: skip
+        """Yield the recipes of entries: every combination of `each:` with every copy."""
         for i, entry in enumerate(entries):
-            at: Path_ = path if path == ("target",) else (*path, i)
-            cls = self.named("recipe", "recipe", entry, at, self.registry.recipes).cls
+            entry_path: KeyPath = path if path == ("target",) else (*path, i)
+            cls = self.find_offer("recipe", entry, entry_path, self.registry.recipes).cls
             if path != ("target",) and cls.needs_parent is (parent is None):
                 expected = "is made from the target" if parent else "starts from nothing"
                 raise SuiteError(
                     f"expected a recipe that {expected} among the {path[-1]}, got {cls.name}",
-                    self.source.where(at),
+                    self.source.where(entry_path),
                 )
-            copies = self.whole("copies", entry, at, SEEDS_PER_ZOO - 1)
-            seeds = [base] if copies is None else [base + k for k in range(1, copies + 1)]
-            for fields, _ in self.each(entry, at, cls, {"recipe", "copies"}, copies=len(seeds)):
+            copies = self.read_copies(entry, entry_path)
+            seeds = [base_seed] if copies is None else [base_seed + 1 + k for k in range(copies)]
+            words = {"recipe", "copies"}
+            for fields, _ in self.expand(entry, entry_path, cls, words, copies=len(seeds)):
                 for seed in seeds:
                     merged = {"seed": seed, **defaults.get(cls.name, {}), **fields}
                     recipe: Recipe = self.build(
-                        cls, merged, at, scenario=str(scenario), parent=parent
+                        cls, merged, entry_path, scenario=str(scenario), parent=parent
                     )
-                    self._place(recipe, scenario, at)
+                    self._add_place(recipe, scenario, entry_path)
                     yield recipe
 
-    def _place(self, recipe: Recipe, scenario: Scenario, path: Path_) -> None:
+    def _add_place(self, recipe: Recipe, scenario: Scenario, path: KeyPath) -> None:
+        """Note the place of a recipe. Raises SuiteError for one that this zoo cannot contain."""
         where = self.source.where(path)
         if recipe.arch.startswith("onnx:") and recipe.parent is not None:
             raise SuiteError(
-                f"expected a recipe that only asks the target, such as distill, got {recipe.name}: "
-                "an ONNX file has no weights to change",
+                f"expected a recipe that only queries the target, such as distill, got "
+                f"{recipe.name}: an ONNX file has no weights to change",
                 where,
             )
         try:
             scenario.architecture(recipe.arch)
         except FieldError as error:
-            inside = [
+            model_paths = [
                 p for p in ((*path, "model"), (*path, "each", "model")) if p in self.source.places
             ]
             raise SuiteError(
-                error.message, self.source.where(inside[0]) if inside else where
+                error.message, self.source.where(model_paths[0]) if model_paths else where
             ) from None
         if recipe.digest in self.places:
             raise SuiteError(
@@ -398,12 +432,13 @@ class _Reader(Entries):
         self.places[recipe.digest] = where
 
     def _methods(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[Variant]:
+        """Yield the variants of methods: every combination of `each:` of every entry."""
         labels: dict[str, str] = {}
         for i, entry in enumerate(entries):
-            at: Path_ = ("methods", i)
-            offer = self.named("method", "method", entry, at, self.registry.methods)
+            path: KeyPath = ("methods", i)
+            offer = self.find_offer("method", entry, path, self.registry.methods)
             words = {"method", "label", "ensemble"}
-            for fields, swept in self.each(entry, at, offer.cls, words, extra={"ensemble"}):
+            for fields, swept in self.expand(entry, path, offer.cls, words, {"ensemble"}):
                 ensemble = fields.pop("ensemble", entry.get("ensemble"))
                 if ensemble is not None and (
                     not isinstance(ensemble, int) or ensemble < 2 or ensemble % 2
@@ -411,17 +446,17 @@ class _Reader(Entries):
                     raise SuiteError(
                         "ensemble: expected an even number of models, 2 or more, half of them "
                         f"positive, got {ensemble!r}",
-                        self.source.where((*at, "ensemble")),
+                        self.source.where((*path, "ensemble")),
                     )
                 label = str(entry.get("label", entry["method"]))
                 if swept:
                     label += "(" + ",".join(f"{k}={v}" for k, v in swept.items()) + ")"
-                where = self.source.where(at)
+                where = self.source.where(path)
                 if not 0 < len(label) <= MAX_LABEL or not label.isprintable():
                     raise SuiteError(
                         f"label: expected 1 to {MAX_LABEL} printable characters, got "
                         f"{clipped(label)}; give it a `label:`",
-                        self.source.where((*at, "label")),
+                        self.source.where((*path, "label")),
                     )
                 if label in labels:
                     raise SuiteError(
@@ -430,5 +465,5 @@ class _Reader(Entries):
                         where,
                     )
                 labels[label] = where
-                method = self.build(offer.cls, fields, at)
+                method = self.build(offer.cls, fields, path)
                 yield Variant(label, method, ensemble, where, offer.source)

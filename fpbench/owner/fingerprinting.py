@@ -14,12 +14,12 @@ import torch
 from ..api.errors import FpbenchError, SuiteError, TrialError
 from ..api.fields import fields_as_json
 from ..api.work import Result, Trial
-from ..engine.attempt import tried
+from ..engine.attempt import run_trial
 from ..engine.environment import device_name, versions
-from ..engine.isolation import contained
-from ..engine.plan import Plan, without
+from ..engine.isolation import isolated
+from ..engine.plan import Plan, without_models
 from ..engine.registry import Registry
-from ..engine.run import Setting, build_zoo, framed
+from ..engine.run import Setting, build_zoo, prepared
 from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
@@ -41,11 +41,11 @@ def make_fingerprint(
     require_negatives(
         sum(not positive for positive in _calibration_models(trial).values()), false_positive_rate
     )
-    with framed(plan, setting):
+    with prepared(plan, setting):
         failures = build_zoo(plan, setting)
         if (reason := failures.get(suite.target.digest)) is not None:
             raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
-        trial = without(trial, set(failures))
+        trial = without_models(trial, set(failures))
         result, fingerprint = _attempt(trial, setting)
     meta = {
         "case": suite.name,
@@ -99,8 +99,8 @@ def _trial(plan: Plan) -> Trial:
 
 def _attempt(trial: Trial, setting: Setting) -> tuple[Result, Any]:
     try:
-        with contained():
-            return tried(trial, setting.store, torch.device(setting.device))
+        with isolated():
+            return run_trial(trial, setting.store, torch.device(setting.device))
     except (FpbenchError, MemoryError):
         raise
     except (Exception, SystemExit) as error:

@@ -9,7 +9,7 @@ from typing import Any
 from ..api.errors import InputError, TrialError
 from ..api.fields import fields_as_json
 from ..api.oracle import Oracle
-from ..engine.attempt import checked_rate
+from ..engine.attempt import check_rate
 from ..engine.environment import versions
 from ..results.metrics import binomial_p_values, p_value
 from .comparable import note_on_model, note_on_rate
@@ -31,7 +31,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
     method = saved.method
     oracle = Oracle(suspect, saved.access)
     try:
-        rate = checked_rate(method.verify(saved.fingerprint, oracle), method.name, name)
+        rate = check_rate(method.verify(saved.fingerprint, oracle), method.name, name)
     except RefusedError as error:
         raise InputError(str(error), name) from None
     if oracle.queries > method.n_queries:

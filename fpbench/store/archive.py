@@ -1,11 +1,12 @@
-"""A zoo as one file: a plain tar archive that begins with a manifest. Equal content, equal bytes.
+"""Export a zoo as one file, and import it. The file is a plain tar archive with these members:
 
 manifest.json                           the sha256 of every other member, in their order; sealed
 models/<digest>@<version>/<file>        recipe.json, made.json, weights.safetensors of each model
-trials/<key>.json
+trials/<key>.json                       the result of each trial
 
-An archive is read twice: everything is verified first, as the store verifies it, then kept. Nothing
-can prove who trained a model: import archives only from people whom you believe.
+Archives of equal content have equal bytes. `import_` reads an archive twice: it first verifies
+everything as the store does, and then keeps it. Nothing can prove who trained a model: import
+archives only from people whom you trust.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .store import Store
 
 SCHEMA = "fpbench.archive/2"
 MANIFEST = "manifest.json"
-SMALL = 16_000_000
+MAX_JSON_BYTES = 16_000_000
 """Bytes that a manifest, a trial or a model's JSON may have."""
 
 SCENARIO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -41,7 +42,11 @@ ModelName = Annotated[str, Field(pattern=r"^[0-9a-f]{64}@[0-9]{1,6}$")]
 
 
 class _Manifest(BaseModel):
-    """The sha256 of each model's three files, by digest@version, and of each trial's, by key."""
+    """The checksums of an archive.
+
+    models: by digest@version, the sha256 of the model's three files.
+    trials: by key, the sha256 of the trial's file.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,30 +54,30 @@ class _Manifest(BaseModel):
     trials: dict[Digest, Digest]
 
     def members(self) -> Iterator[dict[str, str]]:
-        """Yield the members of each model and of each trial: names and sha256."""
+        """Yield the members of each model and of each trial as their sha256 by name."""
         for name, sums in sorted(self.models.items()):
             yield {f"models/{name}/{file}": s for file, s in zip(FILES, sums, strict=True)}
-        for key, content in sorted(self.trials.items()):
-            yield {f"trials/{key}.json": content}
+        for key, checksum in sorted(self.trials.items()):
+            yield {f"trials/{key}.json": checksum}
 
 
 class _Member(tarfile.TarInfo):
-    """A plain file; a link, a device or a header that extends another one is refused."""
+    """A plain file. Links, devices and headers that extend another one are refused."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type != tarfile.REGTYPE or found.size < 0:
-            raise InputError(f"expected plain files, found {found.name[:100]!r}, which is none")
-        return found
+        member = super().frombuf(buf, encoding, errors)
+        if member.type != tarfile.REGTYPE or member.size < 0:
+            raise InputError(f"expected only plain files, found {member.name[:100]!r}")
+        return member
 
 
 @dataclass
 class Moved:
     """The numbers of models, trials and bytes that were exported or imported.
 
-    kept:     models that the store had already.
-    left_out: paths of what is damaged, or was written by a later fpbench.
+    kept:     the number of models that the store had already.
+    left_out: paths of models and trials that are damaged, or that a later fpbench wrote.
     """
 
     models: int = 0
@@ -83,46 +88,49 @@ class Moved:
 
 
 def export(
-    store: Store, archive: Path, wanted: Callable[[Item], bool], step: Callable[[], None]
+    store: Store, archive: Path, selects: Callable[[Item], bool], step: Callable[[], None]
 ) -> Moved:
-    """Write an archive of a store's wanted models and trials; leave out those that are damaged.
+    """Write an archive of the selected models and trials of a store. Damaged ones are left out.
 
-    `step` is called once per item. Raises InputError if something changes meanwhile.
+    `step` is called once per item. Raises InputError if a file changes during the export.
     """
-    found = [item for item in items(store) if item.what in (MODEL, TRIAL) and wanted(item)]
+    selected = [item for item in items(store) if item.kind in (MODEL, TRIAL) and selects(item)]
     manifest, moved, paths = _Manifest(models={}, trials={}), Moved(), dict[str, Path]()
-    with store.using(item.name for item in found if item.what == MODEL):
-        for item in found:
-            files = [item.path / file for file in FILES] if item.what == MODEL else [item.path]
+    with store.using(item.name for item in selected if item.kind == MODEL):
+        for item in selected:
+            files = [item.path / file for file in FILES] if item.kind == MODEL else [item.path]
             contents = [read(file) or b"" for file in files]
             sums = [sha256(content) for content in contents]
             try:
-                if item.what == MODEL:
+                if item.kind == MODEL:
                     name = f"{item.name}@{int(item.path.parents[1].name.rpartition('@')[2])}"
-                    _scenario(name, contents)
+                    _check_contents(name, contents)
                     manifest.models[name] = sums
                 else:
-                    _scenario(item.name, contents)
+                    _check_contents(item.name, contents)
                     manifest.trials[item.name] = sums[0]
                 paths |= zip(sums, files, strict=True)
             except (InputError, ValueError):
                 moved.left_out.append(str(item.path))
             step()
         front = sealed({"schema": SCHEMA, **manifest.model_dump()})
-        if len(front) > SMALL:
-            raise InputError("expected a zoo that one archive can hold; export it by suite")
+        if len(front) > MAX_JSON_BYTES:
+            raise InputError(
+                f"expected a manifest of at most {MAX_JSON_BYTES:,} bytes, got {len(front):,}; "
+                "export one suite at a time"
+            )
         with (
             replacing(archive) as file,
             tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
             _add(tar, MANIFEST, front)
             for members in manifest.members():
-                for name, wanted_sum in members.items():
-                    content = read(path := paths[wanted_sum]) or b""
-                    if sha256(content) != wanted_sum:
+                for name, checksum in members.items():
+                    content = read(path := paths[checksum]) or b""
+                    if sha256(content) != checksum:
                         raise InputError(
-                            f"expected {path} to stay unchanged while it is exported, found it "
-                            "changed; export again"
+                            f"expected {path} not to change during the export, found it changed; "
+                            "export again"
                         )
                     _add(tar, name, content)
     archive.chmod(0o644)
@@ -138,11 +146,12 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
-    """Put an archive's models and trials into a store, each whole or not at all.
+    """Put the models and trials of an archive into a store. None of them is stored in part.
 
-    All of it is verified before anything is kept; a model that the store has stays. After an
-    interruption the same call goes on. `step` is called twice per model and trial. Raises
-    InputError for a file that is not an archive from `export`, ResourceError if the disk is full.
+    The whole archive is verified before anything is stored. Models that the store has already stay
+    unchanged. After an interruption, call it again to continue. `step` is called twice per model
+    and trial. Raises InputError for a file that is not an archive from `export`, and ResourceError
+    if the disk has too little space.
     """
     if not archive.is_file():
         raise InputError(f"expected an archive at {archive}, found none")
@@ -150,12 +159,12 @@ def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
     store.require(moved.bytes)
     try:
         with archive.open("rb") as file:
-            for _ in _verified(file):
+            for _ in _read_verified(file):
                 step()
-            for digest, scenario, contents in _verified(file):
+            for digest, scenario, contents in _read_verified(file):
                 if not scenario:
                     moved.trials += _keep_trial(store, digest, contents[0])
-                elif _keep_model(store, store.at(scenario, digest), contents):
+                elif _keep_model(store, store.folder_of(scenario, digest), contents):
                     moved.models += 1
                 else:
                     moved.kept += 1
@@ -171,61 +180,64 @@ def import_(store: Store, archive: Path, step: Callable[[], None]) -> Moved:
     return moved
 
 
-def _verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
-    """Yield each model's digest, its scenario and the contents of its files; trials have none.
+def _read_verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
+    """Yield the name, the scenario and the contents of the files of each model and trial.
 
-    Raises InputError or TarError unless every member is the one in the manifest and whole.
+    The name is a model's digest or a trial's key. The scenario is name@version, or empty for a
+    trial. Raises InputError or TarError unless the members are exactly those of the manifest.
     """
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
         try:
-            data = opened(_content(tar, MANIFEST), SCHEMA, Path(file.name))
+            data = opened(_read_member(tar, MANIFEST), SCHEMA, Path(file.name))
             manifest = _Manifest.model_validate(data)
         except ValidationError:
-            raise InputError("expected a whole manifest, found it damaged") from None
+            raise InputError("expected an undamaged manifest, found it damaged") from None
         for members in manifest.members():
-            contents = [_content(tar, name, wanted) for name, wanted in members.items()]
+            contents = [_read_member(tar, name, checksum) for name, checksum in members.items()]
             name = next(iter(members)).split("/")[1].removesuffix(".json")
-            yield name.partition("@")[0], _scenario(name, contents), contents
+            yield name.partition("@")[0], _check_contents(name, contents), contents
         if (member := tar.next()) is not None:
             raise InputError(f"expected nothing after the last member, found {member.name[:100]!r}")
 
 
-def _content(tar: tarfile.TarFile, name: str, wanted: str | None = None) -> bytes:
-    """Return the next member's content. Raises InputError unless name and sha256 are as wanted."""
+def _read_member(tar: tarfile.TarFile, name: str, checksum: str | None = None) -> bytes:
+    """Return the content of the next member. Raises InputError for another name or sha256."""
     member = tar.next()
     if member is None or member.name != name:
-        found = repr(member.name[:100]) if member else "the end"
-        raise InputError(f"expected {name} next, found {found}")
-    most = SMALL if name.endswith(".json") else os.stat(str(tar.name)).st_size
+        next_name = repr(member.name[:100]) if member else "the end"
+        raise InputError(f"expected {name} next, found {next_name}")
+    most = MAX_JSON_BYTES if name.endswith(".json") else os.stat(str(tar.name)).st_size
     if member.size > most:
         raise InputError(f"expected at most {most:,} bytes in {name}, found {member.size:,}")
     file = tar.extractfile(member)
     assert file is not None  # every member is a file
     content = file.read()
-    if wanted and sha256(content) != wanted:
+    if checksum and sha256(content) != checksum:
         raise InputError(f"expected {name} as it was exported, found it damaged")
     return content
 
 
-def _scenario(name: str, contents: list[bytes]) -> str:
-    """Return the name@version of a model's scenario, or nothing for a trial.
+def _check_contents(name: str, contents: list[bytes]) -> str:
+    """Return the name@version of a model's scenario; an empty text for a trial.
 
-    name: the model's digest@version, or the trial's key. Raises InputError unless the contents
-    are those of the whole model or trial of that name.
+    Raises InputError unless the contents are a complete model or trial of that name.
+
+    name:     the model's digest@version, or the trial's key.
+    contents: the model's three files, or the trial's one file.
     """
     digest, _, version = name.partition("@")
     if not version:
         if trial_of(contents[0], Path(f"trials/{name}.json")) is None:
             raise InputError(f"expected a trial's result in trials/{name}.json")
         return ""
-    recipe, made, weights = contents
+    raw_recipe, raw_made, weights = contents
     place = Path("models", name)
-    lineage, facts = lineage_of(recipe, digest), made_of(made, place / "made.json") or {}
+    lineage, made = lineage_of(raw_recipe, digest), made_of(raw_made, place / "made.json") or {}
     if lineage is None:
         raise InputError(f"expected the lineage of that model in {place}/recipe.json")
-    if (facts.get("digest"), facts.get("weights_sha256")) != (digest, sha256(weights)):
-        raise InputError(f"expected how that model was made in {place}/made.json")
+    if (made.get("digest"), made.get("weights_sha256")) != (digest, sha256(weights)):
+        raise InputError(f"expected the record of that model's making in {place}/made.json")
     try:
         load(weights)
     except SafetensorError as error:
@@ -237,7 +249,7 @@ def _scenario(name: str, contents: list[bytes]) -> str:
 
 
 def _keep_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
-    """Put a model into the store; return whether it was new to it."""
+    """Put a model into the store; return False if the store had it already."""
     with store.lock(folder.name):
         try:
             if store.mend_at(folder, folder.name, contents[0]):
@@ -251,7 +263,7 @@ def _keep_model(store: Store, folder: Path, contents: list[bytes]) -> bool:
 
 
 def _keep_trial(store: Store, key: str, content: bytes) -> bool:
-    """Put a trial's result into the store; return whether it was new to it."""
+    """Put a trial's result into the store; return False if the store had it already."""
     if store.trial(key) is not None:
         return False
     store.save_trial(key, trial_of(content, Path(key)) or {})

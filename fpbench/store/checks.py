@@ -1,4 +1,4 @@
-"""What makes a stored model or trial whole: checksums, and a lineage that hashes to its name."""
+"""Check stored models and trials: checksums, and lineages that hash to the model's digest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .files import opened, read, sealed, sha256, sha256_of, unsealed
 MODEL = "fpbench.model/1"
 TRIAL = "fpbench.trial/3"
 FILES = ("recipe.json", "made.json", "weights.safetensors")
-"""What a model's folder holds."""
+"""The files in a model's folder."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Rates = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
-class Kept(BaseModel):
-    """What is kept of a trial."""
+class KeptTrial(BaseModel):
+    """The part of a trial's result that the store keeps."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -39,17 +39,17 @@ class Kept(BaseModel):
 
 
 def trial_of(raw: bytes, place: Path) -> dict[str, Any] | None:
-    """A trial's file as what is kept of it, or None if it is damaged. Raises NewerError."""
+    """Return the content of a trial's file, or None if it is damaged. Raises NewerError."""
     data = opened(raw, TRIAL, place)
     try:
-        Kept.model_validate(data)
+        KeptTrial.model_validate(data)
     except ValidationError:
         return None
     return data
 
 
 def made_of(raw: bytes, place: Path) -> dict[str, Any] | None:
-    """A made.json's content, or None if it is damaged. Raises NewerError."""
+    """Return the content of a made.json, or None if it is damaged. Raises NewerError."""
     data = opened(raw, MODEL, place)
     if data is None or not isinstance(data.get("code", {}), dict):
         return None
@@ -57,15 +57,15 @@ def made_of(raw: bytes, place: Path) -> dict[str, Any] | None:
 
 
 def lineage_as_json(model: str, lineage: list[dict[str, Any]]) -> bytes:
-    """A recipe.json."""
+    """Return the content of a recipe.json file."""
     return sealed({"model": model, "lineage": lineage})
 
 
 def lineage_of(raw: bytes, digest: str) -> list[dict[str, Any]] | None:
-    """The lineage in a recipe.json, oldest first; None unless it is the one of that digest.
+    """Return the lineage in a recipe.json, oldest first; None unless it is the lineage of `digest`.
 
-    A digest is the sha256 of what it is the name of, so a lineage proves itself. The seal covers
-    the rest; the first stores had none.
+    A digest is the sha256 of a lineage, so a lineage can be checked without a seal. The seal covers
+    the other keys. The oldest stores have no seals.
     """
     data = unsealed(raw)
     try:
@@ -74,24 +74,24 @@ def lineage_of(raw: bytes, digest: str) -> list[dict[str, Any]] | None:
             if data.keys() != {"model", "lineage"}:
                 return None
         lineage: list[dict[str, Any]] = data["lineage"]
-        above = None
+        parent = None
         for step in lineage:
             entry = {key: value for key, value in step.items() if key != "digest"}
             text = json.dumps(entry, sort_keys=True, separators=(",", ":"))
-            if entry["parent"] != above or step["digest"] != sha256(text.encode()):
+            if entry["parent"] != parent or step["digest"] != sha256(text.encode()):
                 return None
             if not all(isinstance(s, str) for s in (entry["recipe"], entry["fields"]["scenario"])):
                 return None
-            above = step["digest"]
+            parent = step["digest"]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    return lineage if above == digest else None
+    return lineage if parent == digest else None
 
 
-def fault(folder: Path) -> str | None:
-    """The first file of a model's folder that is damaged or missing, None if every byte is right.
+def damaged_file(folder: Path) -> str | None:
+    """Return the first file of a model's folder that is damaged or missing; None if all are right.
 
-    Raises NewerError.
+    Every byte is read. Raises NewerError.
     """
     made = made_of(read(folder / "made.json") or b"", folder / "made.json")
     if made is None or made.get("digest") != folder.name:

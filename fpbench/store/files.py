@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON that knows when it was changed."""
+"""Write files that are never there in part, and JSON with a checksum of its content."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from ..api.errors import InputError
 
 
 class NewerError(InputError):
-    """A later fpbench wrote this: it is whole, and not for us to use or to set aside."""
+    """A file of a later fpbench. It is not damaged, so it is neither used nor set aside."""
 
 
 def sha256(data: bytes) -> str:
-    """A content's name."""
+    """Return the sha256 of some bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-_read: dict[tuple[Path, int, int, int], str] = {}
+_digests: dict[tuple[Path, int, int, int], str] = {}
 """By path, inode, size and time of last change: the sha256 of files that this process has read."""
 
 
-def sha256_of(path: Path, *, again: bool = True) -> str | None:
-    """A file's content's name, read in parts; None if there is nothing to read.
+def sha256_of(path: Path, *, reread: bool = True) -> str | None:
+    """Return the sha256 of a file; None if there is nothing to read. Raises PermissionError.
 
-    again: False if a file need not be read that this process has read, and nobody changed since.
+    The file is read in parts, so it may be larger than the memory.
+
+    reread: whether to read a file again that this process has read and that has not changed since.
     """
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             key = path, stat.st_ino, stat.st_size, stat.st_ctime_ns
-            if again or key not in _read:
-                _read[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            return _read[key]
+            if reread or key not in _digests:
+                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            return _digests[key]
     except PermissionError:
         raise
     except OSError:
@@ -46,8 +48,10 @@ def sha256_of(path: Path, *, again: bool = True) -> str | None:
 
 
 def read(path: Path) -> bytes | None:
-    """A file's content; None if there is nothing to read. Raises PermissionError: what others
-    keep from us is not damaged."""
+    """Return the content of a file; None if there is nothing to read.
+
+    Raises PermissionError, because a file that we may not read is not damaged.
+    """
     try:
         return path.read_bytes()
     except PermissionError:
@@ -58,7 +62,10 @@ def read(path: Path) -> bytes | None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once its content is on disk, and never before."""
+    """Open a new file that replaces the file at `path` when all of its content is on disk.
+
+    If the block raises, the old file stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
     try:
@@ -73,50 +80,51 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
+    """Write a file. Even after a power cut it is there in full or not at all."""
     with replacing(path) as file:
         file.write(data)
 
 
 def sealed(data: Mapping[str, Any]) -> bytes:
-    """JSON that carries the checksum of its own content."""
-    return json.dumps({**data, "seal": _seal(data)}, indent=1).encode()
+    """Return JSON with a seal, which is the checksum of its other keys."""
+    return json.dumps({**data, "seal": _checksum(data)}, indent=1).encode()
 
 
 def unsealed(raw: bytes) -> dict[str, Any] | None:
-    """What `sealed` wrote, or None if it is not that any more."""
+    """Return the data that `sealed` wrote, or None if the JSON has changed since."""
     try:
         data: dict[str, Any] = json.loads(raw)
-        return data if data.pop("seal") == _seal(data) else None
+        return data if data.pop("seal") == _checksum(data) else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
 
-def _seal(data: Mapping[str, Any]) -> str:
+def _checksum(data: Mapping[str, Any]) -> str:
     return sha256(json.dumps(data, sort_keys=True).encode())
 
 
 def opened(raw: bytes, schema: str, place: Path) -> dict[str, Any] | None:
-    """What was sealed under a schema, or None if it is damaged.
+    """Return sealed data of a schema, or None if it is damaged. Raises NewerError.
 
-    Every schema keeps the seal: so what a later one wrote is told from damage. Raises NewerError.
+    Every version of a schema has the seal. A file of a later version therefore differs from a
+    damaged one.
     """
     data = unsealed(raw)
     if data is None:
         return None
-    found = data.pop("schema", schema)
-    if found != schema:
-        refuse_newer(found, schema, place)
+    written_schema = data.pop("schema", schema)
+    if written_schema != schema:
+        refuse_newer(written_schema, schema, place)
         return None
     return data
 
 
-def refuse_newer(found: object, schema: str, place: Path) -> None:
-    """Raise NewerError if `found` is a later version of a schema, such as fpbench.model/2."""
+def refuse_newer(written_schema: object, schema: str, place: Path) -> None:
+    """Raise NewerError if `written_schema`, such as fpbench.model/2, is later than `schema`."""
     family, _, version = schema.rpartition("/")
-    name, _, number = str(found).rpartition("/")
+    name, _, number = str(written_schema).rpartition("/")
     if name == family and number.isdecimal() and len(number) < 9 and int(number) > int(version):
         raise NewerError(
-            f"expected {schema} in {place}, found {found}, which a later fpbench wrote; "
+            f"expected {schema} in {place}, found {written_schema}, which a later fpbench wrote; "
             "update fpbench, or give --store another folder"
         )

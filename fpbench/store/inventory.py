@@ -9,9 +9,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from .checks import DIGEST, fault, lineage_of, made_of, trial_of
+from .checks import DIGEST, damaged_file, lineage_of, made_of, trial_of
 from .files import NewerError, read
-from .store import SMALL, Store
+from .store import TRIALS_LOCK, Store
 
 MODEL, TRIAL, ASIDE, TEMPORARY = "model", "trial", "set aside", "temporary"
 
@@ -20,11 +20,11 @@ MODEL, TRIAL, ASIDE, TEMPORARY = "model", "trial", "set aside", "temporary"
 class Item:
     """A file or folder in a store.
 
-    what: one of the four words above.
-    name: the digest of the model or the key of the trial that it is, or is a part of.
+    kind: MODEL, TRIAL, ASIDE or TEMPORARY.
+    name: the digest of its model, or the key of its trial.
     """
 
-    what: str
+    kind: str
     path: Path
     name: str
 
@@ -32,45 +32,49 @@ class Item:
     def lock(self) -> str:
         """The name of the lock that a process holds while it works on the item."""
         folders = self.path.parent.name, self.path.parent.parent.name
-        return SMALL if "trials" in folders else self.name
+        return TRIALS_LOCK if "trials" in folders else self.name
 
     @property
     def bytes(self) -> int:
-        """The bytes that it takes on disk."""
+        """The bytes that the item takes on disk."""
         try:
             files = [self.path] if self.path.is_file() else [*self.path.rglob("*")]
             return sum(file.stat().st_size for file in files)
-        except FileNotFoundError:  # gone meanwhile
+        except FileNotFoundError:  # removed by another process
             return 0
 
 
 def items(store: Store) -> Iterator[Item]:
-    """Yield everything that fpbench put below models/, trials/ and ways/, and no other file."""
+    """Yield all files and folders of fpbench below models/, trials/ and ways/, and no others."""
     for folder in sorted((store.root / "models").glob("*/??/*")):
         yield from _items(folder, MODEL)
         if DIGEST.fullmatch(folder.name):
             for file in sorted(folder.glob("*")):
                 for item in _items(file, ""):
-                    yield Item(item.what, file, folder.name)
+                    yield Item(item.kind, file, folder.name)
     for file in sorted((store.root / "trials").glob("??/*")):
         yield from _items(file, TRIAL)
-    # Versions before 0.2 kept measurements in ways/, which nothing reads any more.
+    # Versions before 0.2 kept measurements in ways/. Nothing reads them any more.
     for file in sorted((store.root / "ways").glob("*")):
         yield Item(TEMPORARY, file, file.stem)
 
 
-def _items(path: Path, what: str) -> Iterator[Item]:
+def _items(path: Path, kind: str) -> Iterator[Item]:
+    """Yield the item at a path, if there is one.
+
+    kind: the kind of an item that is neither temporary nor set aside; empty to yield no such item.
+    """
     name = path.name.removeprefix(".tmp-").split("-")[0].split(".")[0]
     if path.name.startswith(".tmp-"):
         yield Item(TEMPORARY, path, name)
     elif ".damaged-" in path.name:
         yield Item(ASIDE, path, name)
-    elif what and DIGEST.fullmatch(path.name.removesuffix("" if what == MODEL else ".json")):
-        yield Item(what, path, name)
+    elif kind and DIGEST.fullmatch(path.name.removesuffix("" if kind == MODEL else ".json")):
+        yield Item(kind, path, name)
 
 
-def _kind(folder: Path) -> str:
-    """Return the recipe and architecture of a stored model, by its recipe.json and made.json."""
+def _describe_model(folder: Path) -> str:
+    """Return the recipe and architecture of a stored model, from its recipe.json and made.json."""
     try:
         made = made_of(read(folder / "made.json") or b"", folder) or {}
     except NewerError:
@@ -81,22 +85,22 @@ def _kind(folder: Path) -> str:
 
 
 def summarise(store: Store) -> dict[str, Any]:
-    """Return a store's content in numbers; weights are not checked.
+    """Return the content of a store in numbers. Weights are not checked.
 
-    The keys are `models` (count and bytes per scenario and kind), `trials`, `set_aside` and
-    `temporary` (count and bytes), and `damaged` (the paths of what was set aside).
+    The keys are `store` (its folder), `models` (count and bytes per scenario and kind), `trials`,
+    `set_aside` and `temporary` (count and bytes), and `damaged` (the paths that were set aside).
     """
     groups: dict[tuple[str, str], list[int]] = {}
     others: dict[str, list[Item]] = {TRIAL: [], ASIDE: [], TEMPORARY: []}
     for item in items(store):
-        if item.what == MODEL:
-            group = (item.path.parent.parent.name, _kind(item.path))
+        if item.kind == MODEL:
+            group = (item.path.parent.parent.name, _describe_model(item.path))
             groups.setdefault(group, []).append(item.bytes)
         else:
-            others[item.what].append(item)
+            others[item.kind].append(item)
     totals = {
-        name: {"count": len(others[what]), "bytes": sum(item.bytes for item in others[what])}
-        for name, what in (("trials", TRIAL), ("set_aside", ASIDE), ("temporary", TEMPORARY))
+        name: {"count": len(others[kind]), "bytes": sum(item.bytes for item in others[kind])}
+        for name, kind in (("trials", TRIAL), ("set_aside", ASIDE), ("temporary", TEMPORARY))
     }
     return {
         "store": str(store.root),
@@ -113,8 +117,8 @@ def summarise(store: Store) -> dict[str, Any]:
 class Findings:
     """The result of `verify`.
 
-    damaged: each damaged path and the path it was set aside as; None while a run makes it again.
-    newer:   messages about what a later fpbench wrote.
+    damaged: by damaged path, the path after it was set aside; None while a run makes it again.
+    newer:   messages about files that a later fpbench wrote.
     """
 
     models: int = 0
@@ -124,16 +128,16 @@ class Findings:
 
 
 def verify(store: Store, step: Callable[[], None] = lambda: None) -> Findings:
-    """Read every byte of every model and trial; set aside what is damaged.
+    """Read every byte of every model and trial, and set aside the damaged ones.
 
     `step` is called once per model and trial.
     """
     findings = Findings()
     for item in items(store):
-        if item.what not in (MODEL, TRIAL):
+        if item.kind not in (MODEL, TRIAL):
             continue
-        findings.models += item.what == MODEL
-        findings.trials += item.what == TRIAL
+        findings.models += item.kind == MODEL
+        findings.trials += item.kind == TRIAL
         try:
             if _damaged_part(item):
                 _set_aside(store, item, findings)
@@ -147,20 +151,20 @@ def _set_aside(store: Store, item: Item, findings: Findings) -> None:
     """Set aside an item's damaged part, unless a run holds its lock."""
     try:
         with store.lock(item.lock, timeout=5):
-            # A run may have set it aside meanwhile, or made it anew.
-            if broken := _damaged_part(item):
-                findings.damaged[str(broken)] = str(store.set_aside(broken, str(broken)))
+            # Look again: a run may have set it aside or made it again before we had the lock.
+            if part := _damaged_part(item):
+                findings.damaged[str(part)] = str(store.set_aside(part, str(part)))
     except Timeout:
         findings.damaged[str(item.path)] = None
 
 
 def _damaged_part(item: Item) -> Path | None:
-    """Return the path of what is damaged of a model or trial, or None."""
-    if item.what != MODEL:
+    """Return the damaged path of a model or trial, or None."""
+    if item.kind != MODEL:
         raw = read(item.path)
         return item.path if raw is not None and trial_of(raw, item.path) is None else None
-    wrong = fault(item.path) if item.path.exists() else None
-    if wrong == "recipe.json":
-        # Only people read it: the model stays, and the next run writes the file again.
-        return path if (path := item.path / wrong).exists() else None
-    return item.path if wrong else None
+    damaged = damaged_file(item.path) if item.path.exists() else None
+    if damaged == "recipe.json":
+        # Only people read this file: the model stays, and the next run writes the file again.
+        return path if (path := item.path / damaged).exists() else None
+    return item.path if damaged else None

@@ -1,4 +1,4 @@
-"""A scenario's network with the weights of a file."""
+"""Make a scenario's network with the weights of a file."""
 
 from __future__ import annotations
 
@@ -9,37 +9,42 @@ from torch import Tensor, nn
 
 from ..api.scenario import Scenario
 
-SMALL = 2**20
-"""Bytes of weights up to which it is faster to read a file than to map it into memory, and to fill
-a network with random numbers than to have torch's meta device find out that it need not be."""
+SMALL_WEIGHTS = 2**20
+"""Bytes. For weights up to this size, reading the file is faster than mapping it into memory, and
+initialising the network is faster than making it on torch's meta device."""
 
 
-def network(
+def make_network(
     scenario: Scenario, arch: str, state: Mapping[str, Tensor], device: torch.device
 ) -> nn.Module | None:
-    """A network with these weights, in eval mode and frozen; None if they are another network's.
+    """Return a network with these weights, in eval mode and frozen; None if they do not fit.
 
     Draws nothing from torch's generator.
     """
-    large = sum(t.nbytes for t in state.values()) > SMALL
-    model = _made(scenario, arch, filled=not large)
+    large = sum(t.nbytes for t in state.values()) > SMALL_WEIGHTS
+    model = _make_uninitialised(scenario, arch) if large else _make_initialised(scenario, arch)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError:  # other names, or other shapes
         return None
-    if large and _hollow(model):
-        model = _made(scenario, arch, filled=True)
+    if large and _has_meta_tensors(model):
+        model = _make_initialised(scenario, arch)
         model.load_state_dict(state, assign=True)
     return model.to(device).eval().requires_grad_(False)
 
 
-def _made(scenario: Scenario, arch: str, *, filled: bool) -> nn.Module:
-    with torch.random.fork_rng(devices=[]) if filled else torch.device("meta"):
+def _make_initialised(scenario: Scenario, arch: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
         return scenario.architecture(arch)()
 
 
-def _hollow(model: nn.Module) -> bool:
-    """It has tensors that are nobody's weights, which no file brings."""
+def _make_uninitialised(scenario: Scenario, arch: str) -> nn.Module:
+    with torch.device("meta"):
+        return scenario.architecture(arch)()
+
+
+def _has_meta_tensors(model: nn.Module) -> bool:
+    """Return whether a model has tensors without values, which no file of weights contains."""
     return any(
         isinstance(t, Tensor) and t.is_meta
         for module in model.modules()

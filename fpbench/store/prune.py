@@ -1,4 +1,4 @@
-"""Removing from a store what no suite that is kept has a use for."""
+"""Remove models and trials from a store that no kept suite uses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -13,53 +14,55 @@ from ..api.errors import ResourceError
 from .checks import made_of, trial_of
 from .files import NewerError, read, unsealed
 from .inventory import MODEL, TRIAL, Item, items
-from .store import PRUNE, SMALL, Store
+from .store import PRUNE_LOCK, TRIALS_LOCK, Store
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What some suites name: the folders of models, the keys of trials."""
+    """The models and trials that suites use.
+
+    folders: the folders of the models.
+    keys:    the keys of the trials.
+    """
 
     folders: frozenset[Path]
     keys: frozenset[str]
 
 
 def devices(store: Store) -> set[str]:
-    """Return the names of the devices that the store has trials of."""
-    found = set()
-    for item in items(store):
-        if item.what == TRIAL:
-            trial = _trial(item.path)
-            found |= {trial["device"]} if trial else set()
-    return found
+    """Return the names of the devices from which the store has trials."""
+    trials = (_read_trial(item.path) for item in items(store) if item.kind == TRIAL)
+    return {trial["device"] for trial in trials if trial}
 
 
-def _trial(path: Path) -> dict[str, str] | None:
+def _read_trial(path: Path) -> dict[str, Any] | None:
     try:
         return trial_of(read(path) or b"", path)
     except NewerError:
         return None
 
 
-def waste(store: Store, needed: Needed) -> list[Item]:
-    """What no kept suite names, what was set aside, what was left half written.
+def find_waste(store: Store, needed: Needed) -> list[Item]:
+    """Return the items that can be removed.
 
-    What a later fpbench made is for that one to remove.
+    Those are models and trials that no kept suite uses, items that were set aside, and temporary
+    files. Models and trials of a later fpbench are left to that fpbench.
     """
-    store.complete()  # what a killed run had finished is no waste
+    store.complete()  # models that a killed run had finished are not waste
     return [
         item
         for item in items(store)
-        if not (item.what == MODEL and (item.path in needed.folders or _is_newer(item)))
-        and not (item.what == TRIAL and (item.name in needed.keys or _is_newer(item)))
+        if not (item.kind == MODEL and (item.path in needed.folders or _is_newer(item)))
+        and not (item.kind == TRIAL and (item.name in needed.keys or _is_newer(item)))
     ]
 
 
 def _is_newer(item: Item) -> bool:
-    path = item.path / "made.json" if item.what == MODEL else item.path
-    look = made_of if item.what == MODEL else trial_of
+    """Return whether a later fpbench wrote a model or trial."""
+    path = item.path / "made.json" if item.kind == MODEL else item.path
+    parse = made_of if item.kind == MODEL else trial_of
     try:
-        look(read(path) or b"", path)
+        parse(read(path) or b"", path)
     except NewerError:
         return True
     return False
@@ -67,33 +70,40 @@ def _is_newer(item: Item) -> bool:
 
 @dataclass
 class Removed:
-    """What `remove` did. kept: what runs in progress use or are making."""
+    """The result of `remove`.
+
+    gone:  the items that were removed.
+    bytes: the bytes that they took.
+    kept:  the items that runs in progress use or are making.
+    """
 
     gone: list[Item] = field(default_factory=list)
     bytes: int = 0
     kept: list[Item] = field(default_factory=list)
 
 
-def remove(store: Store, found: Iterable[Item]) -> Removed:
-    """Remove it, save what runs in progress use or are making; a run that begins waits.
+def remove(store: Store, unneeded: Iterable[Item]) -> Removed:
+    """Remove items, except those that runs in progress use or are making.
 
-    Raises ResourceError where it cannot be told what a run uses.
+    A run that starts meanwhile waits. Raises ResourceError if the list of the models that a run
+    uses is damaged.
     """
     removed = Removed()
-    with store.lock(PRUNE):
-        used = _used(store)
-        for item in found:
-            if item.what == MODEL and item.name in used:
+    with store.lock(PRUNE_LOCK):
+        used = _used_models(store)
+        for item in unneeded:
+            if item.kind == MODEL and item.name in used:
                 removed.kept.append(item)
                 continue
             try:
-                # A model's lock is held for as long as it is made, the other for a moment.
-                with store.lock(item.lock, timeout=5 if item.lock == SMALL else 0):
+                # A run holds the lock of a model while it makes the model, and the lock of the
+                # trials only for a moment.
+                with store.lock(item.lock, timeout=5 if item.lock == TRIALS_LOCK else 0):
                     size = item.bytes
                     _remove(item)
             except Timeout:
                 removed.kept.append(item)
-            except FileNotFoundError:  # somebody else was faster
+            except FileNotFoundError:  # another process has removed it
                 continue
             else:
                 removed.gone.append(item)
@@ -103,17 +113,17 @@ def remove(store: Store, found: Iterable[Item]) -> Removed:
 
 def _remove(item: Item) -> None:
     if item.path.is_dir():
-        # Under another name at once: nobody must find half a model.
-        doomed = item.path.with_name(f".tmp-{item.name}-removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        item.path.rename(doomed)
-        shutil.rmtree(doomed)
+        # The folder is renamed first, so that no process finds a part of a model.
+        renamed = item.path.with_name(f".tmp-{item.name}-removed")
+        shutil.rmtree(renamed, ignore_errors=True)
+        item.path.rename(renamed)
+        shutil.rmtree(renamed)
     else:
         item.path.unlink()
 
 
-def _used(store: Store) -> set[str]:
-    """The digests of the models that runs in progress use; what dead runs left is removed."""
+def _used_models(store: Store) -> set[str]:
+    """Return the digests of the models that runs in progress use. Remove the lists of dead runs."""
     used: set[str] = set()
     for path in sorted((store.root / "running").glob("*.lock")):
         lease = path.with_suffix(".json")
@@ -124,12 +134,12 @@ def _used(store: Store) -> set[str]:
         except Timeout:
             raw = read(lease)
             if raw is None:
-                continue  # it begins, and waits for us, or ends
-            told = unsealed(raw)
-            if told is None:
+                continue  # the run is just starting, and waits for us, or it is just ending
+            content = unsealed(raw)
+            if content is None:
                 raise ResourceError(
                     f"expected the models that a run in progress uses in {lease}, found it "
                     "damaged; prune when that run has ended"
                 ) from None
-            used.update(told["digests"])
+            used.update(content["digests"])
     return used

@@ -1,4 +1,4 @@
-"""Finished work on disk: models and trials, by what they are, checked when read.
+"""Keep finished models and trials on disk, and check them when they are read.
 
 store/models/<scenario>@<version>/<2 of digest>/<digest>/
     recipe.json           the lineage, for people; sealed
@@ -7,11 +7,11 @@ store/models/<scenario>@<version>/<2 of digest>/<digest>/
                           recipe and scenario, where known; sealed
 store/trials/<2 of key>/<key>.json        one trial's result; sealed
 store/locks/                              one lock per model while it is made
-store/running/                            per run in progress, the models it uses; sealed
-store/moves/                              per cohort that is put into place just now; sealed
+store/running/                            per run in progress, the models that it uses; sealed
+store/moves/                              per cohort that is being moved into place; sealed
 
-Folders of models and trials are only ever renamed whole. What is damaged gets `.damaged-` into its
-name, what is being written begins with `.tmp-`.
+A model appears in one step, by the rename of its finished folder. The names of damaged folders and
+files contain `.damaged-`. The names of unfinished ones begin with `.tmp-`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,131 +30,140 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
-from .checks import MODEL, fault, lineage_as_json, made_of, trial_of
+from .checks import MODEL, damaged_file, lineage_as_json, made_of, trial_of
 from .files import read, sealed, sha256, sha256_of, unsealed, write
 
-if TYPE_CHECKING:  # whoever only looks something up need not wait for torch
+if TYPE_CHECKING:  # so that looking something up does not load torch
     import torch
     from torch import nn
 
     from ..api.recipe import Recipe
     from ..api.scenario import Scenario
 
-SMALL = "small"
-"""The lock for writing or moving the file of a trial."""
+TRIALS_LOCK = "small"
+"""The name of the lock for writing or moving the file of a trial."""
 
-PRUNE = "prune"
-"""The lock of whoever removes models, and of a run while it says which ones it uses."""
+PRUNE_LOCK = "prune"
+"""The name of the lock for removing models, and for writing the list of models that a run uses."""
 
 log = logging.getLogger("fpbench")
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of finished work; any number of runs may share it.
+    """A folder of finished work. Any number of runs may share it.
 
-    weights: by a model's digest, the sha256 of the only weights that `load` takes; None for those
-             that made.json names.
+    weights: by a model's digest, the sha256 of the weights that `load` accepts; None to accept the
+             weights that made.json names.
     """
 
     root: Path
     weights: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
     def pinned(self, weights: Mapping[str, str]) -> Store:
-        """Return the same store, which loads these weights and no others."""
+        """Return the same store, which loads only these weights."""
         return replace(self, weights=weights)
 
-    def require(self, needed: int) -> None:
-        """Raise ResourceError unless the store's disk has so many bytes left."""
+    def require(self, size: int) -> None:
+        """Raise ResourceError unless the store's disk has `size` bytes left."""
         folder = self.root.absolute()
         while not folder.exists():
             folder = folder.parent
-        if needed > (free := shutil.disk_usage(folder).free):
+        if size > (free := shutil.disk_usage(folder).free):
             raise ResourceError(
-                f"expected {needed / 1e9:.1f} GB of free disk for the models in {self.root}, found "
+                f"expected {size / 1e9:.1f} GB of free disk for the models in {self.root}, found "
                 f"{free / 1e9:.1f} GB; free some, or give --store another disk"
             )
 
     def folder(self, recipe: Recipe, scenario: Scenario) -> Path:
-        """Where a model lives, or will."""
-        return self.at(f"{scenario.name}@{scenario.version}", recipe.digest)
+        """Return the folder of a model, whether or not it exists."""
+        return self.folder_of(f"{scenario.name}@{scenario.version}", recipe.digest)
 
-    def at(self, scenario: str, digest: str) -> Path:
-        """Where a model lives, or will, by name@version of its scenario."""
+    def folder_of(self, scenario: str, digest: str) -> Path:
+        """Return the folder of a model by name@version of its scenario and by its digest."""
         return self.root.joinpath("models", scenario, digest[:2], digest)
 
     def made(self, recipe: Recipe, scenario: Scenario) -> dict[str, Any] | None:
-        """How a model came to be: made.json, or None if the store has no such model.
+        """Return the made.json of a model, or None if the store has no such model.
 
         Raises NewerError.
         """
         return self.made_at(self.folder(recipe, scenario))
 
     def made_at(self, folder: Path) -> dict[str, Any] | None:
-        """Likewise, by where it lives."""
+        """Return the made.json in a model's folder, or None. Raises NewerError."""
         path = folder / "made.json"
         return made_of(read(path) or b"", path)
 
     def intact(self, recipe: Recipe, scenario: Scenario) -> bool:
-        """Whether a model is there and every byte of it is right. Raises NewerError."""
+        """Return whether a model exists and every byte of it is right. Raises NewerError."""
         folder = self.folder(recipe, scenario)
-        return folder.exists() and fault(folder) is None
+        return folder.exists() and damaged_file(folder) is None
 
     def mend(self, recipe: Recipe, scenario: Scenario) -> bool:
-        """Whether a model is there and right, after what is wrong was set aside.
+        """Set aside the damaged parts of a model. Return whether the model can be used then.
 
-        Only for the holder of its lock: another run may just have made it anew.
+        Call this only with the model's lock: another run may just have made the model again.
         """
-        told = lineage_as_json(str(recipe), recipe.describe())
-        return self.mend_at(self.folder(recipe, scenario), str(recipe), told)
+        recipe_json = lineage_as_json(str(recipe), recipe.describe())
+        return self.mend_at(self.folder(recipe, scenario), str(recipe), recipe_json)
 
-    def mend_at(self, folder: Path, what: str, told: bytes) -> bool:
-        """Likewise, for a model of which no more is known than its recipe.json."""
+    def mend_at(self, folder: Path, name: str, recipe_json: bytes) -> bool:
+        """Do as `mend` does for the model in a folder.
+
+        name:        the model's name in the warning.
+        recipe_json: the content that replaces a damaged recipe.json.
+        """
         if not folder.exists():
             return False
-        wrong = fault(folder)
-        if wrong == "recipe.json":
-            # The model itself is whole.
-            self.set_aside(folder / wrong, what)
-            write(folder / wrong, told)
-        elif wrong:
-            self.set_aside(folder, what)
-        return wrong in (None, "recipe.json")
+        damaged = damaged_file(folder)
+        if damaged == "recipe.json":
+            # Only people read this file: the model itself can be used.
+            self.set_aside(folder / damaged, name)
+            write(folder / damaged, recipe_json)
+        elif damaged:
+            self.set_aside(folder, name)
+        return damaged in (None, "recipe.json")
 
-    def set_aside(self, path: Path, what: str) -> Path:
-        """Give something damaged another name, and tell. It is never removed but by `prune`."""
+    def set_aside(self, path: Path, name: str) -> Path:
+        """Rename something damaged and log a warning. Only `prune` ever removes it.
+
+        name: the name of the damaged thing in the warning.
+        """
         aside = path.with_name(f"{path.name}.damaged-{os.urandom(4).hex()}")
         if path.exists():
             path.rename(aside)
-            log.warning("%s was damaged in the store; set aside as %s", what, aside)
+            log.warning("%s was damaged in the store; set aside as %s", name, aside)
         return aside
 
     def load(self, recipe: Recipe, scenario: Scenario, device: torch.device) -> nn.Module:
-        """A fresh copy of a model: eval mode, parameters frozen.
+        """Return a fresh copy of a model, in eval mode and with frozen parameters.
 
-        On a CPU large weights are pages of the file, copied where they are written to. A file is
-        hashed once per process. Raises ResourceError if it is not as it was made.
+        On a CPU, large weights are mapped from the file into memory and copied only where they are
+        changed. A file is hashed once per process. Raises ResourceError if the weights have changed
+        or do not fit the architecture.
         """
         from safetensors.torch import load, load_file
 
-        from .network import SMALL, network
+        from .network import SMALL_WEIGHTS, make_network
 
         folder = self.folder(recipe, scenario)
         weights = folder / "weights.safetensors"
-        known = self.weights
-        if known is None:
-            known = {recipe.digest: (self.made(recipe, scenario) or {}).get("weights_sha256", "")}
-        if known.get(recipe.digest, "") != sha256_of(weights, again=False):
+        accepted = self.weights
+        if accepted is None:
+            made = self.made(recipe, scenario) or {}
+            accepted = {recipe.digest: made.get("weights_sha256", "")}
+        if accepted.get(recipe.digest, "") != sha256_of(weights, reread=False):
             raise ResourceError(
                 f"{recipe} changed in the store while it was being used ({folder}); the same "
                 "command makes it again"
             )
         try:
-            small = weights.stat().st_size < SMALL
+            small = weights.stat().st_size < SMALL_WEIGHTS
             state = load(weights.read_bytes()) if small else load_file(weights, device=str(device))
         except SafetensorError:
             state = {}
-        model = network(scenario, recipe.arch, state, device)
+        model = make_network(scenario, recipe.arch, state, device)
         if model is None:
             raise ResourceError(
                 f"expected the weights of a {recipe.arch} as safetensors in {folder}, found "
@@ -165,22 +174,23 @@ class Store:
     def save(
         self, models: Sequence[tuple[Recipe, nn.Module, Mapping[str, Any]]], scenario: Scenario
     ) -> None:
-        """Put finished models, each with the facts of its making, into the store.
+        """Put a cohort of finished models into the store, each with more keys of its made.json.
 
-        All of them become visible, or none, also when the process is killed meanwhile: a cohort
-        that was made in part would be completed by another cohort, with other last digits.
+        Either all of the models become visible or none, even if the process is killed. If only a
+        part of a cohort were kept, the rest would be made as a smaller cohort, and their weights
+        would differ in the last digits.
         """
         from safetensors.torch import save
 
-        with ExitStack() as held:
+        with ExitStack() as temporaries:
             moves: list[tuple[Path, Path]] = []
-            for recipe, model, facts in models:
+            for recipe, model, more in models:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
                 weights = save(tensors)
                 made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
-                        **facts}  # fmt: skip
+                        **more}  # fmt: skip
                 folder = self.folder(recipe, scenario)
-                temporary = held.enter_context(_temporary(folder))
+                temporary = temporaries.enter_context(_temporary_folder(folder))
                 write(temporary / "weights.safetensors", weights)
                 write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
                 write(temporary / "made.json", sealed(made))
@@ -188,7 +198,7 @@ class Store:
             self._move(moves)
 
     def _move(self, moves: Sequence[tuple[Path, Path]]) -> None:
-        """Rename folders, all of them: what a kill leaves undone, `complete` does."""
+        """Rename all of some folders. If the process is killed, `complete` renames the rest."""
         journal = self.root / "moves" / f"{os.urandom(8).hex()}.json"
         places = [[str(path.relative_to(self.root)) for path in move] for move in moves]
         write(journal, sealed({"moves": places}))
@@ -197,7 +207,7 @@ class Store:
         journal.unlink(missing_ok=True)
 
     def complete(self) -> None:
-        """Finish the moves of processes that were killed in the midst of them."""
+        """Finish the moves of processes that were killed during a move."""
         for journal in sorted((self.root / "moves").glob("*.json")):
             for temporary, folder in (unsealed(read(journal) or b"") or {"moves": []})["moves"]:
                 _rename(self.root / temporary, self.root / folder)
@@ -205,13 +215,21 @@ class Store:
 
     @contextmanager
     def new(self, folder: Path) -> Iterator[Path]:
-        """Yield a folder to fill, which then becomes a model's; if that fails nothing is left."""
-        with _temporary(folder) as temporary:
+        """Yield an empty folder. At the end of the block it becomes the folder of a model.
+
+        If the block raises, the empty folder is removed with its content.
+        """
+        with _temporary_folder(folder) as temporary:
             yield temporary
             temporary.rename(folder)
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
-        """A lock of this store; a model's is its digest. Ends with the process that holds it."""
+        """Return a lock of this store. A model's lock has its digest as name.
+
+        A lock is released when the process that holds it ends.
+
+        timeout: seconds to wait for the lock; -1 for no limit.
+        """
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{name}.lock", timeout=timeout)
@@ -220,7 +238,7 @@ class Store:
     def locked(self, recipes: Sequence[Recipe]) -> Iterator[None]:
         """Hold the locks of some models while they are made.
 
-        Always taken in one order, so two runs wait for each other and never for ever.
+        Locks are always taken in the same order, so that two runs cannot block each other for ever.
         """
         with ExitStack() as held:
             for digest in sorted(recipe.digest for recipe in recipes):
@@ -229,12 +247,12 @@ class Store:
 
     @contextmanager
     def using(self, digests: Iterable[str]) -> Iterator[None]:
-        """Keep `prune` from some models for as long as this lasts, whatever ends it."""
+        """Keep `prune` from removing some models until the block or the process ends."""
         lease = self.root / "running" / f"{os.urandom(8).hex()}.json"
         lease.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lease.with_suffix(".lock")) as held:
             try:
-                with self.lock(PRUNE):
+                with self.lock(PRUNE_LOCK):
                     self.complete()
                     write(lease, sealed({"digests": sorted(digests), "process": os.getpid()}))
                 yield
@@ -243,34 +261,33 @@ class Store:
                 Path(held.lock_file).unlink(missing_ok=True)
 
     def trial(self, key: str) -> dict[str, Any] | None:
-        """A finished trial's result, or None. A damaged one is set aside. Raises NewerError."""
-        return self._whole(self._trial(key), trial_of, "a trial's result")
+        """Return a finished trial's result, or None. Raises NewerError.
+
+        A damaged result is set aside.
+        """
+        path = self._trial_path(key)
+        if (raw := read(path)) is None:
+            return None
+        if (result := trial_of(raw, path)) is not None:
+            return result
+        with self.lock(TRIALS_LOCK):
+            # Look again: another run may have written the result before we had the lock.
+            if (result := trial_of(read(path) or b"", path)) is None:
+                self.set_aside(path, "a trial's result")
+        return result
 
     def save_trial(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a finished trial's result."""
-        with self.lock(SMALL):
-            write(self._trial(key), sealed(result))
+        with self.lock(TRIALS_LOCK):
+            write(self._trial_path(key), sealed(result))
 
-    def _whole(
-        self, path: Path, look: Callable[[bytes, Path], dict[str, Any] | None], what: str
-    ) -> dict[str, Any] | None:
-        if (raw := read(path)) is None:
-            return None
-        if (found := look(raw, path)) is not None:
-            return found
-        with self.lock(SMALL):
-            # Another run may have been faster.
-            if (found := look(read(path) or b"", path)) is None:
-                self.set_aside(path, what)
-        return found
-
-    def _trial(self, key: str) -> Path:
+    def _trial_path(self, key: str) -> Path:
         return self.root / "trials" / key[:2] / f"{key}.json"
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside another; what is left of it in the end is removed."""
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside another. If it was not renamed, it is removed at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
     try:
