@@ -182,36 +182,41 @@ class Store:
         """
         from safetensors.torch import save
 
-        with ExitStack() as temporaries:
-            moves: list[tuple[Path, Path]] = []
+        journal = self.root / "moves" / f"{os.urandom(8).hex()}.json"
+        moves: list[tuple[Path, Path]] = []
+        try:
             for recipe, model, more in models:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
                 weights = save(tensors)
                 made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
                         **more}  # fmt: skip
                 folder = self.folder(recipe, scenario)
-                temporary = temporaries.enter_context(_temporary_folder(folder))
+                moves.append((_temporary_folder(folder), folder))
+                temporary = moves[-1][0]
                 write(temporary / "weights.safetensors", weights)
                 write(temporary / "recipe.json", lineage_as_json(str(recipe), recipe.describe()))
                 write(temporary / "made.json", sealed(made))
-                moves.append((temporary, folder))
-            self._move(moves)
+            places = [[str(path.relative_to(self.root)) for path in move] for move in moves]
+            write(journal, sealed({"moves": places}))
+        except BaseException:
+            for temporary, _ in moves:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        # From here on nothing is taken back: `complete` does what an interruption leaves undone.
+        self._finish(journal, moves)
 
-    def _move(self, moves: Sequence[tuple[Path, Path]]) -> None:
-        """Rename all of some folders. If the process is killed, `complete` renames the rest."""
-        journal = self.root / "moves" / f"{os.urandom(8).hex()}.json"
-        places = [[str(path.relative_to(self.root)) for path in move] for move in moves]
-        write(journal, sealed({"moves": places}))
+    @staticmethod
+    def _finish(journal: Path, moves: Iterable[tuple[Path, Path]]) -> None:
+        """Do the moves that a journal lists, then remove the journal."""
         for temporary, folder in moves:
             _rename(temporary, folder)
         journal.unlink(missing_ok=True)
 
     def complete(self) -> None:
-        """Finish the moves of processes that were killed during a move."""
+        """Finish the moves of processes that were interrupted during a move."""
         for journal in sorted((self.root / "moves").glob("*.json")):
-            for temporary, folder in (unsealed(read(journal) or b"") or {"moves": []})["moves"]:
-                _rename(self.root / temporary, self.root / folder)
-            journal.unlink(missing_ok=True)
+            listed = (unsealed(read(journal) or b"") or {"moves": []})["moves"]
+            self._finish(journal, [(self.root / old, self.root / new) for old, new in listed])
 
     @contextmanager
     def new(self, folder: Path) -> Iterator[Path]:
@@ -219,9 +224,12 @@ class Store:
 
         If the block raises, the empty folder is removed with its content.
         """
-        with _temporary_folder(folder) as temporary:
+        temporary = _temporary_folder(folder)
+        try:
             yield temporary
             temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
         """Return a lock of this store. A model's lock has its digest as name.
@@ -285,15 +293,10 @@ class Store:
         return self.root / "trials" / key[:2] / f"{key}.json"
 
 
-@contextmanager
-def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside another. If it was not renamed, it is removed at the end."""
+def _temporary_folder(folder: Path) -> Path:
+    """Make a new folder next to another one, and return it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
 
 
 def _rename(temporary: Path, folder: Path) -> None:
