@@ -27,7 +27,7 @@ if GUIDED := "--atheris" in sys.argv:
     with atheris.instrument_imports(include=["fpbench", "ruamel"]):
         import fpbench.engine.suite  # noqa: F401
 
-from fpbench.api.errors import PluginError, SuiteError
+from fpbench import PluginError, SuiteError
 from fpbench.engine.plan import Plan
 from fpbench.engine.registry import Registry
 from fpbench.engine.suite import Suite

@@ -27,11 +27,9 @@ import torch._dynamo
 import torch.func
 from scipy import stats
 
-from fpbench import cli
-from fpbench.engine import attempt, build, run
-from fpbench.reporting import figures, terminal
+from fpbench.cli import main
 
-LOADED = (filelock, matplotlib, sklearn, stats, torch, figures, terminal, attempt, build, run)
+LOADED = (filelock, matplotlib, sklearn, stats, torch)
 
 SERVER = multiprocessing.get_context("forkserver")
 
@@ -48,7 +46,7 @@ def _main(words: list[str], said: str) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    cli.main(words)
+    main(words)
 
 
 @contextmanager
@@ -74,14 +72,10 @@ class Killable:
     executor: str = "inline"
 
     def command(self, *words: str, plugins: tuple[Path, ...] = ()) -> list[str]:
-        """What a run is begun with."""
-        command = [
-            "run", str(self.folder / "suite.yaml"), "--store", str(self.folder / "store"),
-            "--runs", str(self.folder / "runs"), *WORKS[self.executor], *words,
-        ]  # fmt: skip
-        for plugin in (Path(__file__).with_name("toys.py"), *plugins):
-            command += ["-p", str(plugin)]
-        return command
+        """Return the words of the command that starts a run."""
+        from conftest import Desk  # the fork server must not load it
+
+        return Desk(self.folder).words("run", *WORKS[self.executor], *words, plugins=plugins)
 
     def start(self, *words: str, plugins: tuple[Path, ...] = ()) -> Any:
         """Begin a run; the process. Inside `serving`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from toys import Blobs, Grid
+from toys import Blobs, Drawn, Grid
 
 import fpbench
 from fpbench import Case, Fingerprint, Fingerprinter, Lab, Oracle, Pool, Recipe, Scenario
@@ -181,17 +181,13 @@ class Moody(Grid):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clumsy(Recipe):
+class Clumsy(Drawn):
     """A network, or trouble."""
 
     name = "clumsy"
-    needs_parent = False
-
-    model: str = "slim"
-    trouble: str = ""
 
     def make(self, lab: Lab) -> nn.Module:
-        model = lab.new(self, self.model)
+        model = super().make(lab)
         if self.trouble in GLOBAL:
             GLOBAL[self.trouble]()
         if self.trouble == "none":
@@ -215,6 +211,8 @@ class Spoiled(Blobs):
         x, y = pools["public"]
         if self.trouble == "raises":
             raise OSError("the disk is\nelsewhere")
+        if self.trouble == "away":
+            raise fpbench.ResourceError("expected the data of spoiled, found none")
         if self.trouble == "exits":
             sys.exit(0)
         wrong: dict[str, Any] = {

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from click.testing import CliRunner, Result
-from torch import nn
+from http_servers import Answer, serving
+from torch import Tensor, nn
 
-from fpbench.builtin.scenarios.digits import Digits
+from fpbench import Classification
 from fpbench.cli import main
-
-DIGITS = Digits()
 
 PAGE = (Path(__file__).parents[1] / "docs" / "verify.md").read_text()
 MODELS, CASE = (
@@ -28,9 +28,6 @@ MODELS, CASE = (
 """What the page on verdicts has an owner write: a script that makes three models, and a case."""
 
 
-_FOLDER = TemporaryDirectory(prefix="fpbench-office-")
-
-
 @dataclass(frozen=True)
 class Office:
     """A folder with one's own model, a thief's copy of it, another's model, and a fingerprint."""
@@ -38,6 +35,7 @@ class Office:
     folder: Path
     copy: nn.Module
     other: nn.Module
+    digits: Classification
 
     def __call__(self, *words: object) -> Result:
         return CliRunner().invoke(main, [str(word) for word in words])
@@ -53,15 +51,13 @@ class Office:
         return json.loads(out.read_text()) if exit_code == 0 else result.output
 
 
-@functools.cache
-def opened() -> Office:
-    """The one office of a test session."""
-    folder = Path(_FOLDER.name)
+def make_office(folder: Path) -> Office:
+    """Do what the page on verdicts says, in a folder."""
     with contextlib.chdir(folder):
         exec(MODELS, names := dict[str, Any]())  # noqa: S102 - the page's own code
     case = CASE.replace("mine.safe", f"{folder}/mine.safe")
     (folder / "case.yaml").write_text(case + "  - {method: metav, n_queries: 5}\n")
-    office = Office(folder, names["copy"], names["other"])
+    office = Office(folder, names["copy"], names["other"], names["DIGITS"])
     made = office(
         "fingerprint", folder / "case.yaml", "--only", "akh", "--store", folder / "store",
         "--out", folder / "mine.fp",
@@ -69,3 +65,40 @@ def opened() -> Office:
     assert made.exit_code == 0, made.output
     assert re.search(r"expected false positives 4\.8 % .* from 20 negatives\)", made.output)
     return office
+
+
+@dataclass
+class Api:
+    """A prediction API of one model, on loopback."""
+
+    model: nn.Module
+    reply: Callable[[Tensor], Any]
+    read: Callable[[BaseHTTPRequestHandler, bytes], Tensor]
+    url: str = ""
+    requests: int = 0
+    troubles: list[int] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> Answer | None:
+        self.requests += 1
+        self.headers.append(request.headers.get("authorization", ""))
+        status = self.troubles.pop(0) if self.troubles else 200
+        if status == 0:
+            return None  # a broken line
+        with torch.no_grad():
+            said = self.reply(self.model(self.read(request, body))) if status == 200 else "busy"
+        headers = {"location": "http://169.254.169.254/"} if status == 302 else {}
+        return status, json.dumps(said).encode(), headers
+
+
+@contextlib.contextmanager
+def opened(api: Api) -> Iterator[Api]:
+    """Serve an API at its `url`."""
+    with serving(api.answer) as address:
+        api.url = f"{address}/predict"
+        yield api
+
+
+def numbers(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    """Read a request of rows of numbers."""
+    return torch.tensor(json.loads(body)["inputs"])

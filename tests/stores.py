@@ -9,25 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from conftest import HERE, Desk
+from conftest import TOYS, Desk
 
 from fpbench.cli import main
-
-SMALL = """\
-name: small
-scenario: blobs
-api: label
-repeats: 1
-target: {recipe: drawn, model: wide}
-zoo:
-  positives:
-    - {recipe: nudged, copies: 2}
-  negatives:
-    - {recipe: drawn, copies: 2}
-methods:
-  - {method: grid}
-"""
-"""Five models, one trial: the least that can be run."""
 
 
 def truncate(raw: bytes) -> bytes:
@@ -68,14 +52,16 @@ def told(desk: Desk, *words: object, exit_code: int = 0) -> dict[str, Any]:
 
 def prune(desk: Desk, *words: object, exit_code: int = 0) -> dict[str, Any]:
     """Likewise, of `prune`; keeps the desk's own suite."""
-    keep = ("--keep", desk.folder / "suite.yaml", "-p", HERE / "toys.py")
+    keep = ("--keep", desk.folder / "suite.yaml", "-p", TOYS)
     return told(desk, "prune", *keep, "--yes", *words, exit_code=exit_code)
+
+
+def leftovers(desk: Desk) -> list[Path]:
+    """Return what no run leaves in a store: half-written files, damage, leases."""
+    store = desk.folder / "store"
+    return [*store.rglob(".tmp-*"), *store.rglob("*.damaged-*"), *store.glob("running/*")]
 
 
 def models(desk: Desk) -> list[Path]:
     """The folders of the models in a desk's store."""
     return sorted((desk.folder / "store" / "models").glob("*/??/" + 64 * "?"))
-
-
-def rates(data: dict[str, Any]) -> list[dict[str, float]]:
-    return [trial["matching_rates"] for trial in data["trials"]]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HERE, UNTRAINED, Desk
+from conftest import TOYS, UNTRAINED, Desk, install
 from finished_runs import finished_run
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
@@ -98,7 +98,7 @@ def test_a_run_shows_its_table_before_it_loads_mlflow(desk: Desk, tmp_path: Path
     listener.write_text(LISTENER)
     out, _ = fpbench(
         "run", desk.write(UNTRAINED), "--store", tmp_path / "store", "--runs", tmp_path / "runs",
-        "-p", HERE / "toys.py", "-p", listener, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        "-p", TOYS, "-p", listener, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
     )  # fmt: skip
     assert out.index("ARUC") < out.index("loaded by now: False")
 
@@ -125,20 +125,11 @@ def fpbench_fingerprinters():
 """
 
 
-def install(site: Path, name: str) -> None:
-    """Install an editable plugin, a module beside its distribution's description."""
-    (site / f"{name}.py").write_text(PLUGIN.format(name=name))
-    about = site / f"{name}-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[fpbench]\n{name} = {name}\n")
-
-
 def test_what_was_listed_is_listed_anew_after_any_edit(tmp_path: Path) -> None:
     site, words = tmp_path / "site", tmp_path / "site" / "words.py"
     site.mkdir()
     words.write_text('SUMMARY = "The first summary."\n')
-    install(site, "mine")
+    install(site, "mine", PLUGIN.format(name="mine"))
 
     def listed() -> tuple[str, bool]:
         said, loaded = fpbench("list", PYTHONPATH=str(site), FPBENCH_CACHE=str(tmp_path / "cache"))
@@ -154,7 +145,7 @@ def test_what_was_listed_is_listed_anew_after_any_edit(tmp_path: Path) -> None:
     said, slow = listed()
     assert "Another summary." in said
     assert listed() == (said, False)
-    install(site, "second")
+    install(site, "second", PLUGIN.format(name="second"))
     said, slow = listed()
     assert "second" in said
     assert listed() == (said, False)

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import textwrap
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import HERE, Desk
+from conftest import Desk, install, method_file, method_text
 
 from fpbench.cli import main
-from fpbench.engine.registry import Registry
 
 GOOD = """\
 name: bad
@@ -360,38 +358,6 @@ def test_suspects_with_equal_weights_are_refused_where_they_stand(desk):
 
 # ── methods that break their contract ─────────────────────────────────────────────
 
-METHOD = """\
-import sys
-from dataclasses import dataclass
-
-import torch
-
-import fpbench
-from fpbench import Access, Fingerprint, Fingerprinter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bad(Fingerprinter):
-    name = "bad"
-    accepts = frozenset({{Access.LABEL}})
-    n_queries: int = 5
-
-    def construct(self, case):
-        {construct}
-        return Fingerprint(torch.zeros(5, 2))
-
-    def match(self, fingerprint, replies):
-        return 0.5
-
-    def verify(self, fingerprint, oracle):
-        {verify}
-
-
-@fpbench.hookimpl
-def fpbench_fingerprinters():
-    return [Bad]
-"""
-
 
 def plugin(folder: Path, text: str) -> Path:
     path = folder / "plugin.py"
@@ -399,11 +365,8 @@ def plugin(folder: Path, text: str) -> Path:
     return path
 
 
-def bad_method(folder: Path, *, construct: str = "pass", verify: str = "return 0.5") -> Path:
-    def indented(code: str) -> str:
-        return textwrap.indent(code, " " * 8).lstrip()
-
-    return plugin(folder, METHOD.format(construct=indented(construct), verify=indented(verify)))
+def bad_method(folder: Path, **parts: str) -> Path:
+    return method_file(folder / "plugin.py", "bad", **parts)
 
 
 BREACHES = {
@@ -419,14 +382,14 @@ BREACHES = {
     "returns no number": ({"verify": "return None"}, "in [0, 1], got None from bad on"),
     "asks too often": (
         {"verify": "oracle(fingerprint.queries); oracle(fingerprint.queries); return 0.5"},
-        "expected at most 5 queries per suspect, got 10 from bad on train(",
+        "expected at most 12 queries per suspect, got 24 from bad on train(",
     ),
     "asks for more access": (
         {"verify": "oracle(fingerprint.queries, Access.OUTPUT); return 0.5"},
         "expected a query at access level label or less, got one at output",
     ),
     "asks outside the input range": (
-        {"verify": "oracle(fingerprint.queries + 9); return 0.5"},
+        {"verify": "oracle(0 * fingerprint.queries + 9); return 0.5"},
         "expected queries inside the input range [-1.0, 1.0], got [9, 9]",
     ),
     "asks in another shape": (
@@ -438,8 +401,7 @@ BREACHES = {
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Desk:
     """A store that has the models already, so that each breach costs its own trial alone."""
-    desk = Desk(tmp_path_factory.mktemp("built"))
-    desk.write(GOOD)
+    desk = Desk.of(tmp_path_factory.mktemp("built"), GOOD)
     desk.run()
     return desk
 
@@ -570,11 +532,10 @@ BROKEN = {
         "import fpbench\n@fpbench.hookimpl\ndef fpbench_fingerprinters(): return [dict]", "dict",
     ),
     "offers a class without a name": (
-        METHOD.format(construct="pass", verify="pass").replace('    name = "bad"\n', ""),
-        "expected Bad",
+        method_text("bad").replace('    name = "bad"\n', ""), "expected Mine",
     ),
     "misspells a field's type": (
-        METHOD.format(construct="pass", verify="pass").replace("n_queries: int", 'n_queries: "itn"'),
+        method_text("bad").replace("n_queries: int", 'n_queries: "itn"'),
         "name 'itn' is not defined",
     ),
 }  # fmt: skip
@@ -593,66 +554,39 @@ def test_a_plugin_file_that_is_not_there_is_refused(desk):
 
 
 def test_two_plugins_with_one_name_are_refused_and_both_named(desk):
-    text = METHOD.format(construct="pass", verify="pass").replace('"bad"', '"random"')
-    path = plugin(desk.folder, text)
+    path = method_file(desk.folder / "plugin.py", "random")
     result = desk("plan", plugins=(path,))
     assert_one_sentence(result, "one plugin to offer random, got two", "fpbench 0", str(path))
 
 
-def entry(name: str, value: str) -> importlib.metadata.EntryPoint:
-    return importlib.metadata.EntryPoint(name=name, value=value, group="fpbench")
-
-
 @pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """Entry points of fpbench's own plugin and of broken ones, whatever the machine has."""
-    monkeypatch.syspath_prepend(tmp_path)
-    found = [entry("gone", "no_such_module_of_ours")]
+def site(monkeypatch, tmp_path) -> Path:
+    """A folder of installed plugins, beside all others; one is broken."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    install(folder, "gone", None)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def test_broken_plugins_are_listed_and_stop_nobody_who_does_not_need_them(desk, site):
+    installed = {"gone"}
     for i, (text, _) in enumerate(BROKEN.values()):
-        (tmp_path / f"broken_{i}.py").write_text(text)
-        found.append(entry(f"broken_{i}", f"broken_{i}"))
-    return [*found, entry("builtin", "fpbench.builtin"), entry("last", "no_such_module_of_ours")]
-
-
-def test_broken_plugins_stop_nobody_who_does_not_need_them(installed):
-    registry = Registry.load([HERE / "toys.py"], installed=installed)
-    assert {"train", "finetune"} <= registry.recipes.keys()
-    assert registry.methods.keys() == {"akh", "random", "grid", "picky"}
-    assert registry.broken.keys() == {p.name for p in installed} - {"builtin"}
-
-
-def test_a_broken_plugin_is_named_when_a_name_is_missing(desk, installed, monkeypatch):
-    monkeypatch.setattr(
-        "fpbench.engine.registry.entry_points", lambda group: [installed[0], installed[-2]]
-    )
-    desk.write(swap("method: grid", "method: metav"))
-    assert_one_sentence(
-        desk("plan"), "no method 'metav'", "plugin gone (no_such_module_of_ours) did not load"
-    )
-
-
-def test_list_shows_broken_plugins_beside_the_others(installed, monkeypatch):
-    monkeypatch.setattr("fpbench.engine.registry.entry_points", lambda group: installed)
-    result = CliRunner().invoke(main, ["list"])
+        install(site, f"broken_{i}", text)
+        installed.add(f"broken_{i}")
+    result = CliRunner().invoke(main, ["list", "--json"])
     assert result.exit_code == 0
-    assert "gone" in result.stdout
-    assert "finetune" in result.stdout
-
-
-def test_no_tracking_needs_no_tracking_plugin(desk, installed, monkeypatch):
-    monkeypatch.setattr("fpbench.engine.registry.entry_points", lambda group: installed[-2:])
+    rows = {row["name"]: row["what"] for row in json.loads(result.stdout)}
+    assert {name for name, what in rows.items() if what == "broken plugin"} == installed
+    assert {"train", "finetune", "akh", "metav"} <= rows.keys()
     desk.write(swap("train, model: slim", "drawn"))
-    assert desk("plan").exit_code == 0
     desk.run()
 
 
-def test_loading_order_does_not_matter():
-    found = [entry("builtin", "fpbench.builtin"), entry("metav", "fpbench_metav")]
-    names = [
-        {**r.scenarios, **r.recipes, **r.methods}.keys()
-        for r in (Registry.load(installed=found), Registry.load(installed=reversed(found)))
-    ]
-    assert names[0] == names[1]
+@pytest.mark.usefixtures("site")
+def test_a_broken_plugin_is_named_when_a_name_is_missing(desk):
+    desk.write(swap("method: grid", "method: gone"))
+    assert_one_sentence(desk("plan"), "no method 'gone'", "plugin gone (gone 1.0) did not load")
 
 
 def test_an_unknown_name_is_not_described():

@@ -18,8 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from documents import PAGES, ROOT, blocks, clone, lines
 from finished_runs import finished_run
-from office import CASE, opened
-from test_owner_apis import Api, numbers, serving
+from office import CASE, Api, Office, numbers, opened
 from torch import Tensor
 
 from fpbench.cli import main
@@ -74,11 +73,10 @@ def as_plan(words: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, blank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, blank: Path, office: Office, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader of a document is, with what it presumes."""
     clone(tmp_path)
     shutil.copy(blank, tmp_path / "mlflow.db")
-    office = opened()
     for name in ("mine", "copy", "other"):
         shutil.copy(office.folder / f"{name}.safetensors", tmp_path)
     (tmp_path / "mine.yaml").write_text(CASE)
@@ -114,11 +112,11 @@ def classes(out: Tensor) -> dict[str, list[dict[str, int]]]:
 
 @pytest.mark.parametrize("page", SHOWING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_document_work(
-    page: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, place: Path, office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands, code = shown(page), dict(blocks(page)).get("python", "")
     runs = [finished_run(place / "runs", name, repeats=1) for name in ("a", "b")]
-    with serving(Api(opened().copy, classes, numbers)) as api:
+    with opened(Api(office.copy, classes, numbers)) as api:
         for line in commands:
             words = shlex.split(filled(line, runs), comments=True)[1:]
             given([re.sub(r"^http://.*", api.url, word) for word in words], place, monkeypatch)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from click.testing import CliRunner
 
-from fpbench.engine.registry import Registry
-from fpbench.testing import check_fingerprinter
+from fpbench.cli import main
 
-METHODS = {name: offer.cls for name, offer in Registry.load().methods.items()}
+ROWS = json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)
+METHODS = sorted(row["name"] for row in ROWS if row["what"] == "method")
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", METHODS)
 def test_contract(name: str) -> None:
-    check_fingerprinter(METHODS[name])
+    result = CliRunner().invoke(main, ["check", name])
+    assert result.exit_code == 0, result.output

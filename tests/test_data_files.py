@@ -10,8 +10,6 @@ import pytest
 from conftest import Desk
 
 from fpbench import DataFile, ResourceError
-from fpbench.builtin.scenarios import fmnist
-from fpbench.builtin.scenarios.derma import ARCHIVES
 
 HELLO = DataFile("greetings", "hello.txt", "md5:5d41402abc4b2a76b9719d911017c592", "http://x/hello")
 
@@ -26,13 +24,14 @@ zoo:
 methods: [{{method: random}}]
 """
 
-DERMA, HAM = ARCHIVES["dermamnist"].file, ARCHIVES["ham10000-28"].file
 CASES = {
-    "dermamnist": ("{scenario: skin, size: 32}", "small_vgg", f"dermamnist/{DERMA}"),
+    "dermamnist": ("{scenario: skin, size: 32}", "small_vgg", "dermamnist/dermamnist.npz"),
     "ham10000-28": (
-        "{scenario: skin, size: 32, dataset: ham10000-28}", "small_vgg", f"ham10000-28/{HAM}",
+        "{scenario: skin, size: 32, dataset: ham10000-28}",
+        "small_vgg",
+        "ham10000-28/ham10000_28.npz",
     ),
-    "fashion": ("fashion", "s", f"fashion-mnist/{next(iter(fmnist.SHA256))}"),
+    "fashion": ("fashion", "s", "fashion-mnist/train-images-idx3-ubyte.gz"),
     "warfarin": ("warfarin", "s", "iwpc/iwpc_raw.csv.gz"),
 }  # fmt: skip
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from conftest import install
 from filelock import FileLock
 
-from fpbench.cli import doctor, main
-from fpbench.engine.registry import Registry
+from fpbench.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -77,23 +77,21 @@ def test_a_tracker_that_is_down_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_broken_plugin_is_named_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = EntryPoint("gone", "no_such_module_of_ours", "fpbench")
-    monkeypatch.setattr(
-        doctor.session, "load_plugins", lambda _: Registry.load((), installed=[gone])
-    )
-    monkeypatch.setattr(doctor.importlib.metadata, "entry_points", lambda **_: [gone])
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "gone", None)
+    monkeypatch.syspath_prepend(tmp_path / "site")
     broken = [f for f in ask(tmp_path, exit_code=1) if f["state"] == "broken"]
     assert [f["part"] for f in broken] == ["plugin"]
-    assert "no_such_module_of_ours" in broken[0]["text"]
+    assert "No module named 'gone'" in broken[0]["text"]
 
 
 def test_what_raises_becomes_a_finding_and_hides_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
+    def broken() -> bool:
         raise RuntimeError("no driver")
 
-    monkeypatch.setattr(doctor, "_devices", broken)
+    monkeypatch.setattr(torch.cuda, "is_available", broken)
     findings = ask(tmp_path, exit_code=1)
     assert {"part": "device", "state": "broken", "text": "RuntimeError: no driver"} in findings
     assert {f["part"] for f in findings} >= {"store", "plugin", "data"}

@@ -2,91 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Desk
-from toys import Blobs, Drawn
+from click.testing import CliRunner
+from conftest import TOYS, UNTRAINED, Desk
 
-from fpbench import Recipe, ResourceError, Scenario
-from fpbench.builtin.recipes.prune import PruneWeights
-from fpbench.builtin.recipes.train import Train
-from fpbench.builtin.scenarios.skin import Skin
-from fpbench.engine import estimate
-from fpbench.engine.plan import Plan, cohorts
-from fpbench.engine.registry import Registry
-from fpbench.engine.suite import Suite
-from fpbench.reporting.tables import show_plan
-from fpbench.store.store import Store
+import fpbench
+from fpbench.cli import main
 
 SUITES = Path(__file__).parent.parent / "suites"
-SCENARIO = Skin(size=32)
+
+SKIN = """\
+name: timed
+scenario: {scenario: skin, size: 32}
+api: probs
+recipes:
+  train: {epochs: 1, model: small_vgg}
+target: {recipe: train}
+zoo:
+  positives:
+    - {recipe: prune_weights, ratio: 0.5, copies: 2}
+  negatives:
+    - {recipe: train, copies: 2}
+methods:
+  - {method: random}
+"""
+"""Three models to train; pruning without recovery trains none."""
+
+IMAGES = {"train": 4005, "irrelevant": 2268}
+"""The owner's half of DermaMNIST's 7,007 + 1,003 images, and those of the other domain."""
 
 
-def train(**fields) -> Train:
-    return Train(scenario=str(SCENARIO), model="small_vgg", **fields)
+def planned(desk: Desk, text: str, **overrides: Any) -> fpbench.PlanSummary:
+    return fpbench.plan(
+        desk.write(text), store=desk.folder / "store", device="cpu", plugins=[TOYS],
+        overrides=overrides,
+    )  # fmt: skip
 
 
-@pytest.fixture
-def one_gigaflop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_speed", lambda *_: 1e9)
+def seconds(desk: Desk, **overrides: Any) -> float:
+    found = planned(desk, SKIN, **overrides).seconds
+    assert found is not None
+    return found
 
 
-def seconds(*recipes) -> float | None:
-    return building(recipes, SCENARIO, "small_resnet")
-
-
-def building(recipes: Sequence[Recipe], scenario: Scenario, timed: str) -> float | None:
-    return estimate.seconds(recipes, scenario, timed, "cpu")
-
-
-@pytest.mark.usefixtures("one_gigaflop")
-def test_time_grows_with_epochs_models_and_images() -> None:
-    one = seconds(train(epochs=1))
-    assert one is not None
-    assert seconds(train(epochs=7)) == pytest.approx(7 * one)
-    assert seconds(train(epochs=1), train(epochs=1, seed=1)) == pytest.approx(2 * one)
-    fewer = SCENARIO.pool_sizes["irrelevant"] / SCENARIO.pool_sizes["train"]
-    assert seconds(train(epochs=1, pool="irrelevant")) == pytest.approx(fewer * one)
-
-
-@pytest.mark.usefixtures("one_gigaflop")
-def test_a_pass_is_forwards_and_backwards_through_the_network() -> None:
+def test_a_pass_is_forwards_and_backwards_through_the_network(desk: Desk) -> None:
     # small_vgg at 32 x 32, multiply-adds of its three convolutions and two linear layers, by
     # hand; backwards takes twice as many, less the images' own gradient.
     first, others = 16 * 16 * 16 * 27, 16 * 16 * 32 * 144 + 8 * 8 * 64 * 288 + 1024 * 64 + 64 * 7
     per_image = 2 * (2 * first + 3 * others)
-    expected = per_image * SCENARIO.pool_sizes["train"] / 1e9
-    assert seconds(train(epochs=1)) == pytest.approx(expected)
+    # conftest.py has every device do a gigaflop per second.
+    assert seconds(desk) == pytest.approx(3 * per_image * IMAGES["train"] / 1e9)
 
 
-@pytest.mark.usefixtures("one_gigaflop")
-def test_pruning_without_recovery_takes_no_time() -> None:
-    parent = train(epochs=1)
-    pruned = PruneWeights(scenario=str(SCENARIO), parent=parent, ratio=0.5)
-    assert seconds(parent, pruned) == seconds(parent)
+def test_time_grows_with_epochs_models_and_images(desk: Desk) -> None:
+    one = seconds(desk) / 3
+    assert seconds(desk, **{"recipes.train.epochs": 7}) == pytest.approx(7 * 3 * one)
+    assert seconds(desk, **{"zoo.negatives.train.copies": 3}) == pytest.approx(4 * one)
+    share = IMAGES["irrelevant"] / IMAGES["train"]
+    other = seconds(desk, **{"zoo.negatives.train.pool": "irrelevant"})
+    assert other == pytest.approx((1 + 2 * share) * one)
 
 
-def test_nothing_is_said_where_nothing_is_known() -> None:
-    assert building([Drawn(scenario="blobs")], Blobs(), "wide") is None
+def test_nothing_is_said_where_nothing_is_known(desk: Desk) -> None:
+    assert planned(desk, UNTRAINED).seconds is None
 
 
-def test_a_speed_is_measured() -> None:
-    found = seconds(train(epochs=1))
-    assert found is not None
-    assert 0 < found < 1e5
+@pytest.mark.usefixtures("thorough")
+def test_a_speed_is_measured(desk: Desk) -> None:
+    assert 0 < seconds(desk) < 1e5
 
 
 @pytest.mark.parametrize(("speed", "named"), [(1e9, True), (1e18, False)])
 def test_a_long_suite_names_smaller_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    speed: float, named: bool,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(estimate, "_speed", lambda *_: speed)
-    suite = Suite.load(SUITES / "skin.yaml", Registry.load())
-    show_plan(Plan.of(suite).summary(Store(tmp_path), "cpu"))
-    out = capsys.readouterr().out
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float, named: bool
+) -> None:
+    monkeypatch.setattr("fpbench.engine.estimate._speed", lambda *_: speed)
+    words = ["plan", str(SUITES / "skin.yaml"), "--store", str(tmp_path), "--device", "cpu"]
+    out = CliRunner().invoke(main, words).stdout
     assert "to build on cpu" in out
     assert ("skin-32, skin-cpu" in out) is named
 
@@ -101,19 +96,14 @@ def test_too_small_a_disk_is_told_before_anything_is_made(
     result = desk("run")
     assert result.exit_code == 3
     assert "of free disk for the models in" in result.stderr
+    assert "free some, or give --store another disk" in result.stderr
     assert not list((desk.folder / "store").rglob("*.safetensors"))
 
 
-def test_a_store_with_room_says_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "not" / "yet")
-    store.require(1)
-    with pytest.raises(ResourceError, match="free some, or give --store another disk"):
-        store.require(10**18)
-
-
-def test_what_takes_long_is_made_and_saved_a_few_at_a_time() -> None:
-    quick = [train(epochs=1, seed=i) for i in range(10)]
-    long = [train(epochs=100_000, seed=i) for i in range(10)]
-    unknown = [Train(scenario="blobs", model="slim", seed=i) for i in range(10)]
-    assert [len(part) for part in cohorts(quick + long, SCENARIO)] == [10, 4, 4, 2]
-    assert [len(part) for part in cohorts(unknown, Blobs())] == [10]
+@pytest.mark.parametrize(("epochs", "expected"), [(1, [11, 2]), (100_000, [1, 4, 4, 2, 2])])
+def test_what_takes_long_is_made_and_saved_a_few_at_a_time(
+    desk: Desk, epochs: int, expected: list[int]
+) -> None:
+    many = f"{{recipe: train, epochs: {epochs}, copies: 10}}"
+    text = SKIN.replace("{recipe: train, copies: 2}", many)
+    assert [len(cohort.models) for cohort in planned(desk, text).cohorts] == expected

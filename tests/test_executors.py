@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import HERE, TINY, UNTRAINED, Desk
+from conftest import HERE, TINY, UNTRAINED, Desk, wait_until
 
 from fpbench import InputError
 from fpbench.builtin.executors.local import local
@@ -45,9 +45,7 @@ def found(data) -> list[object]:
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory):
     """What an inline run of the tiny suite finds."""
-    desk = Desk(tmp_path_factory.mktemp("inline"))
-    desk.write(TINY)
-    return desk.run(plugins=(TROUBLE,))
+    return Desk.of(tmp_path_factory.mktemp("inline"), TINY).run(plugins=(TROUBLE,))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -77,9 +75,8 @@ def test_jobs_are_done_by_workers_unless_said_otherwise(tmp_path, monkeypatch):
 
 
 def untrained(folder: Path, *methods: str) -> Desk:
-    desk = Desk(folder)
-    desk.write(UNTRAINED + "".join(f"  - {{method: trouble, {method}}}\n" for method in methods))
-    return desk
+    lines = (f"  - {{method: trouble, {method}}}\n" for method in methods)
+    return Desk.of(folder, UNTRAINED + "".join(lines))
 
 
 def alive(pid: int) -> bool:
@@ -87,14 +84,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def until(what: Callable[[], object]) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 def pids(log: Path) -> list[int]:
@@ -120,20 +109,7 @@ def test_a_trial_that_takes_its_process_with_it_fails_alone(tmp_path):
     assert not any(map(alive, pids(log)))
 
 
-CROWD = """\
-name: crowd
-scenario: blobs
-api: label
-repeats: 1
-target: {recipe: drawn, model: wide}
-zoo:
-  positives:
-    - {recipe: nudged, copies: 4}
-  negatives:
-    - {recipe: crowd, MORE, copies: 4}
-methods:
-  - {method: grid}
-"""
+CROWD = UNTRAINED.replace("{recipe: drawn, copies", "{recipe: crowd, MORE, copies")
 
 
 @pytest.mark.parametrize(("more", "failed"), [("most: 2", []), ("bad: 4", [3, 4])])
@@ -147,11 +123,10 @@ def test_a_cohort_that_is_lost_is_tried_again_in_halves(desk, more, failed):
 
 
 def test_what_a_worker_explains_is_told_as_if_it_were_here(desk):
-    nowhere = CROWD.replace("blobs", "nowhere").replace("MORE, ", "model: slim, ")
-    desk.write(nowhere.replace("model: wide", "model: slim"))
-    result = desk("run", "--workers", 1, plugins=(TROUBLE,))
+    desk.write(UNTRAINED.replace("blobs", "{scenario: spoiled, trouble: away}"))
+    result = desk("run", "--workers", 1, plugins=(HERE / "misbehaving.py",))
     assert result.exit_code == 3
-    assert result.stderr.endswith("error: expected the data of nowhere, found none\n")
+    assert result.stderr.endswith("error: expected the data of spoiled, found none\n")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
@@ -159,16 +134,13 @@ def test_no_worker_outlives_its_run(tmp_path, how):
     log = tmp_path / "pids"
     kinds = ("hangs", "clings")
     desk = untrained(tmp_path, *(f"label: {kind}, kind: {kind}, log: {log}" for kind in kinds))
-    command = [
-        sys.executable, "-m", "fpbench", "run", desk.folder / "suite.yaml", "--no-tracking",
-        "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--workers", "2",
-        "-p", HERE / "toys.py", "-p", TROUBLE,
-    ]  # fmt: skip
+    words = desk.words("run", "--workers", 2, plugins=(TROUBLE,))
+    command = [sys.executable, "-m", "fpbench", *words]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as run:
         try:
-            until(lambda: len(pids(log)) == 4)
+            wait_until(lambda: len(pids(log)) == 4)
         except BaseException:
             run.kill()
             raise
@@ -179,9 +151,9 @@ def test_no_worker_outlives_its_run(tmp_path, how):
         else:
             run.send_signal(how)
         run.wait(PATIENCE)
-        until(lambda: not any(map(alive, pids(log))))
+        wait_until(lambda: not any(map(alive, pids(log))))
         assert time.monotonic() - began < 5
-        until(lambda: not any(alive(child.pid) for child in children))
+        wait_until(lambda: not any(alive(child.pid) for child in children))
         if how == signal.SIGINT:
             assert run.returncode == 130
             said = run.stderr.read().decode()
@@ -254,8 +226,8 @@ def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
     desk.write(TINY + f"  - {{method: trouble, kind: waits once, log: {log}}}\n")
 
     def lose() -> None:
-        until(log.exists)
-        until(log.read_text)
+        wait_until(log.exists)
+        wait_until(log.read_text)
         (node,) = (n for n in cluster.worker_nodes if n.node_id == log.read_text())
         cluster.remove_node(node, allow_graceful=False)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Bench
 from torch import Tensor, nn
-from toys import Drawn
+from toys import Drawn, Points
 
 from fpbench import Generation, Pool, Recipe, ResourceError
 from fpbench.builtin.recipes.distill import Distill
@@ -52,31 +52,6 @@ class Squares(Generation):
         squares += 0.1 * torch.rand(squares.shape, generator=rng)
         pools = ("train", "public", "irrelevant", "test")
         return {pool: Pool(self.latents(24, rng), squares.clamp(-1, 1)) for pool in pools}
-
-
-@dataclass(frozen=True)
-class Points(Generation):
-    """A number near 0.7, in double precision so that two ways of computing can be compared."""
-
-    name = "points"
-    input_shape = (3,)
-    output_shape = (1,)
-    input_range = (-1.0, 1.0)
-    architectures = {  # noqa: RUF012
-        "slim": lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)).double()
-    }
-    discriminators = {  # noqa: RUF012
-        "slim": lambda: nn.Sequential(nn.Linear(1, 8), nn.LeakyReLU(), nn.Linear(8, 1)).double()
-    }
-
-    def latents(self, n: int, rng: torch.Generator) -> Tensor:
-        return super().latents(n, rng).double()
-
-    def load(self) -> Mapping[str, Pool]:
-        rng = torch.Generator().manual_seed(0)
-        near = 0.7 + 0.05 * torch.randn(256, 1, generator=rng, dtype=torch.double)
-        pools = ("train", "public", "irrelevant", "test")
-        return {pool: Pool(self.latents(256, rng), near) for pool in pools}
 
 
 def trained(k: int = 1, way: Way = "stacked", **given) -> list[nn.Module]:

@@ -64,6 +64,7 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     assert not (folder / "figures").exists()
 
 
+@pytest.mark.usefixtures("thorough")
 def test_a_figure_that_fails_costs_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 from toys import wide
 
-from fpbench.api.errors import InputError
+from fpbench import InputError
 from fpbench.owner.model_file import fill, kind_of, most_bytes, read
 from fpbench.owner.tensor_layout import RefusedError, header
 

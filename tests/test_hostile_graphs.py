@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fpbench.api.errors import ResourceError
+from fpbench import ResourceError
 from fpbench.owner.model_file import kind_of
 from fpbench.owner.onnx_session import answer
 from fpbench.owner.sandbox import run_in_sandbox

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fpbench import read
-from fpbench.api.errors import clipped, last_line, printable, printable_json
+from fpbench.api.errors import printable
 from fpbench.cli import main
 from fpbench.reporting.mlflow_entries import make_entries
 from fpbench.reporting.screen import Screen
@@ -107,13 +107,6 @@ def test_printable_text_is_printable_and_what_was_is_as_it_was(text: str) -> Non
     if text.isprintable():
         assert shown == text
     shown.encode()  # not even half a surrogate pair is left
-
-
-def test_helpers_take_what_there_is() -> None:
-    assert printable_json({"a\x1b": ["\x07", 1, None]}) == {"a\\x1b": ["\\x07", 1, None]}
-    assert last_line("") == last_line(" \n ") == "no reason given"
-    assert last_line("a\nb\n") == "b"
-    assert clipped("x" * 999) == f"'{199 * 'x'}..."
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +234,7 @@ def fpbench_fingerprinters(): return [Coward, Liar]
 """
 
 
+@pytest.mark.usefixtures("thorough")
 def test_a_whole_run_with_hostile_words_of_plugins(desk: Desk) -> None:
     plugin = desk.folder / "evil.py"
     plugin.write_text(PLUGIN.format(evil=" ".join(HOSTILE)))

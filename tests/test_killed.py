@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, UNTRAINED, Desk
+from conftest import TINY, UNTRAINED, Desk, wait_until
 from killable import WORKS, Killable, serving
-
-from fpbench.store import store
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")
@@ -43,9 +41,7 @@ KILLS = int(os.environ.get("FPBENCH_KILLS", "5"))
 
 
 def desk(folder: Path, executor: str = "inline") -> Killable:
-    folder.mkdir(exist_ok=True)
-    (folder / "suite.yaml").write_text(SUITE)
-    return Killable(folder, executor)
+    return Killable(Desk.of(folder, SUITE).folder, executor)
 
 
 @pytest.fixture(params=WORKS)
@@ -64,26 +60,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], flo
     """What an uninterrupted run finds, and the seconds it takes."""
     killable = desk(tmp_path_factory.mktemp("whole"))
     began = time.monotonic()
-    assert killable.finish(killable.start("--no-tracking"))[0] == 0, killable.said
+    assert killable.finish(killable.start())[0] == 0, killable.said
     return killable.found(), time.monotonic() - began
 
 
-def kill_and_go_on(
-    killable: Killable, kills: int, dice: random.Random, seconds: float, *words: str
-) -> int:
+def kill_and_go_on(killable: Killable, kills: int, dice: random.Random, seconds: float) -> int:
     """Kill a run up to `kills` times at random moments, go on each time, in the end to the end;
     how often it was hit. Seconds are those of a whole run, and less is left each time."""
     hits: int = 0
     before: dict[str, bytes] = {}
     for k in range(kills):
-        code = killable.killed(dice.uniform(0, seconds / (1 + k)), *words)
+        code = killable.killed(dice.uniform(0, seconds / (1 + k)))
         assert code in (-signal.SIGKILL, 0), killable.said
         hits += code != 0
         after = killable.finished()
         # What was there is there, to the byte: nothing was made again, nothing was damaged.
         assert before.items() <= after.items()
         before = after
-    assert killable.finish(killable.start(*words))[0] == 0, killable.said
+    assert killable.finish(killable.start())[0] == 0, killable.said
     assert before.items() <= killable.finished().items()
     return hits
 
@@ -94,27 +88,28 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     found, seconds = whole
     killable = desk(tmp_path, executor)
     dice = random.Random(0)  # noqa: S311
-    assert kill_and_go_on(killable, 3, dice, seconds, "--no-tracking") >= 1
+    assert kill_and_go_on(killable, 3, dice, seconds) >= 1
     assert killable.found() == found
 
 
 def test_a_cohort_of_which_some_models_are_in_place_is_completed_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path)
-    desk.write(UNTRAINED)
+    desk = Desk.of(tmp_path, UNTRAINED)
     made = tmp_path / "made"
     monkeypatch.setenv("TOYS_MADE", str(made))
     moved = []
 
-    def killed(temporary: Path, folder: Path) -> None:
+    rename = Path.rename
+
+    def killed(place: Path, to: Path) -> Path:
         if len(moved) == 2:
             raise KeyboardInterrupt
-        moved.append(folder)
-        temporary.rename(folder)
+        moved.append(to)
+        return rename(place, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_rename", killed)
+        patch.setattr(Path, "rename", killed)
         assert desk("run").exit_code == 130
     assert desk("run").exit_code == 0
     names = made.read_text().splitlines()
@@ -127,7 +122,7 @@ def test_many_kills(tmp_path: Path, whole: tuple[dict[str, Any], float], executo
     dice, hits, lives = random.Random(1), 0, 0  # noqa: S311
     while hits < KILLS:
         killable = desk(tmp_path / str(lives), executor)
-        hits += kill_and_go_on(killable, 4, dice, seconds, "--no-tracking")
+        hits += kill_and_go_on(killable, 4, dice, seconds)
         lives += 1
         assert killable.found() == found
         print(f"{hits} kills in {lives} runs, {len(killable.finished())} finished things each")
@@ -142,7 +137,7 @@ def test_a_stopped_run_ends_soon_and_says_how_to_go_on(
     plugin.write_text(
         WAITS.format(when="built", what="built", mark=str(mark), seconds=60, swallows="ValueError")
     )
-    process = killable.start("--no-tracking", plugins=(plugin,))
+    process = killable.start(plugins=(plugin,))
     stop(process, mark, number)
     code, seconds = killable.finish(process)
     assert code == 128 + number
@@ -158,7 +153,7 @@ def test_a_plugin_that_catches_everything_cannot_hold_it_longer(tmp_path: Path) 
         WAITS.format(when="planned", what="plan", mark=str(mark), seconds=60,
                      swallows="BaseException")
     )  # fmt: skip
-    process = killable.start("--no-tracking", plugins=(plugin,))
+    process = killable.start(plugins=(plugin,))
     stop(process, mark, signal.SIGTERM)
     code, seconds = killable.finish(process)
     assert code == 128 + signal.SIGTERM
@@ -168,9 +163,6 @@ def test_a_plugin_that_catches_everything_cannot_hold_it_longer(tmp_path: Path) 
 
 def stop(process: Any, mark: Path, number: signal.Signals) -> None:
     """Send a signal once the plugin has it where it should be."""
-    until = time.monotonic() + 240
-    while not mark.exists():
-        assert process.is_alive()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: mark.exists() or not process.is_alive(), 240)
+    assert process.is_alive()
     os.kill(process.pid, number)

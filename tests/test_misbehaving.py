@@ -17,9 +17,7 @@ import torch
 from click.testing import CliRunner
 from conftest import HERE, UNTRAINED, Desk
 
-from fpbench import cli, read
-from fpbench.reporting import figures
-from fpbench.reporting.mlflow_entries import make_entries
+from fpbench import cli
 
 PLUGIN = HERE / "misbehaving.py"
 
@@ -31,14 +29,6 @@ def suite(*methods: str) -> str:
 
 def troubled(*troubles: str) -> str:
     return suite(f"bad, each: {{trouble: [{', '.join(troubles)}]}}", "grid")
-
-
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The reports that figures were drawn of; drawing them takes longer than all else here."""
-    reports: list[Any] = []
-    monkeypatch.setattr(figures, "draw", lambda data, folder: reports.append(folder))
-    return reports
 
 
 WORKS = {"inline": (), "local": ("--workers", 1)}
@@ -58,13 +48,8 @@ def failed(
     tmp_path_factory: pytest.TempPathFactory, works: tuple[object, ...]
 ) -> tuple[Desk, dict[str, Any]]:
     """A run of every way to fail, and grid after them."""
-    desk = Desk(tmp_path_factory.mktemp("failed"))
-    desk.write(troubled(*misbehaving.REASONS))
+    desk = Desk.of(tmp_path_factory.mktemp("failed"), troubled(*misbehaving.REASONS))
     return desk, desk.run(*works, plugins=(PLUGIN,), exit_code=1)
-
-
-def folder(desk: Desk, data: dict[str, Any]) -> Path:
-    return desk.folder / "runs" / data["suite"]["name"] / str(data["run"]["id"])
 
 
 @pytest.mark.parametrize("trouble", misbehaving.REASONS)
@@ -86,13 +71,13 @@ def test_others_finish_beside_them(failed: tuple[Desk, dict[str, Any]]) -> None:
 
 def test_each_failure_lies_in_the_runs_folder(failed: tuple[Desk, dict[str, Any]]) -> None:
     desk, data = failed
-    files = sorted((folder(desk, data) / "errors").iterdir())
+    files = sorted((desk.run_folder(data) / "errors").iterdir())
     assert len(files) == len(misbehaving.REASONS)
     texts = [file.read_text() for file in files]
     assert any("ZeroDivisionError" in t and "misbehaving.py" in t for t in texts)
 
 
-def test_the_table_the_page_and_mlflow_show_failures_as_such(
+def test_the_table_and_the_page_show_failures_as_such(
     failed: tuple[Desk, dict[str, Any]],
 ) -> None:
     desk, data = failed
@@ -102,14 +87,9 @@ def test_the_table_the_page_and_mlflow_show_failures_as_such(
     rows = [line.split() for line in shown.stdout.splitlines() if line.startswith("bad(")]
     assert ["bad(trouble=raises)", "failed"] in rows
 
-    page = CliRunner().invoke(cli.main, ["report", str(folder(desk, data))])
+    page = CliRunner().invoke(cli.main, ["report", str(desk.run_folder(data))])
     text = Path(page.output.strip()).read_text()
     assert "bad(trouble=raises) failed: ZeroDivisionError: division by zero" in text
-
-    run = folder(desk, data)
-    status = {e.name: e.status for e in make_entries(read(run).record, run)}
-    assert status.pop("grid") == status.pop("grid #0") == "FINISHED"
-    assert set(status.values()) == {"FAILED"}
 
 
 def test_a_failure_is_never_kept(failed: tuple[Desk, dict[str, Any]]) -> None:
@@ -134,8 +114,8 @@ def state() -> list[Any]:
 def test_what_a_method_does_to_the_process_reaches_nobody_else(
     tmp_path: Path, works: tuple[object, ...]
 ) -> None:
-    desk = Desk(tmp_path)
-    desk.write(suite("grid", "metav, n_queries: 5, steps: 5").replace("label", "probs", 1))
+    text = suite("grid", "metav, n_queries: 5, steps: 5").replace("label", "probs", 1)
+    desk = Desk.of(tmp_path, text)
     alone = desk.run(*works, "--store", tmp_path / "another", plugins=(PLUGIN,))["trials"]
 
     text = troubled(*misbehaving.GLOBAL, "itself").replace("label", "probs", 1)
@@ -153,10 +133,8 @@ def test_what_a_method_does_to_the_process_reaches_nobody_else(
 def test_json_is_alone_on_stdout_whatever_plugins_print(desk: Desk, more: tuple[str, ...]) -> None:
     loud = desk.folder / "loud.py"
     loud.write_text("import os\nprint('hello')\nos.write(1, b'hello from below\\n')\n")
-    command = ["run", str(desk.write(troubled("prints", "warns"))), "--json", "--no-tracking"]
-    command += ["--store", str(desk.folder / "store"), "--runs", str(desk.folder / "runs"), *more]
-    for plugin in (HERE / "toys.py", PLUGIN, loud):
-        command += ["-p", str(plugin)]
+    desk.write(troubled("prints", "warns"))
+    command = desk.words("run", "--json", *more, plugins=(PLUGIN, loud))
     done = subprocess.run(
         [sys.executable, "-m", "fpbench", *command], capture_output=True, text=True,
         timeout=300, env={**os.environ, "PYTHONPATH": str(HERE)},
@@ -202,7 +180,7 @@ def test_a_recipe_that_misbehaves_fails_alone(desk: Desk) -> None:
     assert len(told) == 3
     for reason in TROUBLES.values():
         assert any(reason in text for text in told)
-    assert len(list((folder(desk, data) / "errors").glob("model-*.txt"))) == 3
+    assert len(list((desk.run_folder(data) / "errors").glob("model-*.txt"))) == 3
     (trial,) = data["trials"]
     assert trial["error"] is None
 
@@ -280,17 +258,27 @@ def fpbench_reported(report): act()
 """
 
 
+LISTENER = """\
+import fpbench
+from pathlib import Path
+
+@fpbench.hookimpl
+def fpbench_reported(report):
+    Path({log!r}).write_text(str(report.folder))
+"""
+
+
 @pytest.mark.parametrize(
     "act", ["1 / 0", "sys.exit(0)", "raise GeneratorExit", "os.chdir('/')", "sys.stdout = None"]
 )
-def test_a_reporter_that_misbehaves_keeps_nobody_from_hearing(
-    desk: Desk, act: str, drawn: list[Any]
-) -> None:
+def test_a_reporter_that_misbehaves_keeps_nobody_from_hearing(desk: Desk, act: str) -> None:
     desk.write(UNTRAINED)
     path = desk.folder / "reporter.py"
     path.write_text(REPORTER.format(act=act))
+    listener, log = desk.folder / "listener.py", desk.folder / "heard.txt"
+    listener.write_text(LISTENER.format(log=str(log)))
     before = state()
-    data = desk.run(plugins=(path,))
+    data = desk.run(plugins=(path, listener))
     assert state() == before
-    assert drawn == [folder(desk, data)]
+    assert log.read_text() == str(desk.run_folder(data))
     assert data["methods"][0]["summary"]["aruc"] >= 0

@@ -11,8 +11,7 @@ import torch
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from office import CASE, DIGITS, Office
-from office import opened as office_of_the_session
+from office import CASE, Office
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
@@ -22,11 +21,6 @@ from fpbench.owner.comparable import note_on_model
 from fpbench.owner.given import Given
 from fpbench.owner.threshold import clopper_pearson, find_threshold
 from fpbench.results.metrics import p_value
-
-
-@pytest.fixture
-def office() -> Office:
-    return office_of_the_session()
 
 
 def test_a_copy_is_caught_and_another_model_is_not(office: Office) -> None:
@@ -51,7 +45,7 @@ def test_a_verdict_holds_what_repeats_it(office: Office) -> None:
 
 
 def test_what_no_known_model_is_like_is_noted(office: Office) -> None:
-    raw = DIGITS.architecture("mlp")()  # it knows nothing
+    raw = office.digits.architecture("mlp")()  # it knows nothing
     save_file(raw.state_dict(), office.folder / "raw.safetensors")
     verdict = office.verify(office.folder / "raw.safetensors")
     low, unlike = verdict["notes"]
@@ -90,7 +84,7 @@ def test_a_fingerprint_that_is_not_there_is_told_from_a_suspect_that_is_not(offi
 
 
 def test_a_suspect_of_another_architecture_is_told(office: Office) -> None:
-    save_file(DIGITS.architecture("cnn")().state_dict(), office.folder / "cnn.safetensors")
+    save_file(office.digits.architecture("cnn")().state_dict(), office.folder / "cnn.safetensors")
     said = office.verify(office.folder / "cnn.safetensors", "--arch", "mlp", exit_code=2)
     assert "tensors of mlp; the file lacks" in said
 
@@ -136,12 +130,12 @@ def test_a_target_that_does_not_fit_the_scenario_is_told(office: Office) -> None
     assert "flat does not take inputs of (1, 8, 8)" in made.output
 
 
-def test_torchvisions_networks_get_the_scenarios_outputs() -> None:
+def test_torchvisions_networks_get_the_scenarios_outputs(office: Office) -> None:
     with torch.device("meta"):
-        model = DIGITS.architecture("torchvision:resnet18")()
+        model = office.digits.architecture("torchvision:resnet18")()
     assert model.fc.out_features == 10
     with pytest.raises(FieldError, match="no network 'resnet81' in TorchVision; did you mean"):
-        DIGITS.architecture("torchvision:resnet81")
+        office.digits.architecture("torchvision:resnet81")
 
 
 def test_more_certainty_than_the_negatives_carry_is_refused_at_once(office: Office) -> None:

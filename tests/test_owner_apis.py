@@ -5,78 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from office import Office
-from office import opened as office_of_the_session
+from office import Api, Office, numbers, opened
 from PIL import Image
-from torch import Tensor, nn
-
-
-@pytest.fixture
-def office() -> Office:
-    return office_of_the_session()
-
-
-@dataclass
-class Api:
-    """A prediction API of one model, on loopback."""
-
-    model: nn.Module
-    reply: Callable[[Tensor], Any]
-    read: Callable[[BaseHTTPRequestHandler, bytes], Tensor]
-    url: str = ""
-    requests: int = 0
-    troubles: list[int] = field(default_factory=list)
-    headers: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def serving(api: Api) -> Iterator[Api]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            api.requests += 1
-            api.headers.append(self.headers.get("authorization", ""))
-            status = api.troubles.pop(0) if api.troubles else 200
-            if status == 0:
-                self.close_connection = True  # a broken line
-                return
-            self.send_response(status)
-            if status == 302:
-                self.send_header("location", "http://169.254.169.254/")
-            with torch.no_grad():
-                said = api.reply(api.model(api.read(self, body))) if status == 200 else "busy"
-            text = json.dumps(said).encode()
-            self.send_header("content-length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}/predict"
-    try:
-        yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def numbers(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
-    return torch.tensor(json.loads(body)["inputs"])
+from torch import Tensor
 
 
 def decoded(file: bytes) -> Tensor:
@@ -125,7 +62,7 @@ def test_a_copy_behind_an_api_is_caught_and_another_is_not(
         words += ["--adapter", tmp_path / "api.yaml"]
     found = {}
     for name, model in {"copy": office.copy, "other": office.other}.items():
-        with serving(Api(model, reply, read)) as api:
+        with opened(Api(model, reply, read)) as api:
             verdict = office.verify(api.url, *words, "--answers", tmp_path / name)
             found[name] = verdict["verdict"]
             assert ("8-bit images" in str(verdict["notes"])) is ("send" in adapter)
@@ -134,7 +71,7 @@ def test_a_copy_behind_an_api_is_caught_and_another_is_not(
 
 def test_a_broken_connection_repeats_nothing(office: Office, tmp_path: Path) -> None:
     words = ("--answers", tmp_path / "answers", "--budget", 500)
-    with serving(Api(office.copy, scores, numbers)) as api:
+    with opened(Api(office.copy, scores, numbers)) as api:
         api.troubles = [200, 404]
         said = office.verify(api.url, *words, exit_code=3)
         assert "expected HTTP 200, got 404" in said
@@ -156,7 +93,7 @@ def test_a_file_of_something_else_is_left_alone(office: Office, tmp_path: Path) 
 
 
 def test_a_busy_server_and_a_lost_line_are_asked_again(office: Office, tmp_path: Path) -> None:
-    with serving(Api(office.copy, scores, numbers, troubles=[503, 0])) as api:
+    with opened(Api(office.copy, scores, numbers, troubles=[503, 0])) as api:
         verdict = office.verify(api.url, "--answers", tmp_path / "answers", "--budget", 264)
     assert verdict["queries"] == 200
     assert api.requests == 9
@@ -164,7 +101,7 @@ def test_a_busy_server_and_a_lost_line_are_asked_again(office: Office, tmp_path:
 
 def test_the_budget_counts_what_was_sent_in_vain(office: Office, tmp_path: Path) -> None:
     words = ("--answers", tmp_path / "answers", "--budget", 100)
-    with serving(Api(office.copy, scores, numbers, troubles=[404])) as api:
+    with opened(Api(office.copy, scores, numbers, troubles=[404])) as api:
         office.verify(api.url, *words, exit_code=3)
         said = office.verify(api.url, *words, exit_code=3)
         assert "expected to need at most 100 queries, 96 are sent and 32 more" in said
@@ -191,7 +128,7 @@ TROUBLES = {
 def test_a_reply_that_is_none_is_told(
     office: Office, tmp_path: Path, reply: Any, status: int, code: int, sentence: str
 ) -> None:
-    with serving(Api(office.copy, reply, numbers, troubles=[status])) as api:
+    with opened(Api(office.copy, reply, numbers, troubles=[status])) as api:
         said = office.verify(api.url, "--answers", tmp_path / "answers", exit_code=code)
     assert sentence in said
     assert said.startswith("error: ")
@@ -204,7 +141,7 @@ def test_secrets_are_sent_and_never_written(
     (tmp_path / "api.yaml").write_text(
         "scores: outputs\nheaders: {authorization: 'Bearer ${MY_TOKEN}'}\n"
     )
-    with serving(Api(office.copy, scores, numbers)) as api:
+    with opened(Api(office.copy, scores, numbers)) as api:
         verdict = office.verify(
             f"{api.url}?key=hush",
             "--adapter",

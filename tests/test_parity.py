@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from art.attacks.evasion import DeepFool, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from fpbench import deepfool, descend, pgd
-from fpbench.builtin.scenarios.digits import Digits
-from fpbench.testing.toys import TOYS, toy_zoo
+from fpbench.testing import TOYS, toy_zoo
 
 POINTS = 80
 STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10
@@ -82,11 +82,15 @@ def attacked(request: pytest.FixtureRequest) -> Attacked:
     if request.param == "toy":
         zoo = toy_zoo(TOYS[0])
         return Attacked(zoo.target, zoo.scenario.data("train").inputs)
-    digits = Digits()
-    inputs, truth = digits.data("train")
+    found = load_digits()
+    inputs = torch.from_numpy(found.images[:700]).float()[:, None] / 16
+    truth = torch.from_numpy(found.target[:700])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = digits.architectures["cnn"]()
+        model = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10),
+        )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(40):
         optimizer.zero_grad()

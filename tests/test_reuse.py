@@ -12,58 +12,24 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import HERE, UNTRAINED, Desk
+from conftest import TOYS, UNTRAINED, Desk, method_file
 
 import fpbench
 from fpbench import api
 from fpbench.cli import main
 from fpbench.engine import key
-from fpbench.reporting import figures
 from fpbench.store.files import sealed, unsealed
 
-METHOD = """\
-import os
-from dataclasses import dataclass
-from pathlib import Path
-import fpbench
-{imports}
 
-@dataclass(frozen=True, kw_only=True)
-class Fixed(fpbench.Fingerprinter):
-    '''Give every suspect the same rate.'''
-
-    name = "fixed"
-    accepts = frozenset(fpbench.Access)
-    network: Path | None = None
-
-    def construct(self, case):
-        {construct}
-        return fpbench.Fingerprint(case.scenario.data("test").inputs[: self.n_queries], {{}})
-
-    def match(self, fingerprint, replies):
-        return {rate}
-
-@fpbench.hookimpl
-def fpbench_fingerprinters():
-    return [Fixed]
-"""
-
-
-def method(
-    folder: Path, rate: object = 0.5, imports: str = "", construct: str = "pass", more: str = ""
-) -> Path:
-    """Write a plugin with a method that gives every suspect the same rate, and more code."""
-    path = folder / "fixed.py"
-    path.write_text(METHOD.format(rate=rate, imports=imports, construct=construct) + more)
-    return path
+def method(folder: Path, rate: object = 0.5, **parts: str) -> Path:
+    """Write a plugin with a method that gives every suspect the same rate."""
+    return method_file(folder / "mine.py", "fixed", rate=rate, **parts)
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """A suite of the method `fixed` alone, which trains nothing."""
-    desk = Desk(tmp_path)
-    desk.write(UNTRAINED.replace("method: grid", "method: fixed"))
-    return desk
+    return Desk.of(tmp_path, UNTRAINED.replace("method: grid", "method: fixed"))
 
 
 @pytest.fixture
@@ -76,10 +42,9 @@ def beside(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing, which takes longer than all the rest, and compile every module anew: Python
-    does not notice an edit that leaves a file's size and second of change."""
-    monkeypatch.setattr(figures, "draw", lambda *_: [])
+def _compile_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile every module anew: Python does not notice an edit that leaves a file's size and
+    second of change."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
@@ -115,7 +80,7 @@ def test_a_method_is_tried_anew_after_a_module_it_imports_was_edited(desk, besid
     (beside / "near_package").mkdir()
     (beside / "near_package" / "__init__.py").write_text("")
     (beside / "near_package" / "inner.py").write_text("from .deeper import RATE\n")
-    plugin = method(desk.folder, "RATE", imports)
+    plugin = method(desk.folder, "RATE", imports=imports)
     rates = []
     for text in ("RATE = 0.25\n", "RATE = 0.75\n", "# as before\nRATE = 0.75\n"):
         (beside / file).write_text(text)
@@ -128,7 +93,7 @@ def test_results_are_of_the_code_that_was_loaded_not_of_the_file_that_was_edited
     desk, beside
 ):
     (beside / "near_helper.py").write_text("RATE = 0.25\n")
-    plugin = method(desk.folder, "RATE", "from near_helper import RATE")
+    plugin = method(desk.folder, "RATE", imports="from near_helper import RATE")
     assert found(desk.run(plugins=(plugin,))) == [("fixed", 0.25, False)]
     (beside / "near_helper.py").write_text("RATE = 0.75\n")
     assert found(desk.run(plugins=(plugin,))) == [("fixed", 0.25, True)]
@@ -180,20 +145,17 @@ def test_a_comment_in_our_own_api_leaves_results_and_a_new_contract_does_not(des
     shutil.copytree(Path(fpbench.__file__).parent, copy)
     for file in (copy / "api").glob("*.py"):
         file.write_text(file.read_text() + "\n# A comment.\n")
-    words = ["run", "suite.yaml", "--store", "store", "--no-tracking", "--json", "-p",
-             HERE / "toys.py", "-p", plugin]  # fmt: skip
+    words = desk.words("run", "--json", plugins=(plugin,))
     ended = subprocess.run(
         [sys.executable, "-c", "import fpbench, sys; print(fpbench.__file__, file=sys.stderr); "
-         "from fpbench.cli import main; main()", *map(str, words)],
+         "from fpbench.cli import main; main()", *words],
         env={**os.environ, "PYTHONPATH": str(copy.parent)}, cwd=desk.folder,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert str(copy) in ended.stderr
-    (run,) = (desk.folder / "runs" / "untrained").glob(
-        f"{Path(json.loads(ended.stdout)['run']).name}"
-    )
-    assert found(json.loads((run / "results.json").read_text())) == [("fixed", 0.25, True)]
+    data = fpbench.read(json.loads(ended.stdout)["run"]).data
+    assert found(data) == [("fixed", 0.25, True)]
 
     monkeypatch.setattr(api, "CONTRACT", api.CONTRACT + 1)
     assert found(desk.run(plugins=(plugin,))) == [("fixed", 0.25, False)]
@@ -214,14 +176,12 @@ def test_another_version_of_a_package_that_a_method_imports_has_it_tried_anew(de
 
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_method_is_tried_anew_after_a_file_that_a_field_names_was_exchanged(desk, what):
-    place = desk.folder / "network"
+    place = desk.folder / "given"
     file = place / "rate.txt" if what == "folder" else place
     file.parent.mkdir(exist_ok=True)
-    read = (
-        "float((self.network / 'rate.txt' if self.network.is_dir() else self.network).read_text())"
-    )
+    read = "float((self.file / 'rate.txt' if self.file.is_dir() else self.file).read_text())"
     plugin = method(desk.folder, read)
-    wanted = ("-o", f"methods.fixed.network={place}")
+    wanted = ("-o", f"methods.fixed.file={place}")
     rates = []
     for rate in ("0.25", "0.75", "0.75"):
         file.write_text(rate)
@@ -231,12 +191,12 @@ def test_a_method_is_tried_anew_after_a_file_that_a_field_names_was_exchanged(de
 
 def test_a_field_that_is_a_path_is_described_as_one(desk):
     plugin = method(desk.folder)
-    refused = desk("run", "-o", "methods.fixed.network=5", plugins=(plugin,))
+    refused = desk("run", "-o", "methods.fixed.file=5", plugins=(plugin,))
     assert refused.exit_code == 2
-    assert "network: expected a path, got 5" in refused.stderr
+    assert "file: expected a path, got 5" in refused.stderr
     said = CliRunner().invoke(main, ["describe", "fixed", "--json", "-p", str(plugin)])
     types = {field["name"]: field["type"] for field in json.loads(said.stdout)["fields"]}
-    assert types["network"] == "a path or null"
+    assert types["file"] == "a path or null"
 
 
 # ── recipes and scenarios ─────────────────────────────────────────────────────────
@@ -272,8 +232,8 @@ def fpbench_recipes():
 
 
 def test_changed_code_under_an_old_version_causes_one_warning_per_class(tmp_path, caplog):
-    desk = Desk(tmp_path)
-    desk.write(UNTRAINED.replace("blobs", "clouds").replace("recipe: drawn", "recipe: plain"))
+    suite = UNTRAINED.replace("blobs", "clouds").replace("recipe: drawn", "recipe: plain")
+    desk = Desk.of(tmp_path, suite)
     plugin = tmp_path / "models.py"
 
     def warned(text: str) -> list[str]:
@@ -363,7 +323,7 @@ def test_fresh_from_python(twice):
     def run(**wanted: Any) -> dict[str, bool]:
         report = fpbench.run(
             desk.folder / "suite.yaml", store=desk.folder / "store", runs=desk.folder / "runs",
-            plugins=[HERE / "toys.py", plugin], tracking=False, quiet=True, **wanted,
+            plugins=[TOYS, plugin], tracking=False, quiet=True, **wanted,
         )  # fmt: skip
         return cached(report.data)
 

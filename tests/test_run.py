@@ -10,10 +10,8 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from conftest import TINY, UNTRAINED, Desk
-
-from fpbench.reporting import terminal
-from fpbench.results import metrics
+from conftest import TINY, UNTRAINED, Desk, rates
+from sklearn.metrics import roc_auc_score
 
 LISTENER = """\
 import fpbench
@@ -55,22 +53,12 @@ def listener(folder: Path, attempted: str = "") -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> Desk:
     """A desk with the tiny suite, for all tests of this file; `results` run it first."""
-    desk = Desk(tmp_path_factory.mktemp("ran"))
-    desk.write(TINY)
-    return desk
+    return Desk.of(tmp_path_factory.mktemp("ran"), TINY)
 
 
 @pytest.fixture(scope="module")
 def results(ran):
     return ran.run()
-
-
-def folder(ran, results) -> Path:
-    return ran.folder / "runs" / "tiny" / results["run"]["id"]
-
-
-def rates(data) -> list[dict[str, float]]:
-    return [trial["matching_rates"] for trial in data["trials"]]
 
 
 def test_results_carry_everything_a_reader_needs(results):
@@ -88,11 +76,11 @@ def test_results_carry_everything_a_reader_needs(results):
 
 
 def test_a_run_leaves_the_suite_beside_its_results(ran, results):
-    assert (folder(ran, results) / "suite.yaml").read_text() == TINY
+    assert (ran.run_folder(results) / "suite.yaml").read_text() == TINY
 
 
 def test_every_judged_suspect_has_a_row(ran, results):
-    with (folder(ran, results) / "suspects.csv").open(newline="") as lines:
+    with (ran.run_folder(results) / "suspects.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert Counter(row["method"] for row in rows) == {"grid": 16, "random": 16, "metav": 16}
     positive = {m["digest"]: m["positive"] for m in results["models"]}
@@ -120,13 +108,28 @@ def test_json_alone_goes_to_stdout(ran):
     assert len(ran("run", "--json").stdout.splitlines()) == 1
 
 
-def test_a_log_gets_a_line_now_and_then_with_the_time_left(desk, monkeypatch):
-    monkeypatch.setattr(terminal, "PAUSE", 1e9)
+def test_a_log_gets_a_line_now_and_then_with_the_time_left(desk):
     lines = [line for line in desk("run").stdout.splitlines() if " left" in line]
-    # The first, and the last of each kind: 17 models and 6 trials have no line of their own.
-    assert [line.split()[0] for line in lines] == ["zoo", "zoo", "trials"]
-    assert lines[1].startswith("zoo 17/17")
-    assert lines[2].startswith("trials 6/6")
+    assert any(line.startswith("zoo 17/17") for line in lines)
+    assert lines[-1].startswith("trials 6/6")
+    assert len(lines) < 17 + 6
+
+
+def aruc(positives: list[float], negatives: list[float]) -> float:
+    """Average min{R, U} over 101 thresholds."""
+    return fmean(
+        min(fmean(r > k / 100 for r in positives), fmean(r <= k / 100 for r in negatives))
+        for k in range(101)
+    )
+
+
+def auc(positives: list[float], negatives: list[float]) -> float:
+    truth = [1] * len(positives) + [0] * len(negatives)
+    return float(roc_auc_score(truth, positives + negatives))
+
+
+def robustness_at_full_uniqueness(positives: list[float], negatives: list[float]) -> float:
+    return fmean(r > max(negatives) for r in positives)
 
 
 def test_the_summary_is_what_the_rates_say(results):
@@ -138,11 +141,8 @@ def test_the_summary_is_what_the_rates_say(results):
             if t["method"] == method["method"]
         ]
         summary = method["summary"]
-        for name, metric in (
-            ("aruc", metrics.aruc),
-            ("auc", metrics.roc_auc),
-            ("robustness_at_full_uniqueness", metrics.robustness_at_full_uniqueness),
-        ):
+        for metric in (aruc, auc, robustness_at_full_uniqueness):
+            name = metric.__name__
             assert summary[name] == pytest.approx(fmean(metric(p, n) for p, n in halves)), name
         assert summary["smallest_fpr"] == 1 / 4
         assert len(summary["robustness"]) == len(summary["uniqueness"]) == 101
@@ -195,7 +195,7 @@ def test_the_calibrated_aruc_is_that_of_the_calibrated_rates(results):
     positive = {m["digest"]: m["positive"] for m in results["models"]}
     for method in results["methods"][:3]:
         found = [
-            metrics.aruc(
+            aruc(
                 *([r for d, r in t["calibrated_rates"].items() if positive[d] is s]
                   for s in (True, False))
             )
@@ -279,9 +279,7 @@ def test_less_access_refuses_who_needs_more_and_nobody_else(ran):
 
 @pytest.fixture
 def untrained(tmp_path) -> Desk:
-    desk = Desk(tmp_path)
-    desk.write(UNTRAINED + "  - {method: random}\n")
-    return desk
+    return Desk.of(tmp_path, UNTRAINED + "  - {method: random}\n")
 
 
 def test_plugins_hear_what_happens_in_its_order(untrained):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import Desk
+from conftest import Desk, thoroughly
 
 from fpbench.cli import main
 
@@ -32,9 +32,9 @@ methods:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    desk = Desk(tmp_path_factory.mktemp("samples"))
-    desk.write(SUITE)
-    (model,) = desk.run(exit_code=1)["failures"].values()
+    desk = Desk.of(tmp_path_factory.mktemp("samples"), SUITE)
+    with thoroughly():
+        (model,) = desk.run(exit_code=1)["failures"].values()
     assert "no luck today" in model
     (folder,) = (desk.folder / "runs" / "pictures").iterdir()
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import importlib.util
 import json
 import os
@@ -12,21 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
+from conftest import wait_until
 from filelock import FileLock
 from finished_runs import finished_run
+from http_servers import Answer, serving
 
 from fpbench import cli, read
 from fpbench.reporting import mlflow_hook as tracking
@@ -123,11 +123,8 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
             stdout=out, stderr=out, env=environment, text=True,
         )  # fmt: skip
     try:
-        until = time.monotonic() + 240
-        while "Ctrl-C" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < until, said.read_text()
-            time.sleep(0.3)
+        wait_until(lambda: "Ctrl-C" in said.read_text() or process.poll() is not None, 240)
+        assert process.poll() is None, said.read_text()
         lines = [line.split() for line in said.read_text().splitlines()]
         links = {line[0]: line[1] for line in lines if line[0] in ("charts", "overlay")}
         yield UI(process, folder, links, f"http://127.0.0.1:{port}")
@@ -168,41 +165,20 @@ class Between:
     most: float = float("inf")
     asked: int = 0
 
-    @contextmanager
-    def opened(self) -> Iterator[str]:
-        between = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
-                between.asked += 1
-                if between.asked > between.most:
-                    self.connection.close()
-                    return
-                time.sleep(between.seconds)
-                request = urllib.request.Request(  # noqa: S310
-                    between.to + self.path, body, method=self.command,
-                    headers={"Content-Type": self.headers.get("Content-Type") or "text/plain"},
-                )  # fmt: skip
-                try:
-                    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                        status, said = answer.status, answer.read()
-                except urllib.error.HTTPError as error:
-                    status, said = error.code, error.read()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(said)))
-                self.end_headers()
-                self.wfile.write(said)
-
-            do_GET = do_PUT = do_PATCH = do_POST  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
+    def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> Answer | None:
+        self.asked += 1
+        if self.asked > self.most:
+            return None
+        time.sleep(self.seconds)
+        kind = request.headers.get("Content-Type") or "text/plain"
+        passed_on = urllib.request.Request(  # noqa: S310
+            self.to + request.path, body or None, {"Content-Type": kind}, method=request.command
+        )
+        try:
+            with urllib.request.urlopen(passed_on, timeout=60) as answer:  # noqa: S310
+                return answer.status, answer.read(), {}
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), {}
 
 
 @pytest.mark.slow
@@ -217,7 +193,7 @@ def test_what_a_tracker_missed_is_there_after_sync(
     if name == "dies":
         for bound in ("PATIENCE", "LEAVE"):
             monkeypatch.setattr(tracking, bound, 300.0)  # on a busy machine it is slow too
-    with Between(ui.address, **between).opened() as address:
+    with serving(Between(ui.address, **between).answer) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         tracking.fpbench_reported(read(folder))
         mark = Tracker.of(folder.parents[1]).lock_file(folder)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Desk
-from stores import SMALL, ask, copied, models, rates, told
+from conftest import SMALL, TOYS, Desk, rates
+from stores import ask, copied, models, told
 
 from fpbench.store import archive as transfer
 from fpbench.store.archive import SCHEMA
@@ -22,19 +22,7 @@ FILES = ("recipe.json", "made.json", "weights.safetensors")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Desk:
-    desk = Desk(tmp_path_factory.mktemp("small"))
-    desk.write(SMALL)
-    return desk
-
-
-@pytest.fixture(scope="module")
-def results(small):
-    return small.run()
-
-
-@pytest.fixture(scope="module")
-def archive(small, results, tmp_path_factory) -> Path:
+def archive(small, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("archive") / "zoo.tar"
     assert told(small, "export", path)["models"] == 5
     return path
@@ -43,13 +31,12 @@ def archive(small, results, tmp_path_factory) -> Path:
 @pytest.fixture
 def empty(tmp_path) -> Desk:
     """The same suite over a store that is not there yet."""
-    desk = Desk(tmp_path / "empty")
-    desk.folder.mkdir()
-    desk.write(SMALL)
-    return desk
+    return Desk.of(tmp_path / "empty", SMALL)
 
 
-def test_an_imported_zoo_is_used_as_if_it_had_been_made_here(archive, empty, results, monkeypatch):
+def test_an_imported_zoo_is_used_as_if_it_had_been_made_here(
+    archive, empty, small_results, monkeypatch
+):
     moved = told(empty, "import", archive)
     assert (moved["models"], moved["trials"], moved["kept"]) == (5, 1, 0)
     assert told(empty, "verify")["damaged"] == {}
@@ -57,7 +44,7 @@ def test_an_imported_zoo_is_used_as_if_it_had_been_made_here(archive, empty, res
     again = empty.run()
     assert not (empty.folder / "made.txt").exists()
     assert [trial["cached"] for trial in again["trials"]] == [True]
-    assert rates(again) == rates(results)
+    assert rates(again) == rates(small_results)
 
 
 def test_the_same_content_gives_the_same_bytes(archive, empty):
@@ -72,7 +59,7 @@ def test_it_is_a_plain_tar_archive(archive):
         assert tar.getnames()[0] == "manifest.json"
 
 
-def test_of_some_suites_only_what_they_name_is_exported(small, results, tmp_path):
+def test_of_some_suites_only_what_they_name_is_exported(small, tmp_path):
     desk = copied(small, tmp_path)
     less = desk.folder / "less.yaml"
     less.write_text(
@@ -81,13 +68,13 @@ def test_of_some_suites_only_what_they_name_is_exported(small, results, tmp_path
     )  # fmt: skip
     more = desk.folder / "more.yaml"
     more.write_text(SMALL.replace("copies: 2", "copies: 3"))
-    plugin = ("-p", Path(__file__).parent / "toys.py")
+    plugin = ("-p", TOYS)
     assert told(desk, "export", tmp_path / "a.tar", less, *plugin)["models"] == 5
     assert told(desk, "export", tmp_path / "b.tar", more, *plugin)["models"] == 5
     assert told(desk, "export", tmp_path / "b.tar", more, *plugin)["trials"] == 0
 
 
-def test_what_is_damaged_is_left_out_and_told(small, results, tmp_path):
+def test_what_is_damaged_is_left_out_and_told(small, tmp_path):
     desk = copied(small, tmp_path)
     (models(desk)[0] / "weights.safetensors").write_bytes(b"")
     moved = told(desk, "export", tmp_path / "a.tar", exit_code=1)
@@ -95,9 +82,7 @@ def test_what_is_damaged_is_left_out_and_told(small, results, tmp_path):
     assert moved["models"] == 4
 
 
-def test_what_the_store_has_stays_and_what_is_damaged_there_is_replaced(
-    small, results, archive, tmp_path
-):
+def test_what_the_store_has_stays_and_what_is_damaged_there_is_replaced(small, archive, tmp_path):
     desk = copied(small, tmp_path)
     broken, other = models(desk)[:2]
     whole = (broken / "made.json").read_bytes()
@@ -373,7 +358,7 @@ def test_no_archive_at_all_is_told(empty, tmp_path):
     assert "found none" in refused(empty, tmp_path / "bad.tar")
 
 
-def test_a_flipped_bit_or_a_cut_never_changes_what_is_imported(archive, results, tmp_path):
+def test_a_flipped_bit_or_a_cut_never_changes_what_is_imported(archive, tmp_path):
     """It is refused, or it is in bytes that tar does not read, such as the padding of a file."""
     raw, whole = archive.read_bytes(), members(archive)
     for at in range(0, len(raw), 101):

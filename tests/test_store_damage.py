@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import Desk
+from conftest import SMALL, Desk, rates
 from finished_runs import finished_run
-from stores import DAMAGES, SMALL, ask, copied, flip, models, prune, rates, told
+from stores import DAMAGES, ask, copied, flip, models, prune, told
 
 from fpbench.cli import main
-from fpbench.reporting import mlflow_ui as server
 from fpbench.store.checks import lineage_of, made_of, trial_of
 from fpbench.store.files import sealed, unsealed
 
@@ -25,21 +24,8 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Desk:
-    """A desk whose suite was run once, to copy."""
-    desk = Desk(tmp_path_factory.mktemp("small"))
-    desk.write(SMALL)
-    return desk
-
-
-@pytest.fixture(scope="module")
-def results(small):
-    return small.run()
-
-
 @pytest.fixture
-def desk(small, results, tmp_path) -> Desk:
+def desk(small, tmp_path) -> Desk:
     return copied(small, tmp_path)
 
 
@@ -50,26 +36,36 @@ def one(desk: Desk, kind: str) -> Path:
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_sets_damage_aside_tells_and_ends_with_equal_results(
-    desk, results, caplog, kind, how
+    desk, small_results, caplog, monkeypatch, kind, how
 ):
     file = one(desk, kind)
     whole, damaged = file.read_bytes(), how(file.read_bytes())
     file.write_bytes(damaged)
 
-    assert rates(desk.run()) == rates(results)
+    monkeypatch.setenv("TOYS_MADE", str(desk.folder / "made.txt"))
+    assert rates(desk.run()) == rates(small_results)
+    assert (desk.folder / "made.txt").exists() is (kind in ("weights", "made"))
     (aside,) = (desk.folder / "store").rglob("*.damaged-*")
     assert (aside / file.name if aside.is_dir() else aside).read_bytes() == damaged
-    assert f"was damaged in the store" in caplog.text  # noqa: F541
+    assert "was damaged in the store" in caplog.text
     if kind in ("weights", "recipe"):
         assert file.read_bytes() == whole
     assert told(desk, "verify")["damaged"] == {}
 
 
+@pytest.mark.parametrize("kind", ["weights", "made", "recipe"])
+def test_a_model_that_lacks_a_file_is_set_aside_or_mended(desk, small_results, kind):
+    one(desk, kind).unlink()
+    assert rates(desk.run()) == rates(small_results)
+    assert len(models(desk)) == 5
+    assert told(desk, "verify")["damaged"] == {}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_workers_set_it_aside_as_well(desk, results, kind):
+def test_workers_set_it_aside_as_well(desk, small_results, kind):
     file = one(desk, kind)
     file.write_bytes(flip(file.read_bytes()))
-    assert rates(desk.run("--workers", 2)) == rates(results)
+    assert rates(desk.run("--workers", 2)) == rates(small_results)
     assert len([*(desk.folder / "store").rglob("*.damaged-*")]) == 1
     assert told(desk, "verify")["damaged"] == {}
 
@@ -124,16 +120,16 @@ def test_what_a_later_fpbench_wrote_is_neither_used_nor_touched(desk, kind):
     assert file.read_bytes() == before
 
 
-def test_what_lock_files_hold_does_not_matter(desk, results):
+def test_what_lock_files_hold_does_not_matter(desk, small_results):
     locks = [*(desk.folder / "store" / "locks").iterdir()]
     assert locks
     for lock in locks:
         lock.write_bytes(b"\xff" * 100)
     shutil.rmtree(models(desk)[0])
-    assert rates(desk.run()) == rates(results)
+    assert rates(desk.run()) == rates(small_results)
 
 
-def test_what_a_dead_run_said_it_used_does_not_matter_damaged_or_not(desk, results):
+def test_what_a_dead_run_said_it_used_does_not_matter_damaged_or_not(desk):
     running = desk.folder / "store" / "running"
     for name in ("dead.lock", "dead.json"):
         (running / name).write_bytes(b"\xff")
@@ -203,12 +199,17 @@ def test_results_of_a_later_fpbench_are_told_from_damage(ran, tmp_path, words):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_note_of_where_a_run_is_in_mlflow_is_made_anew(tmp_path, monkeypatch, how):
-    note = {"tracking_uri": "http://127.0.0.1:1", "url": "there"}
-    (tmp_path / "mlflow.json").write_bytes(how(json.dumps(note).encode()))
-    monkeypatch.setattr(server, "send", lambda folder: {"url": "sent again"})
-    tracker = server.Tracker("http://127.0.0.1:1", None)
-    assert server._find_or_send(tmp_path, tracker) == {"url": "sent again"}
+def test_a_damaged_note_of_where_a_run_is_in_mlflow_is_not_believed(ran, monkeypatch, how):
+    uri = "http://127.0.0.1:1"  # nobody answers there
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    note = json.dumps({"chart": "/#/chart", "tracking_uri": uri, "overlay": "/#/overlay"}).encode()
+    (ran / "mlflow.json").write_bytes(note)
+    found = CliRunner().invoke(main, ["ui", str(ran)])
+    assert found.stdout.split() == ["charts", f"{uri}/#/chart", "overlay", f"{uri}/#/overlay"]
+    (ran / "mlflow.json").write_bytes(how(note))
+    sends = CliRunner().invoke(main, ["ui", str(ran)])
+    assert sends.exit_code == 3
+    assert f"expected an MLflow server at {uri}" in sends.stderr
 
 
 def test_sums_are_those_of_sha256sum(ran):

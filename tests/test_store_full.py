@@ -10,18 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Desk
-from pluggy import PluginManager
-from stores import SMALL, rates, told
+from conftest import SMALL, TOYS, Desk, rates
+from stores import leftovers, told
 
-from fpbench.api import hooks
-from fpbench.builtin.executors.inline import Inline
-from fpbench.engine.registry import Registry
-from fpbench.engine.run import Setting, run
-from fpbench.engine.suite import Suite
-from fpbench.store.store import Store
-
-TOYS = Path(__file__).parent / "toys.py"
+import fpbench
 
 
 class Disk:
@@ -72,41 +64,37 @@ def disk(monkeypatch) -> Iterator[Disk]:
     DISK.root = ""
 
 
-def by_hand(desk: Desk, suite: Suite) -> list[dict[str, float]]:
-    """The suite run without its reporters, which take most of the time."""
-    deaf = PluginManager("fpbench")
-    deaf.add_hookspecs(hooks)
-    store, folder = Store(desk.folder / "store"), desk.folder / "runs" / "small" / "by-hand"
-    report = run(suite, Setting(store, folder, Inline("cpu"), deaf.hook, "cpu"))
+def run(desk: Desk) -> list[dict[str, float]]:
+    """Run the suite from Python, without a screen, and return the rates."""
+    report = fpbench.run(
+        desk.folder / "suite.yaml", store=desk.folder / "store", runs=desk.folder / "runs",
+        plugins=[TOYS], tracking=False, quiet=True,
+    )  # fmt: skip
     assert not report.failed
     return rates(report.data)
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing_that_is_finished(disk, tmp_path):
-    whole = Desk(tmp_path / "whole")
-    whole.folder.mkdir()
-    suite = Suite.load(whole.write(SMALL), Registry.load((TOYS,)))
+    suite = SMALL.replace("{recipe: nudged, copies: 2}", "{recipe: nudged}")
+    whole = Desk.of(tmp_path / "whole", suite)
     disk.fill(whole.folder, sys.maxsize)
-    expected, writes = by_hand(whole, suite), disk.writes
+    expected, writes = run(whole), disk.writes
     assert writes > 50
 
     for room in range(writes):
-        desk = Desk(tmp_path / str(room))
-        desk.folder.mkdir()
+        desk = Desk.of(tmp_path / str(room), suite)
         disk.fill(desk.folder, room)
-        with pytest.raises(OSError, match="No space left"):
-            by_hand(desk, suite)
+        with pytest.raises((OSError, fpbench.ResourceError), match="No space left"):
+            run(desk)
         disk.root = ""
-        assert told(desk, "verify")["damaged"] == {}, room
-        assert by_hand(desk, suite) == expected, room
-        left = [p for p in (desk.folder / "store").rglob("*") if p.name.startswith(".tmp-")]
-        assert left == [], room
+        assert run(desk) == expected, room
+        # What the run had found damaged, it would have set aside.
+        assert leftovers(desk) == [], room
 
 
 @pytest.mark.parametrize("room", [5, 40])
 def test_a_full_disk_is_told_in_a_sentence_and_the_same_command_goes_on(disk, tmp_path, room):
-    desk = Desk(tmp_path)
-    desk.write(SMALL)
+    desk = Desk.of(tmp_path, SMALL)
     disk.fill(tmp_path, room)
     full = desk("run")
     disk.root = ""
@@ -133,8 +121,7 @@ def tmpfs(tmp_path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("works", [(), ("--workers", 2)], ids=["inline", "local"])
 def test_a_real_disk_that_is_full_is_gone_on_with_when_it_has_room_again(tmpfs, works):
-    desk = Desk(tmpfs)
-    desk.write(SMALL.replace("copies: 2", "copies: 6"))
+    desk = Desk.of(tmpfs, SMALL.replace("copies: 2", "copies: 6"))
     full = desk("run", *works)
     assert full.exit_code == 3, full.output
     assert told(desk, "verify")["damaged"] == {}
@@ -197,8 +184,7 @@ def hungry(tmp_path) -> Path:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_method_that_asks_for_too_much_memory_fails_alone(tmp_path, hungry, monkeypatch, way):
-    desk = Desk(tmp_path)
-    desk.write(SMALL + "  - {method: greedy}\n")
+    desk = Desk.of(tmp_path, SMALL + "  - {method: greedy}\n")
     monkeypatch.setenv("HUNGRY", way)
     errors = {t["method"]: t["error"] for t in desk.run(exit_code=1, plugins=(hungry,))["trials"]}
     assert errors["grid"] is None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Desk
-from stores import SMALL, ask, copied, models, prune, rates, told
-
-from fpbench.store.store import Store
+from conftest import SMALL, TOYS, Desk, rates
+from filelock import FileLock
+from stores import ask, copied, models, prune, told
 
 OTHER = SMALL.replace("name: small", "name: other").replace("copies: 2", "copies: 3")
 """The same zoo and two models more."""
@@ -76,7 +76,7 @@ def test_all_suites_after_keep_are_kept(desk):
 
 def test_it_asks_first_and_takes_silence_for_no(desk):
     before = content(desk)
-    keep = ("--keep", desk.folder / "suite.yaml", "-p", HERE / "toys.py")
+    keep = ("--keep", desk.folder / "suite.yaml", "-p", TOYS)
     asked = ask(desk, "prune", *keep)
     assert asked.exit_code == 1
     assert "2 models, " in asked.output
@@ -127,38 +127,63 @@ def spare(desk: Desk) -> list[Path]:
     return [f for f in models(desk) if f.name not in {g.name for g in models(kept)}]
 
 
+PRUNES = """\
+import json
+from pathlib import Path
+from click.testing import CliRunner
+import fpbench
+from fpbench.cli import main
+
+@fpbench.hookimpl
+def fpbench_attempted(result):
+    for lease in Path({store!r}, "running").glob("*.json"):
+        {act}
+    pruned = CliRunner().invoke(main, {words})
+    Path({said!r}).write_text(json.dumps([pruned.exit_code, pruned.stdout, pruned.stderr]))
+"""
+
+
+def pruned_during_a_run(desk: Desk, act: str) -> tuple[int, str, str]:
+    """Run the larger suite, and prune what the smaller one does not name before the run ends."""
+    small = copied(desk, desk.folder)
+    keep = ["--keep", str(small.folder / "suite.yaml"), "-p", str(TOYS)]
+    store, said = str(desk.folder / "store"), str(desk.folder / "said.json")
+    words = ["store", "prune", *keep, "--yes", "--json", "--store", store]
+    plugin = desk.folder / "prunes.py"
+    plugin.write_text(PRUNES.format(store=store, act=act, words=words, said=said))
+    desk.write(OTHER)
+    desk.run("--fresh-all", plugins=(plugin,))
+    exit_code, stdout, stderr = json.loads(Path(said).read_text())
+    return exit_code, stdout, stderr
+
+
 def test_models_that_a_run_in_progress_uses_stay(desk):
-    used, unused = spare(desk)
-    with Store(desk.folder / "store").using([used.name]):
-        assert prune(desk)["in_use"] == 1
-        assert used.exists()
-        assert not unused.exists()
-    assert prune(desk)["removed"] == 1
-    assert not used.exists()
-
-
-def test_models_that_are_being_made_stay(desk):
-    used, unused = spare(desk)
-    store = Store(desk.folder / "store")
-    half = used.with_name(f".tmp-{used.name}-xyz")
-    half.mkdir()
-    with store.lock(used.name):
-        assert prune(desk)["in_use"] == 2
-        assert used.exists()
-        assert half.exists()
-        assert not unused.exists()
+    exit_code, stdout, _ = pruned_during_a_run(desk, "pass")
+    assert exit_code == 0
+    assert json.loads(stdout)["in_use"] == 2
+    assert len(models(desk)) == 7
+    desk.write(SMALL)
+    assert prune(desk)["in_use"] == 0
+    assert len(models(desk)) == 5
 
 
 def test_where_it_cannot_be_told_what_a_run_uses_nothing_goes(desk):
     before = content(desk)
-    with Store(desk.folder / "store").using(["0" * 64]):
-        (lease,) = (desk.folder / "store" / "running").glob("*.json")
-        lease.write_bytes(b"{")
-        keep = ("--keep", desk.folder / "suite.yaml", "-p", HERE / "toys.py")
-        result = ask(desk, "prune", "--yes", *keep)
-    assert result.exit_code == 3
-    assert "prune when that run has ended" in result.stderr
-    assert content(desk) == before
+    exit_code, _, stderr = pruned_during_a_run(desk, "lease.write_bytes(b'{')")
+    assert exit_code == 3
+    assert "prune when that run has ended" in stderr
+    assert content(desk).keys() == before.keys()
+
+
+def test_models_that_are_being_made_stay(desk):
+    used, unused = spare(desk)
+    half = used.with_name(f".tmp-{used.name}-xyz")
+    half.mkdir()
+    with FileLock(desk.folder / "store" / "locks" / f"{used.name}.lock"):
+        assert prune(desk)["in_use"] == 2
+        assert used.exists()
+        assert half.exists()
+        assert not unused.exists()
 
 
 def test_a_trial_without_the_models_that_could_not_be_made_is_named_too(desk):

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, Desk
-from stores import SMALL, models, rates, told
+from conftest import HERE, SMALL, TOYS, Desk, rates
+from stores import leftovers, models, told
 
 ROUNDS = int(os.environ.get("FPBENCH_ROUNDS", "3"))
 
 WORKER = """\
 import json, os, sys
 from click.testing import CliRunner
-from fpbench.reporting import figures
+import fpbench.reporting.figures
 from fpbench.cli import main
 
-figures.draw = lambda *_: []  # drawing takes longer than all the rest
+fpbench.reporting.figures.draw = lambda *_: []  # drawing takes longer than all the rest
 print("ready", flush=True)
 for line in sys.stdin:
     result = CliRunner().invoke(main, json.loads(line))
@@ -81,17 +81,14 @@ def workers(log) -> Iterator[list[Worker]]:
         worker.process.communicate()
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> list[dict[str, float]]:
+@pytest.fixture
+def alone(small_results) -> list[dict[str, float]]:
     """The rates of a run that nobody disturbs."""
-    desk = Desk(tmp_path_factory.mktemp("alone"))
-    desk.write(SMALL)
-    return rates(desk.run())
+    return rates(small_results)
 
 
-def run_of(desk: Desk) -> list[object]:
-    return ["run", desk.folder / "suite.yaml", "--store", desk.folder / "store", "--runs",
-            desk.folder / "runs", "--no-tracking", "--json", "-p", HERE / "toys.py"]  # fmt: skip
+def run_of(desk: Desk, *args: object) -> list[str]:
+    return desk.words("run", "--json", *args)
 
 
 def check(desk: Desk, answer: dict[str, Any], alone: list[dict[str, float]]) -> None:
@@ -99,20 +96,13 @@ def check(desk: Desk, answer: dict[str, Any], alone: list[dict[str, float]]) -> 
     assert answer["errors"] == answer["failures"] == {}
 
 
-def leftovers(desk: Desk) -> list[Path]:
-    store = desk.folder / "store"
-    return [*store.rglob(".tmp-*"), *store.rglob("*.damaged-*"), *(store / "running").iterdir()]
-
-
 def test_two_runs_make_every_model_once(workers, log, alone, tmp_path):
     """One does the work itself, the other has workers."""
     for k in range(ROUNDS):
         log.write_text("")
-        desk = Desk(tmp_path / str(k))
-        desk.folder.mkdir()
-        desk.write(SMALL)
+        desk = Desk.of(tmp_path / str(k), SMALL)
         for worker, words in zip(workers, ([], ["--workers", 2]), strict=True):
-            worker.tell([*run_of(desk), *words])
+            worker.tell(run_of(desk, *words))
         for worker in workers:
             check(desk, worker.answer(), alone)
         made = Counter(log.read_text().splitlines())
@@ -123,15 +113,14 @@ def test_two_runs_make_every_model_once(workers, log, alone, tmp_path):
 
 
 def test_a_run_is_not_disturbed_by_prunes_that_keep_another_suite(workers, log, alone, tmp_path):
-    desk = Desk(tmp_path)
-    desk.write(SMALL)
+    desk = Desk.of(tmp_path, SMALL)
     (tmp_path / "other.yaml").write_text(SMALL.replace("zoo:", "zoo:\n  seed: 7"))
     prune = ["store", "prune", "--keep", tmp_path / "other.yaml", "--store", tmp_path / "store",
-             "--yes", "--json", "-p", HERE / "toys.py"]  # fmt: skip
+             "--yes", "--json", "-p", TOYS]  # fmt: skip
     pruner, runner = workers
     for _ in range(ROUNDS):
         log.write_text("")
-        runner.tell([*run_of(desk), "--workers", 2])
+        runner.tell(run_of(desk, "--workers", 2))
         while not runner.done:
             pruner.tell(prune)
             pruner.answer()

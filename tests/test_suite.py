@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE
+from conftest import TOYS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -18,7 +18,7 @@ from fpbench.engine.plan import Plan
 from fpbench.engine.registry import Registry
 from fpbench.engine.suite import Suite
 
-REGISTRY = Registry.load([HERE / "toys.py"])
+REGISTRY = Registry.load([TOYS])
 
 
 @dataclass
@@ -40,11 +40,14 @@ class Draft:
         }
     )
 
-    def read(self, *overrides: str, only: tuple[str, ...] = ()) -> Suite:
+    def write(self) -> Path:
         path = self.folder / "draft.yaml"
         with path.open("w") as file:
             YAML().dump(self.data, file)
-        return Suite.load(path, REGISTRY, overrides=overrides, only=only)
+        return path
+
+    def read(self, *overrides: str, only: tuple[str, ...] = ()) -> Suite:
+        return Suite.load(self.write(), REGISTRY, overrides=overrides, only=only)
 
     def positives(self, *entries: dict[str, Any]) -> tuple[Any, ...]:
         self.data["zoo"]["positives"] = list(entries)
@@ -372,8 +375,8 @@ def test_parents_are_built_before_their_children(draft):
 
 
 def based(draft, text):
-    """A suite beside the draft, based on it."""
-    draft.read()
+    """Write the draft, and a suite beside it; return the path of that."""
+    draft.write()
     path = draft.folder / "based.yaml"
     path.write_text(text)
     return path
@@ -400,20 +403,14 @@ def test_the_text_of_a_based_suite_stands_alone(draft):
 
 def test_a_mistake_is_told_where_it_stands_in_the_base(draft):
     draft.data["methods"] = [{"method": "akk"}]
-    with (draft.folder / "draft.yaml").open("w") as file:
-        YAML().dump(draft.data, file)
-    path = draft.folder / "based.yaml"
-    path.write_text("name: more\nbase: draft.yaml\n")
+    path = based(draft, "name: more\nbase: draft.yaml\n")
     with pytest.raises(SuiteError, match=r"draft\.yaml:\d+:\d+: no method 'akk'"):
         Suite.load(path, REGISTRY)
 
 
 def test_a_circle_of_bases_is_refused(draft):
     draft.data["base"] = "based.yaml"
-    with (draft.folder / "draft.yaml").open("w") as file:
-        YAML().dump(draft.data, file)
-    path = draft.folder / "based.yaml"
-    path.write_text("name: more\nbase: draft.yaml\n")
+    path = based(draft, "name: more\nbase: draft.yaml\n")
     with pytest.raises(SuiteError, match=r"a circle at based\.yaml"):
         Suite.load(path, REGISTRY)
 

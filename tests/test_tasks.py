@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Desk
+from conftest import TOYS, UNTRAINED, Desk
 from torch import Tensor
-from toys import Blobs, Strokes, blobs
+from toys import Blobs, Grid, Line, Points, Strokes, blobs
 
 import fpbench
-from fpbench import Pool, Scenario
-from fpbench.builtin.methods.controls import Random
-from fpbench.builtin.scenarios.digits import Digits
-from fpbench.builtin.scenarios.fashion import Fashion
-from fpbench.builtin.scenarios.warfarin import Warfarin
+from fpbench import Classification, Pool, Scenario
 
 PLUGIN = """\
 from dataclasses import dataclass
 from fpbench import hookimpl
-from fpbench.builtin.scenarios.digits import Digits
+from toys import Blobs
 
 @dataclass(frozen=True)
-class Half(Digits):
-    \"\"\"Digits under another name.\"\"\"
+class Half(Blobs):
+    \"\"\"Blobs under another name.\"\"\"
 
     name = "half"
+
+    def pictures(self, output):
+        \"\"\"Show outputs as images of 1 x 3.\"\"\"
+        return output.sigmoid()[:, None]
 
 @hookimpl
 def fpbench_scenarios():
@@ -62,95 +62,76 @@ class Ranking(Scenario):
 
 
 @dataclass(frozen=True)
-class Half(Digits):
+class Half(Blobs):
     """A scenario that changes a concrete one."""
 
     name = "half"
 
 
 @dataclass(frozen=True)
-class Doses(Warfarin):
+class Doses(Line):
     """A scenario that changes a concrete one of another task."""
 
     name = "doses"
 
 
-def test_the_plan_of_a_scenario_on_a_concrete_one_names_its_task(tmp_path: Path) -> None:
-    (tmp_path / "half.py").write_text(PLUGIN)
-    (tmp_path / "half.yaml").write_text("""\
-name: half
-scenario: half
-plugins: [half.py]
-api: probs
-target: {recipe: train, model: mlp}
-zoo:
-  positives: [{recipe: finetune, layers: all, copies: 2}]
-  negatives: [{recipe: train, model: mlp, copies: 2}]
-methods: [{method: random}]
-""")
-    plan = fpbench.plan(tmp_path / "half.yaml", store=tmp_path / "store")
+@dataclass(frozen=True, kw_only=True)
+class OfClasses(Grid):
+    """A method for any classification."""
+
+    name = "of-classes"
+    supports = Classification
+
+
+@pytest.fixture
+def half(desk: Desk) -> Path:
+    """A plugin with a scenario on a concrete one; the desk has a suite of it."""
+    desk.write(UNTRAINED.replace("blobs", "half"))
+    path = desk.folder / "half.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def test_the_plan_of_a_scenario_on_a_concrete_one_names_its_task(desk: Desk, half: Path) -> None:
+    plan = fpbench.plan(
+        desk.folder / "suite.yaml", store=desk.folder / "store", plugins=[TOYS, half]
+    )
     assert (plan.scenario, plan.task) == ("half", "classification")
     assert plan.refusals == {}
 
 
 @pytest.mark.parametrize(
     ("scenario", "task"),
-    [(Half(), "classification"), (Doses(), "regression"), (Fashion(), "generation"),
+    [(Half(), "classification"), (Doses(), "regression"), (Strokes(), "generation"),
      (Ranking(), "ranking")],
-    ids=lambda value: str(value),
+    ids=str,
 )  # fmt: skip
 def test_a_method_names_the_task_that_it_declines(scenario: Scenario, task: str) -> None:
-    reason = Random().declines(scenario)
+    reason = OfClasses().declines(scenario)
     if task == "classification":
         assert reason is None
     else:
-        assert reason == f"random fingerprints classification models; {scenario.name} is {task}"
+        assert reason == f"of-classes fingerprints classification models; {scenario.name} is {task}"
 
 
 def test_a_method_for_one_scenario_names_it() -> None:
     @dataclass(frozen=True, kw_only=True)
-    class OnDigits(Random):
-        """A method for digits alone."""
+    class OnHalf(OfClasses):
+        """A method for one scenario alone."""
 
-        supports = Digits
+        supports = Half
 
-    assert OnDigits().declines(Half()) is None
-    assert OnDigits().declines(Blobs()) == (
-        "random fingerprints Digits models; blobs is classification"
-    )
-
-
-PICTURES = """\
-from dataclasses import dataclass
-from fpbench import hookimpl
-from toys import Blobs
-
-@dataclass(frozen=True)
-class Shown(Blobs):
-    \"\"\"A classification whose outputs are shown as images of 1 x 3.\"\"\"
-
-    name = "shown"
-
-    def pictures(self, output):
-        return output.sigmoid()[:, None]
-
-@hookimpl
-def fpbench_scenarios():
-    return [Shown]
-"""
+    assert OnHalf().declines(Half()) is None
+    reason = "of-classes fingerprints Half models; blobs is classification"
+    assert OnHalf().declines(Blobs()) == reason
 
 
-@pytest.mark.parametrize(("scenario", "shown"), [("blobs", False), ("shown", True)])
-def test_outputs_of_any_task_may_be_pictures(desk: Desk, scenario: str, shown: bool) -> None:
-    plugin = desk.folder / "shown.py"
-    plugin.write_text(PICTURES)
-    desk.write(
-        f"name: few\nscenario: {scenario}\napi: label\nrepeats: 1\n"
-        "target: {recipe: drawn, model: wide}\n"
-        "zoo: {positives: [{recipe: nudged, copies: 4}], negatives: [{recipe: drawn, copies: 4}]}\n"
-        "methods: [{method: grid}]\n"
-    )
-    desk.run(plugins=(plugin,))
+@pytest.mark.parametrize(("scenario", "shown"), [("blobs", False), ("half", True)])
+def test_outputs_of_any_task_may_be_pictures(
+    desk: Desk, half: Path, scenario: str, shown: bool
+) -> None:
+    desk.write(UNTRAINED.replace("blobs", scenario))
+    desk.run(plugins=(half,))
     assert len([*(desk.folder / "runs").rglob("samples.npz")]) == shown
 
 
@@ -164,10 +145,10 @@ def test_a_training_step_of_a_game_counts_the_discriminators_passes() -> None:
 
     # Two inputs, forward and backward; the first layer's inputs need no gradient.
     assert count(Strokes(), "slim") == 2 * 2 * (2 * 12) * 2
-    alone, judged = (100, 128, 256, 512, 784), (784, 512, 256, 128, 1)
+    alone, judged = (3, 8, 1), (1, 8, 1)
     passes = [2 * 2 * a * b for a, b in pairwise(alone)]
     rival = [2 * 2 * a * b for a, b in pairwise(judged)]
     generator = 3 * sum(passes) - passes[0]
     # The samples' gradient goes on to the generator, real ones need none.
     expected = generator + 3 * sum(rival) + 2 * (3 * sum(rival) - rival[0])
-    assert count(Fashion(), "s") == expected
+    assert count(Points(), "slim") == expected

@@ -3,7 +3,6 @@ that are broken are sockets that misbehave."""
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import logging
@@ -11,9 +10,10 @@ import os
 import re
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 from finished_runs import finished_run
+from http_servers import Answer, serving
 
 from fpbench import InputError, ResourceError, cli, read
 from fpbench.reporting import mlflow_hook as tracking
@@ -328,30 +329,17 @@ def closed() -> str:
 @pytest.fixture
 def answering() -> Iterator[Callable[[int, float], str]]:
     """Is healthy, then answers everything with one status after some seconds."""
-    servers = []
+    with ExitStack() as stack:
 
-    def start(status: int, seconds: float) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                healthy = self.path == "/health"
+        def start(status: int, seconds: float) -> str:
+            def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
+                healthy = request.path == "/health"
                 time.sleep(0 if healthy else seconds)
-                self.send_response(200 if healthy else status)
-                self.end_headers()
+                return 200 if healthy else status, b"", {}
 
-            do_POST = do_GET  # noqa: N815
+            return stack.enter_context(serving(answer))
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def lost(folder: Path, caplog: pytest.LogCaptureFixture) -> tuple[float, str]:

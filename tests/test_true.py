@@ -21,31 +21,22 @@ from hypothesis import strategies as st
 from killable import Killable
 from safetensors.torch import load_file
 from scipy import optimize
+from toys import Blobs
 
 from fpbench import Access, Recipe
-from fpbench.api.oracle import oracle_of
 from fpbench.results import metrics
 from fpbench.results.comparison import JudgedRates, compare, weighted_aruc, weighted_auc
+from fpbench.testing import Zoo
 
 # ── the same again ────────────────────────────────────────────────────────────────
 
-ELSEWHERE = """\
-import sys
-from fpbench.cli import main
-
-main(sys.argv[1:])
-"""
-
 
 def test_another_process_finds_the_same_to_the_bit(tmp_path: Path) -> None:
-    here, there = Killable(tmp_path / "here"), Killable(tmp_path / "there")
-    for killable in (here, there):
-        killable.folder.mkdir()
-        (killable.folder / "suite.yaml").write_text(TINY)
-    assert here.finish(here.start("--no-tracking", "--device", "cpu"))[0] == 0, here.said
-    command = there.command("--no-tracking", "--device", "cpu")
+    here, there = (Killable(Desk.of(tmp_path / name, TINY).folder) for name in ("here", "there"))
+    assert here.finish(here.start("--device", "cpu"))[0] == 0, here.said
+    command = there.command("--device", "cpu")
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE, *command], capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "fpbench", *command], capture_output=True,
                           text=True, timeout=300, env=environment)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert here.found() == there.found()
@@ -217,9 +208,8 @@ class Spied:
 
 @pytest.fixture(scope="module")
 def spied(tmp_path_factory: pytest.TempPathFactory) -> Spied:
-    desk = Desk(tmp_path_factory.mktemp("spied"))
     text = TINY[: TINY.index("methods:")] + "methods:\n  - {method: spy}\n"
-    desk.write(text.replace("repeats: 2", "repeats: 1"))
+    desk = Desk.of(tmp_path_factory.mktemp("spied"), text.replace("repeats: 2", "repeats: 1"))
     plugin = desk.folder / "spy.py"
     plugin.write_text(SPY)
     data = desk.run(plugins=(plugin,))
@@ -291,8 +281,7 @@ def test_a_tensor_that_listens_is_told_nothing() -> None:
             return super().__torch_function__(func, types, args, kwargs)
 
     model = torch.nn.Linear(2, 3)
-    oracle = oracle_of(model, Access.LABEL, input_shape=(2,), input_range=(-1.0, 1.0),
-                       device=torch.device("cpu"))  # fmt: skip
+    oracle = Zoo(Blobs(), model, [], []).oracle(model, Access.LABEL)
     reply = oracle(torch.zeros(4, 2).as_subclass(Listening))
     assert len(reply) == 4
     assert not any(thing is p for thing in heard for p in model.parameters())

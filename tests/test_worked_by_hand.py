@@ -16,24 +16,21 @@ from fpbench_fbi import FBI
 from fpbench_sac import SAC
 from torch import Tensor, nn
 
-from fpbench import Access, Case, Classification, Fingerprinter, Pool, TrialError
-from fpbench.api.oracle import oracle_of
+from fpbench import Access, Case, Fingerprinter, Pool, TrialError
 from fpbench.builtin.methods.controls import Akh, Random
+from fpbench.testing import ToyClassification, Zoo
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Numbered(Classification):
-    """As many test inputs as there are truths, input i being i / 8."""
+class Numbered(ToyClassification):
+    """The toy with as many test inputs as there are truths, input i being i / 8."""
 
     truth: tuple[int, ...] = ()
 
-    name = "numbered"
     input_shape = (1,)
-    architectures = {}  # noqa: RUF012
     output_shape = (3,)
-    input_range = (0.0, 1.0)
 
     def load(self) -> Mapping[str, Pool]:
         n = len(self.truth)
@@ -60,8 +57,8 @@ def rate(
     scenario = Numbered(tuple(truth or [0] * len(target)))
     case = Case(scenario=scenario, target=Table(target), access=access,
                 rng=torch.Generator().manual_seed(0), device=CPU)  # fmt: skip
-    oracle = oracle_of(Table(suspect), access, input_shape=(1,), input_range=(0.0, 1.0), device=CPU)
-    return method.verify(method.construct(case), oracle)
+    zoo = Zoo(scenario, case.target, [], [])
+    return method.verify(method.construct(case), zoo.oracle(Table(suspect), access))
 
 
 # ── SAC: C_ij = (1 - cos) / 2, d = mean over pairs of |C - C'|, r = 1 - d / 0.5 ─────

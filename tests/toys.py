@@ -99,6 +99,31 @@ class Strokes(Generation):
         return (output.unflatten(1, (4, 3)) + 1) / 2
 
 
+@dataclass(frozen=True)
+class Points(Generation):
+    """A number near 0.7, in double precision so that two ways of computing can be compared."""
+
+    name = "points"
+    input_shape = (3,)
+    output_shape = (1,)
+    input_range = (-1.0, 1.0)
+    architectures = {  # noqa: RUF012
+        "slim": lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)).double()
+    }
+    discriminators = {  # noqa: RUF012
+        "slim": lambda: nn.Sequential(nn.Linear(1, 8), nn.LeakyReLU(), nn.Linear(8, 1)).double()
+    }
+
+    def latents(self, n: int, rng: torch.Generator) -> Tensor:
+        return super().latents(n, rng).double()
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+        near = 0.7 + 0.05 * torch.randn(256, 1, generator=rng, dtype=torch.double)
+        pools = ("train", "public", "irrelevant", "test")
+        return {pool: Pool(self.latents(256, rng), near) for pool in pools}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawn(Recipe):
     """A network as it was initialised; writes its name into a file each time it is made."""
@@ -175,7 +200,7 @@ class Picky(Grid):
 
 @hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
-    return [Blobs, Line, Strokes]
+    return [Blobs, Line, Strokes, Points]
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,10 @@ from torch import Tensor, nn
 from fpbench import (
     Access,
     Case,
-    Classification,
     Fingerprint,
     Fingerprinter,
     Lab,
-    Pool,
     Recipe,
-    ResourceError,
-    Scenario,
     hookimpl,
 )
 
@@ -88,25 +84,6 @@ class Crowd(Recipe):
         if len(recipes) > recipes[0].most or any(r.seed == r.bad for r in recipes):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().make_many(recipes, lab)
-
-
-@dataclass(frozen=True)
-class Nowhere(Classification):
-    """Its data cannot be had."""
-
-    name = "nowhere"
-    input_shape = (2,)
-    output_shape = (3,)
-    input_range = (-1.0, 1.0)
-    architectures = {"slim": lambda: nn.Linear(2, 3)}  # noqa: RUF012
-
-    def load(self) -> Mapping[str, Pool]:
-        raise ResourceError("expected the data of nowhere, found none")
-
-
-@hookimpl
-def fpbench_scenarios() -> list[type[Scenario]]:
-    return [Nowhere]
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from statistics import fmean
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from fpbench_datasetinference import DatasetInference, walked
 from scipy.stats import ttest_ind
 
 from fpbench import Access, Fingerprint, TrialError
-from fpbench.results.metrics import roc_auc
 from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
@@ -66,7 +66,8 @@ def test_the_gap_is_significant_on_the_target() -> None:
 
 
 def test_copies_and_students_are_told_from_models_of_other_data() -> None:
-    assert roc_auc(rates(ZOO.positives), rates(ZOO.negatives[1::2])) >= 0.8
+    strangers = rates(ZOO.negatives[1::2])
+    assert fmean(p > n for p in rates(ZOO.positives) for n in strangers) >= 0.8
 
 
 def test_independent_models_of_the_same_data_are_taken_for_stolen() -> None:

@@ -12,8 +12,8 @@ import torch
 from fpbench_deepcore import CorePoints, DeepCore, DeepCoreCluster
 from torch import nn
 
-from fpbench import Access, Classification, Fingerprint, Pool, TrialError
-from fpbench.testing import TOYS, Zoo, toy_zoo
+from fpbench import Access, Fingerprint, Pool, TrialError
+from fpbench.testing import TOYS, ToyClassification, Zoo, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 ALL: list[CorePoints] = [
@@ -115,14 +115,12 @@ def test_the_cluster_puts_its_own_models_on_their_side() -> None:
 
 def test_two_classes_will_do() -> None:
     @dataclass(frozen=True)
-    class Sides(Classification):
+    class Sides(ToyClassification):
         """Which half of an interval a number is in."""
 
-        name = "sides"
         input_shape = (1,)
         output_shape = (2,)
         input_range = (-1.0, 1.0)
-        architectures = {"linear": lambda: nn.Linear(1, 2)}  # noqa: RUF012
 
         def load(self) -> Mapping[str, Pool]:
             x = torch.linspace(-1, 1, 10)[:, None]

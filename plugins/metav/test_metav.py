@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 import torch
 from fpbench_metav import MetaV, verifier
 
 from fpbench import Access
-from fpbench.results.metrics import roc_auc
 from fpbench.testing import TOYS, toy_zoo
 
 
@@ -27,7 +28,8 @@ def rates(method: MetaV, scenario, access: Access) -> tuple[list[float], list[fl
 @pytest.mark.parametrize("objective", ["sampled", "full"])
 def test_tells_unseen_copies_from_strangers(scenario, objective: str) -> None:
     method = MetaV(n_queries=20, steps=400, objective=objective)
-    assert roc_auc(*rates(method, scenario, Access.OUTPUT)) >= 0.9
+    positives, negatives = rates(method, scenario, Access.OUTPUT)
+    assert fmean(p > n for p in positives for n in negatives) >= 0.9
 
 
 def test_the_papers_verifier_has_one_hidden_layer_of_100() -> None:

@@ -9,8 +9,8 @@ import torch
 from fpbench_sac import SAC
 from torch import nn
 
-from fpbench import Access, Case, Classification, FieldError, Pool, TrialError
-from fpbench.testing import TOYS, ToyGeneration, ToyRegression, toy_zoo
+from fpbench import Access, Case, FieldError, Pool, TrialError
+from fpbench.testing import TOYS, ToyClassification, ToyGeneration, ToyRegression, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
 LEVELS = sorted(Access)
@@ -36,14 +36,11 @@ class Centred(nn.Module):
 
 
 @dataclass(frozen=True)
-class Greys(Classification):
-    """Forty images of 12 x 12, each of a grey of its own."""
+class Greys(ToyClassification):
+    """The toy with forty images of 12 x 12, each of a grey of its own."""
 
-    name = "greys"
     input_shape = (1, 12, 12)
-    architectures = {}  # noqa: RUF012
     output_shape = (3,)
-    input_range = (0.0, 1.0)
 
     def load(self):
         x = torch.linspace(0, 1, 40)[:, None, None, None].expand(-1, 1, 12, 12).clone()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import pytest
 import torch
 from fpbench_uap import UAP, contrastive, universal
 
 from fpbench import Access, TrialError
-from fpbench.results.metrics import roc_auc
 from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0], size=12)
@@ -85,7 +85,7 @@ def test_tells_unseen_copies_from_strangers() -> None:
         [method.verify(fingerprint, ZOO.oracle(model, Access.PROBS)) for model in side[6:]]
         for side in (ZOO.positives, ZOO.negatives)
     )
-    assert roc_auc(positives, negatives) >= 0.9
+    assert fmean(p > n for p in positives for n in negatives) >= 0.9
 
 
 @pytest.mark.parametrize("settings", [{"n_queries": 1}, {"n_queries": 802}, {"views": 401}])
