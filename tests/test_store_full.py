@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, TOYS, Desk, rates
 from stores import leftovers, told
 
 import fpbench
+from conftest import SMALL, TOYS, Desk, rates
 
 
 class Disk:
@@ -75,14 +75,13 @@ def run(desk: Desk) -> list[dict[str, float]]:
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing_that_is_finished(disk, tmp_path):
-    suite = SMALL.replace("{recipe: nudged, copies: 2}", "{recipe: nudged}")
-    whole = Desk.of(tmp_path / "whole", suite)
+    whole = Desk.of(tmp_path / "whole", SMALL)
     disk.fill(whole.folder, sys.maxsize)
     expected, writes = run(whole), disk.writes
     assert writes > 50
 
     for room in range(writes):
-        desk = Desk.of(tmp_path / str(room), suite)
+        desk = Desk.of(tmp_path / str(room), SMALL)
         disk.fill(desk.folder, room)
         with pytest.raises((OSError, fpbench.ResourceError), match="No space left"):
             run(desk)
