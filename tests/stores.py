@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from conftest import TOYS, Desk
 
+from conftest import TOYS, Desk
 from fpbench.cli import main
 
 

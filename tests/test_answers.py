@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TOYS, UNTRAINED, Desk, install
 from finished_runs import finished_run
+
+from conftest import TOYS, UNTRAINED, Desk, install
 
 HEAVY = {"torch", "numpy", "mlflow", "pandas", "matplotlib", "scipy", "sklearn"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import Desk, install, method_file, method_text
 
+from conftest import Desk, install, method_file, method_text
 from fpbench.cli import main
 
 GOOD = """\

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pooch
 import pytest
-from conftest import Desk
 
+from conftest import Desk
 from fpbench import DataFile, ResourceError
 
 HELLO = DataFile("greetings", "hello.txt", "md5:5d41402abc4b2a76b9719d911017c592", "http://x/hello")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import install
 from filelock import FileLock
 
+from conftest import install
 from fpbench.cli import main
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import TOYS, UNTRAINED, Desk
 
 import fpbench
+from conftest import TOYS, UNTRAINED, Desk
 from fpbench.cli import main
 
 SUITES = Path(__file__).parent.parent / "suites"

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import HERE, TINY, UNTRAINED, Desk, wait_until
 
+from conftest import HERE, TINY, UNTRAINED, Desk, wait_until
 from fpbench import InputError
 from fpbench.builtin.executors.local import local
 from fpbench.builtin.executors.ray import Need

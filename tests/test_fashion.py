@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Bench
 from torch import Tensor, nn
 from toys import Drawn, Points
 
+from conftest import Bench
 from fpbench import Generation, Pool, Recipe, ResourceError
 from fpbench.builtin.recipes.distill import Distill
 from fpbench.builtin.recipes.finetune import Finetune, Retrain

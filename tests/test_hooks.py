@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, UNTRAINED, Desk
 from documents import ROOT, blocks
 
+from conftest import TINY, UNTRAINED, Desk
 from fpbench.cli import main
 
 HEAD = """\

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import HERE, UNTRAINED, Desk
 from finished_runs import finished_run
 from fuzz_suite import Judge, mutated, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import HERE, UNTRAINED, Desk
 from fpbench import read
 from fpbench.api.errors import printable
 from fpbench.cli import main

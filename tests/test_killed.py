@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, UNTRAINED, Desk, wait_until
 from killable import WORKS, Killable, serving
+
+from conftest import TINY, UNTRAINED, Desk, wait_until
 
 # Methods that take a moment, so that a kill hits them too.
 SUITE = TINY.replace("n_queries: 5, steps: 10", "n_queries: 5, steps: 60")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import HERE, UNTRAINED, Desk
 
+from conftest import HERE, UNTRAINED, Desk
 from fpbench import cli
 
 PLUGIN = HERE / "misbehaving.py"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from conftest import Bench
 from torch import Tensor, nn
 from toys import Blobs, Drawn
 
 import fpbench
+from conftest import Bench
 from fpbench.training import Learner, learner_of
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import HERE, TOYS, UNTRAINED, Desk, method_file
 
+from conftest import HERE, TOYS, UNTRAINED, Desk, method_file
 from fpbench.cli import main
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Bench
 from torch import nn
 
+from conftest import Bench
 from fpbench.builtin.recipes.prune import PruneFilters, PruneWeights
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios.digits import Digits, cnn, mlp, resnet

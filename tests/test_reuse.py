@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import TOYS, UNTRAINED, Desk, method_file
 
 import fpbench
+from conftest import TOYS, UNTRAINED, Desk, method_file
 from fpbench import api
 from fpbench.cli import main
 from fpbench.engine import key

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from conftest import TINY, UNTRAINED, Desk, rates
 from sklearn.metrics import roc_auc_score
+
+from conftest import TINY, UNTRAINED, Desk, rates
 
 LISTENER = """\
 import fpbench

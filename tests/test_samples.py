@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import Desk, thoroughly
 
+from conftest import Desk, thoroughly
 from fpbench.cli import main
 
 SUITE = """\

@@ -23,11 +23,11 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
-from conftest import wait_until
 from filelock import FileLock
 from finished_runs import finished_run
 from http_servers import Answer, serving
 
+from conftest import wait_until
 from fpbench import cli, read
 from fpbench.reporting import mlflow_hook as tracking
 from fpbench.reporting.mlflow_tracker import Tracker

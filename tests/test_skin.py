@@ -15,8 +15,8 @@ import pooch
 import psutil
 import pytest
 import torch
-from conftest import Bench
 
+from conftest import Bench
 from fpbench import Pool, ResourceError
 from fpbench.builtin.recipes.prune import PruneFilters
 from fpbench.builtin.recipes.train import Train

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import UNTRAINED, Bench, Desk
 from stores import flip
 from torch import nn
 from toys import Blobs, Drawn
 
+from conftest import UNTRAINED, Bench, Desk
 from fpbench import ResourceError
 from fpbench.store import files
 from fpbench.store.checks import MODEL

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, TOYS, Desk, rates
 from stores import ask, copied, models, told
 
+from conftest import SMALL, TOYS, Desk, rates
 from fpbench.store import archive as transfer
 from fpbench.store.archive import SCHEMA
 from fpbench.store.checks import MODEL

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import SMALL, Desk, rates
 from finished_runs import finished_run
 from stores import DAMAGES, ask, copied, flip, models, prune, told
 
+from conftest import SMALL, Desk, rates
 from fpbench.cli import main
 from fpbench.store.checks import lineage_of, made_of, trial_of
 from fpbench.store.files import sealed, unsealed

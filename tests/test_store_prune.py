@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, TOYS, Desk, rates
 from filelock import FileLock
 from stores import ask, copied, models, prune, told
+
+from conftest import SMALL, TOYS, Desk, rates
 
 OTHER = SMALL.replace("name: small", "name: other").replace("copies: 2", "copies: 3")
 """The same zoo and two models more."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, SMALL, TOYS, Desk, rates
 from stores import leftovers, models, told
+
+from conftest import HERE, SMALL, TOYS, Desk, rates
 
 ROUNDS = int(os.environ.get("FPBENCH_ROUNDS", "3"))
 

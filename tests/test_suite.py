@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOYS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from conftest import TOYS
 from fpbench import Access, SuiteError
 from fpbench.engine.plan import Plan
 from fpbench.engine.registry import Registry

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TOYS, UNTRAINED, Desk
 from torch import Tensor
 from toys import Blobs, Grid, Line, Points, Strokes, blobs
 
 import fpbench
+from conftest import TOYS, UNTRAINED, Desk
 from fpbench import Classification, Pool, Scenario
 
 PLUGIN = """\

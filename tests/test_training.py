@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Bench
 from torch import nn
 from toys import Blobs, Drawn
 
+from conftest import Bench
 from fpbench import Pool, training
 from fpbench.builtin.scenarios.digits import cnn, mlp, resnet
 from fpbench.compute.stack import Stack, Stacks, choose_way, using

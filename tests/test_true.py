@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killable import Killable
@@ -23,6 +22,7 @@ from safetensors.torch import load_file
 from scipy import optimize
 from toys import Blobs
 
+from conftest import TINY, Desk
 from fpbench import Access, Recipe
 from fpbench.results import metrics
 from fpbench.results.comparison import JudgedRates, compare, weighted_aruc, weighted_auc
