@@ -358,6 +358,7 @@ def test_no_archive_at_all_is_told(empty, tmp_path):
     assert "found none" in refused(empty, tmp_path / "bad.tar")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_or_a_cut_never_changes_what_is_imported(archive, tmp_path):
     """It is refused, or it is in bytes that tar does not read, such as the padding of a file."""
     raw, whole = archive.read_bytes(), members(archive)

@@ -74,6 +74,7 @@ def run(desk: Desk) -> list[dict[str, float]]:
     return rates(report.data)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_write_loses_nothing_that_is_finished(disk, tmp_path):
     whole = Desk.of(tmp_path / "whole", SMALL)
     disk.fill(whole.folder, sys.maxsize)

@@ -192,7 +192,10 @@ def _read_verified(file: BinaryIO) -> Iterator[tuple[str, str, list[bytes]]]:
             data = opened(_read_member(tar, MANIFEST), SCHEMA, Path(file.name))
             manifest = _Manifest.model_validate(data)
         except ValidationError:
-            raise InputError("expected an undamaged manifest, found it damaged") from None
+            raise InputError(
+                f"expected a manifest of {SCHEMA}, found it damaged or of an older fpbench; export "
+                "the zoo again"
+            ) from None
         for members in manifest.members():
             contents = [_read_member(tar, name, checksum) for name, checksum in members.items()]
             name = next(iter(members)).split("/")[1].removesuffix(".json")
