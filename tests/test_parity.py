@@ -1,21 +1,24 @@
 """Our attacks against those of foolbox and of the Adversarial Robustness Toolbox (ART).
 
-Same model, same points, same settings. Both packages are needed by this file alone.
+Same model, same points, same settings. Only this file needs both packages. They take seconds to
+import, so they are imported in the tests, not in every process that collects this file.
 """
 
 from __future__ import annotations
 
-import foolbox
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 import torch.nn.functional as F
-from art.attacks.evasion import DeepFool, ProjectedGradientDescent
-from art.estimators.classification import PyTorchClassifier
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from fpbench import deepfool, descend, pgd
 from fpbench.testing import TOYS, toy_zoo
+
+if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
 
 POINTS = 80
 STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10
@@ -45,6 +48,8 @@ class Attacked:
         return z.masked_fill(first, -torch.inf).amax(1) - z[first]
 
     def art(self, box: tuple[float, float]) -> PyTorchClassifier:
+        from art.estimators.classification import PyTorchClassifier
+
         classes = self.model(self.x[:1]).shape[1]
         return PyTorchClassifier(
             self.model, nn.CrossEntropyLoss(), tuple(self.x.shape[1:]), classes,
@@ -53,6 +58,9 @@ class Attacked:
         )  # fmt: skip
 
     def deepfool_by(self, peer: str, box: tuple[float, float]) -> Tensor:
+        import foolbox
+        from art.attacks.evasion import DeepFool
+
         if peer == "foolbox":
             attack = foolbox.attacks.L2DeepFoolAttack(
                 steps=STEPS, overshoot=OVERSHOOT, candidates=CANDIDATES
@@ -63,6 +71,9 @@ class Attacked:
         return torch.from_numpy(attack.generate(self.x.numpy()))
 
     def pgd_by(self, peer: str, eps: float, step: float, steps: int) -> Tensor:
+        import foolbox
+        from art.attacks.evasion import ProjectedGradientDescent
+
         if peer == "foolbox":
             attack = foolbox.attacks.LinfProjectedGradientDescentAttack(
                 abs_stepsize=step, steps=steps, random_start=False
