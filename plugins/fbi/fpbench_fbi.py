@@ -11,7 +11,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, TrialError, hookimpl
+from fpbench import (
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    TrialError,
+    hookimpl,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
