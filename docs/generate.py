@@ -94,7 +94,7 @@ def methods() -> str:
 
 
 def quickstart() -> Kept:
-    """Return what is kept of the run that README.md and docs/methods.md show."""
+    """Return the kept results of the run that README.md and docs/methods.md show."""
     found = kept("quickstart")
     if found is None:
         raise FileNotFoundError("expected docs/results/quickstart.json; keep a run of it: take")

@@ -125,7 +125,7 @@ INTERVALS: Mapping[str, Callable[[Summary], tuple[float, float | None]]] = {
     ),
     "construct_seconds": lambda s: (s.construct_seconds, s.construct_seconds_ci),
 }
-"""Mean and half-width of what is claimed, by name."""
+"""The mean and half-width of each score, by name."""
 
 CLAIMS = (
     Claim("Figure 2a", "MetaV as the paper sets it, ARUC, Skin", "0.86 ± 0.01", 0.86,
@@ -182,7 +182,7 @@ def reproduction() -> str:
 
 
 def kept(suite: str) -> Kept | None:
-    """Return what is kept of a suite's run, None if it was not run."""
+    """Return the kept results of a suite's run; None if there is no run."""
     file = RESULTS / f"{suite}.json"
     return Kept.of(json.loads(file.read_text()), file) if file.exists() else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -65,6 +67,16 @@ def test_threads_are_one_in_a_run_and_as_before_after_it(tmp_path):
         data = desk.run()
         assert torch.get_num_threads() == 2
     assert {trial["threads"] for trial in data["trials"]} == {1}
+
+
+def test_threads_are_as_before_after_a_run_that_stopped(tmp_path, monkeypatch):
+    desk = untrained(tmp_path)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with threads(2):
+        assert desk("run").exit_code == 3
+        assert torch.get_num_threads() == 2
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_jobs_are_done_by_workers_unless_said_otherwise(tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Case:
-    """What a method gets to construct a fingerprint.
+    """The argument of `construct`: the target, the data and a random generator.
 
     scenario: the task, with its data pools and architectures.
     target:   the owner's model, white-box: in eval mode, with frozen parameters; gradients reach

@@ -133,7 +133,7 @@ def oracle_of(
     low, high = input_range
 
     def ask(x: Tensor) -> Tensor:
-        # A subclass of Tensor could observe what the model does, so only its numbers pass.
+        # Pass the numbers only: a subclass of Tensor could watch the model's computation.
         x = Tensor.as_subclass(x.detach(), Tensor)
         if tuple(x.shape[1:]) != input_shape:
             raise TrialError(

@@ -129,7 +129,7 @@ class ScenarioFacts(Part):
 
 
 class ModelRecord(Part):
-    """A model of the zoo. What is only known of finished models is None if it was not made."""
+    """A model of the zoo. If it was not made, its utility, seconds, device and weights are None."""
 
     digest: Sha256
     name: Text

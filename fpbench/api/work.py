@@ -116,7 +116,7 @@ class Cohort(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """What a run will do: names and numbers only, no recipes and no methods.
+    """The plan of a run, in names and numbers, without recipes and methods.
 
     scenario:  the scenario in the form of `str(scenario)`.
     task:      the kind of learning, for example "classification".

@@ -46,7 +46,8 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     rows = answers.kept_rows()
     found = {row["name"] for row in rows if param.name == "name" or row["what"] == "method"}
     if not rows:
-        found = set(entry_points(group="fpbench").names) - {"builtin", "figures", "mlflow"}
+        plugins = entry_points(group="fpbench")
+        found = {entry.name for entry in plugins if entry.dist and entry.dist.name != "fpbench"}
     # click does not parse a line that ends in an option without a value: its words are in `args`.
     suite = ctx.params.get("suite") or ctx.params.get("case") or next(iter(ctx.args), None)
     if suite and ctx.command.name in ("run", "plan", "fingerprint"):

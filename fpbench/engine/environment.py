@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 
 @cache
@@ -46,7 +46,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables that numerical libraries read when they are loaded."""
 
 
-def tune() -> None:
+def tune() -> threadpool_limits:
     """Prepare this process for jobs: one thread, no denormals, freed memory kept.
 
     Every job runs on one thread. Its numbers then depend neither on the number of cores nor on the
@@ -55,34 +55,36 @@ def tune() -> None:
     glibc would return it to the system and request it again in the next step, which takes up to a
     quarter of the time of a stack of small networks. The settings of malloc stay until the process
     ends.
+
+    Returns the limits of the numerical libraries' threads, which `tuned` lifts again.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
     torch.set_num_threads(1)
-    threadpool_limits(limits=1)
+    limits = threadpool_limits(limits=1)
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest value that mallopt(3) allows
         libc.mallopt(trim_threshold, KEPT_BYTES)
+    return limits
 
 
 @contextmanager
 def tuned() -> Iterator[None]:
     """Tune this process inside the block, and restore its settings at the end."""
-    threads, pools = torch.get_num_threads(), ThreadpoolController()
+    threads = torch.get_num_threads()
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    # The block restores the limits of the libraries that are loaded now.
-    with pools.limit(limits=1):
-        tune()
-        try:
-            yield
-        finally:
-            torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    limits = tune()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        limits.restore_original_limits()
+        torch.set_num_threads(threads)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

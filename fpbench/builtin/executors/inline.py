@@ -13,7 +13,7 @@ Outcome = TypeVar("Outcome")
 
 
 def inline(devices: Sequence[str], workers: int | None, limit: int | None) -> Inline:
-    """Return an executor on one device. Raises InputError for what it does not support."""
+    """Return an executor on one device. Raises InputError for other devices, workers or limits."""
     beyond = {"--workers": workers, "--limit": limit, "--device": len(devices) > 1}
     for option, given in beyond.items():
         if given:
