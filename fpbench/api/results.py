@@ -129,7 +129,10 @@ class ScenarioFacts(Part):
 
 
 class ModelRecord(Part):
-    """A model of the zoo. If it was not made, its utility, seconds, device and weights are None."""
+    """A model of a zoo. If it was not made, its utility, seconds, device and weights are None.
+
+    zoo: the seed of the zoo that it belongs to.
+    """
 
     digest: Sha256
     name: Text
@@ -140,6 +143,7 @@ class ModelRecord(Part):
     seconds: NonNegative | None
     device: Text | None
     weights_sha256: Text | None
+    zoo: int = 0
 
 
 class KindSummary(Part):
@@ -226,7 +230,10 @@ class Comparisons(Part):
 
 
 class TrialRecord(Part):
-    """One method in one repeat. Rates and p-values are by the suspect's digest."""
+    """One method in one repeat on one zoo. Rates and p-values are by the suspect's digest.
+
+    zoo: the seed of the zoo that its models belong to.
+    """
 
     method: Text
     repeat: Count
@@ -247,6 +254,7 @@ class TrialRecord(Part):
     threads: Count
     cached: bool
     error: Text | None
+    zoo: int = 0
 
 
 class Versioned(Part):

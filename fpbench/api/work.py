@@ -21,6 +21,7 @@ class Trial:
     """One method in one repeat: the models that it learns from and those that it is judged on.
 
     label:    the suite's name for this variant of the method.
+    repeat:   the number of the repeat, from 0; each zoo has its own repeats.
     seed:     the seed of the method and of the split; equal for all methods of a repeat.
     ensemble: recipes of the positives and negatives that the method may learn from; empty if it
               needs none.
@@ -30,6 +31,7 @@ class Trial:
               It contains `ensemble`.
     quantised: whether queries are rounded to the 256 levels of an 8-bit image before a suspect
               answers them.
+    zoo:      the seed of the zoo that all these models belong to.
     """
 
     scenario: Scenario
@@ -43,6 +45,7 @@ class Trial:
     access: Access
     calibration: tuple[Recipe, ...] = ()
     quantised: bool = False
+    zoo: int = 0
 
 
 @dataclass(frozen=True)
