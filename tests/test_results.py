@@ -44,10 +44,24 @@ def changed(folder: Path, change: Any) -> None:
 def test_results_of_the_first_schema_are_read_with_every_number(old: Path) -> None:
     data = json.loads(OF_SCHEMA_1.read_text())
     found = json.loads(json.dumps(fpbench.read(old).data))
-    assert found["schema"] == "fpbench.results/2"
-    unknown = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
-    data["trials"] = [trial | unknown for trial in data["trials"]]
-    assert found == data | {"schema": "fpbench.results/2"}
+    assert found["schema"] == "fpbench.results/3"
+    added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None, "zoo": 0}
+    data["trials"] = [trial | added for trial in data["trials"]]
+    data["models"] = [model | {"zoo": 0} for model in data["models"]]
+    data["targets"] = [data.pop("target")]
+    assert found == data | {"schema": "fpbench.results/3", "twins": {}}
+
+
+def test_results_of_the_second_schema_had_one_zoo(tmp_path: Path) -> None:
+    def as_in_2(data: dict[str, Any]) -> None:
+        (data["target"],) = data.pop("targets")
+        data["schema"] = "fpbench.results/2"
+        del data["twins"]
+
+    folder = finished_run(tmp_path, repeats=1)
+    data = json.loads((folder / "results.json").read_text())
+    changed(folder, as_in_2)
+    assert fpbench.read(folder).data == data
 
 
 def test_every_reader_reads_the_first_schema(old: Path) -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from .work import Result
 
-SCHEMA: Final = "fpbench.results/2"
-FIRST_SCHEMA: Final = "fpbench.results/1"
+SCHEMA: Final = "fpbench.results/3"
+EARLIER_SCHEMAS: Final = ("fpbench.results/1", "fpbench.results/2")
 
 
 def _finite(value: Any) -> Any:
@@ -260,7 +260,7 @@ class TrialRecord(Part):
 class Versioned(Part):
     """A part that names its schema; earlier schemas are read too."""
 
-    version: Literal["fpbench.results/2"] = Field(default=SCHEMA, alias="schema")
+    version: Literal["fpbench.results/3"] = Field(default=SCHEMA, alias="schema")
 
     @model_validator(mode="before")
     @classmethod
@@ -274,8 +274,8 @@ class Versioned(Part):
         Raises InputError, naming `place`, for values of another schema or damaged ones.
         """
         schema = data.get("schema") if isinstance(data, Mapping) else None
-        if schema not in (SCHEMA, FIRST_SCHEMA):
-            later = re.fullmatch(r"fpbench\.results/([3-9]|[1-9]\d+)", str(schema))
+        if schema not in (SCHEMA, *EARLIER_SCHEMAS):
+            later = re.fullmatch(r"fpbench\.results/([4-9]|[1-9]\d+)", str(schema))
             what = ", which a later fpbench wrote; update fpbench to read it" if later else ""
             raise InputError(f"expected schema {SCHEMA} in {place}, got {schema!r}{what}")
         try:
@@ -300,37 +300,47 @@ def _upgraded(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
     fpbench.results/1: a trial had no seconds of the processor, and in the first runs neither
     losses nor a number of threads.
+    fpbench.results/2: a run had one zoo, so `target` was one digest.
     """
-    if data.get("schema") != FIRST_SCHEMA:
+    if data.get("schema") not in EARLIER_SCHEMAS:
         return data
+    data = {**data}
     trials = data.get("trials", ())
-    if isinstance(trials, list):
+    if data["schema"] == EARLIER_SCHEMAS[0] and isinstance(trials, list):
         added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
         first = {"losses": [], "threads": 1}
-        trials = [first | t | added if isinstance(t, dict) else t for t in trials]
-    return {**data, "schema": SCHEMA, "trials": trials}
+        data["trials"] = [first | t | added if isinstance(t, dict) else t for t in trials]
+    if "target" in data:
+        data["targets"] = [data.pop("target")]
+    return {**data, "schema": SCHEMA}
 
 
 class RunRecord(Versioned):
     """Everything that results.json holds.
 
+    targets:  the digest of each zoo's target.
     failures: by the digest of a model that could not be made, the reason.
+    twins:    by the digest of a suspect that was left out, the digest of the suspect with the same
+              weights that stayed.
     """
 
     run: RunFacts
     suite: SuiteFacts
     scenario: ScenarioFacts
-    target: Sha256
+    targets: Annotated[tuple[Sha256, ...], Field(min_length=1)]
     models: Annotated[tuple[ModelRecord, ...], Field(min_length=1)]
     methods: tuple[MethodRecord, ...]
     comparisons: Comparisons
     trials: tuple[TrialRecord, ...]
     failures: Mapping[Sha256, Text]
+    twins: Mapping[Sha256, Sha256] = {}
 
     @model_validator(mode="after")
     def _has_what_it_names(self) -> Self:
         """Check that every trial judged models of this record, on both sides if it succeeded."""
         positive = {model.digest: model.positive for model in self.models}
+        if not {*self.twins, *self.twins.values()} <= positive.keys():
+            raise ValueError("twins that are not among the models of the record")
         for trial in self.trials:
             name = f"trial {trial.method!r} #{trial.repeat}"
             if not trial.matching_rates.keys() <= positive.keys():
@@ -345,6 +355,29 @@ class RunRecord(Versioned):
     def failed(self) -> bool:
         """True when a model or a trial failed."""
         return bool(self.failures) or any(method.errors for method in self.methods)
+
+    @property
+    def zoos(self) -> list[int]:
+        """The seeds of the zoos."""
+        return list(dict.fromkeys(model.zoo for model in self.models))
+
+    @property
+    def notes_on_weights(self) -> list[str]:
+        """A sentence for each suspect that has the weights of another one or of the target."""
+        names = {model.digest: model.name for model in self.models}
+        notes = [
+            f"{names[twin]} is left out, because it has the same weights as {names[kept]}"
+            for twin, kept in self.twins.items()
+        ]
+        weights = {(m.zoo, m.weights_sha256) for m in self.models if m.kind == "target"}
+        return notes + [
+            f"{model.name} is a verbatim copy of the target"
+            for model in self.models
+            if model.kind != "target"
+            and model.digest not in self.twins
+            and model.weights_sha256
+            and (model.zoo, model.weights_sha256) in weights
+        ]
 
     @property
     def finished(self) -> list[tuple[MethodRecord, Summary]]:
@@ -413,12 +446,13 @@ class Report:
         }
 
     def rates(self, method: str) -> list[dict[str, Any]]:
-        """A row per repeat and judged suspect: repeat, suspect, kind, positive, matching_rate,
-        calibrated_rate, p_value."""
+        """A row per zoo, repeat and judged suspect: zoo, repeat, suspect, kind, positive,
+        matching_rate, calibrated_rate, p_value."""
         self._entry(method)
         models = {model.digest: model for model in self.record.models}
         return [
             {
+                "zoo": trial.zoo,
                 "repeat": trial.repeat,
                 "suspect": models[digest].name,
                 "kind": models[digest].kind,
