@@ -93,6 +93,17 @@ def test_another_zoo_has_other_models_from_target_to_last(draft):
     assert not digests[0] & digests[1]
 
 
+def test_an_override_of_one_zoo_replaces_several_and_back(draft):
+    draft.data["zoo"]["seeds"] = [4, 5]
+    for overrides, seeds in (
+        ((), [4, 5]),
+        (("zoo.seed=2",), [2]),
+        (("zoo.seed=2", "zoo.seeds=[1, 0]"), [1, 0]),
+        (("zoo.seeds.0=7",), [7, 5]),
+    ):
+        assert [zoo.seed for zoo in draft.read(*overrides).zoos] == seeds
+
+
 @pytest.mark.parametrize(
     ("written", "values"),
     [
@@ -285,6 +296,39 @@ def test_any_suite_has_as_many_models_as_its_products_and_copies_say(
     assert all(r.descends_from(zoo.target) for r in zoo.positives)
     assert not any(r.descends_from(zoo.target) for r in zoo.negatives)
     assert len({r.digest for r in zoo.models}) == len(zoo.models)
+
+
+@settings(max_examples=15)
+@given(
+    sides(POSITIVES),
+    sides(NEGATIVES),
+    st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True),
+    st.integers(1, 3),
+)
+def test_any_zoo_of_several_is_planned_as_if_it_were_alone(
+    tmp_path_factory, positives, negatives, seeds, repeats
+):
+    draft = Draft(tmp_path_factory.mktemp("several"))
+    draft.data["target"]["epochs"] = 99
+    draft.data |= {"repeats": repeats, "methods": [{"method": "random"}, {"method": "metav"}]}
+    # Each side gets two kinds that no sweep has, so that both halves of the split have models.
+    draft.data["zoo"] = {
+        "seeds": seeds,
+        "positives": [entry for entry, _ in positives]
+        + [{"recipe": "finetune", "layers": "all", "copies": 2}],
+        "negatives": [entry for entry, _ in negatives]
+        + [{"recipe": "train", "model": "cnn", "epochs": 98, "copies": 2}],
+    }
+    several = Plan.of(draft.read())
+    assert [zoo.seed for zoo in several.suite.zoos] == seeds
+    assert len({model.digest for model in several.models}) == len(several.models)
+    cohorts = several.cohorts(several.models)
+    for zoo in several.suite.zoos:
+        alone = Plan.of(draft.read(f"zoo.seed={zoo.seed}"))
+        assert alone.suite.zoos == (zoo,)
+        assert list(alone.trials) == [trial for trial in several.trials if trial.zoo == zoo.seed]
+        own = [cohort for cohort in cohorts if cohort[0] in zoo.models]
+        assert own == alone.cohorts(alone.models)
 
 
 # ── the split ─────────────────────────────────────────────────────────────────────

@@ -351,5 +351,17 @@ def test_a_fingerprint_is_made_without_twins(tmp_path, plugin, caplog):
     assert "left out (4)" in caplog.text
 
 
+def test_a_file_is_one_model_of_a_zoo_and_may_be_in_each(tmp_path, plugin):
+    (tmp_path / "other.safetensors").write_bytes(b"not read by a plan")
+    entry = f"given, file: {tmp_path}/other.safetensors, model: slim, copies: 1"
+    desk = Desk.of(
+        tmp_path, ZOO.replace("  negatives:\n", f"  negatives:\n    - {{recipe: {entry}}}\n")
+    )
+    assert desk("plan", *TWO, plugins=(plugin,)).exit_code == 0
+    twice = desk("plan", "-o", "zoo.negatives.given.copies=2", plugins=(plugin,))
+    assert twice.exit_code == 2
+    assert "which differ only in a seed that has no effect" in twice.stderr
+
+
 def test_list_counts_the_models_of_several_zoos(desk, two):
     assert sum(group["count"] for group in told(desk, "list")["models"]) == 34
