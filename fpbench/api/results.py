@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .work import Result
 
 SCHEMA: Final = "fpbench.results/3"
-EARLIER_SCHEMAS: Final = ("fpbench.results/1", "fpbench.results/2")
+EARLIER: Final = ("fpbench.results/1", "fpbench.results/2")
 
 
 def _finite(value: Any) -> Any:
@@ -274,7 +274,7 @@ class Versioned(Part):
         Raises InputError, naming `place`, for values of another schema or damaged ones.
         """
         schema = data.get("schema") if isinstance(data, Mapping) else None
-        if schema not in (SCHEMA, *EARLIER_SCHEMAS):
+        if schema not in (SCHEMA, *EARLIER):
             later = re.fullmatch(r"fpbench\.results/([4-9]|[1-9]\d+)", str(schema))
             what = ", which a later fpbench wrote; update fpbench to read it" if later else ""
             raise InputError(f"expected schema {SCHEMA} in {place}, got {schema!r}{what}")
@@ -302,11 +302,11 @@ def _upgraded(data: Mapping[str, Any]) -> Mapping[str, Any]:
     losses nor a number of threads.
     fpbench.results/2: a run had one zoo, so `target` was one digest.
     """
-    if data.get("schema") not in EARLIER_SCHEMAS:
+    if data.get("schema") not in EARLIER:
         return data
     data = {**data}
     trials = data.get("trials", ())
-    if data["schema"] == EARLIER_SCHEMAS[0] and isinstance(trials, list):
+    if data["schema"] == EARLIER[0] and isinstance(trials, list):
         added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
         first = {"losses": [], "threads": 1}
         data["trials"] = [first | t | added if isinstance(t, dict) else t for t in trials]

@@ -123,6 +123,7 @@ def _trial_record(result: Result) -> TrialRecord:
     trial = result.trial
     return TrialRecord(
         method=trial.label,
+        zoo=trial.zoo,
         repeat=trial.repeat,
         seed=trial.seed,
         ensemble=tuple(r.digest for r in trial.ensemble),
@@ -141,7 +142,6 @@ def _trial_record(result: Result) -> TrialRecord:
         threads=result.threads,
         cached=result.cached,
         error=result.error,
-        zoo=trial.zoo,
     )
 
 
