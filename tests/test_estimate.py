@@ -23,7 +23,7 @@ recipes:
 target: {recipe: train}
 zoo:
   positives:
-    - {recipe: prune_weights, ratio: 0.5, copies: 2}
+    - {recipe: prune_weights, each: {ratio: [0.4, 0.5]}}
   negatives:
     - {recipe: train, copies: 2}
 methods:

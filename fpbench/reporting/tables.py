@@ -46,11 +46,9 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
         f"api: {plan.api}  ·  {plan.repeats} repeats"
     )
     rows = Table.grid(padding=(0, 2))
-    state = (
-        f"{models} models"
-        if zoos == 1
-        else (f"{zoos} zoos x (1 + {positives} + {negatives}) models")
-    )
+    state = f"{models} models"
+    if zoos > 1:
+        state = f"{zoos} zoos x (1 + {positives} + {negatives}) models"
     state += f" · {models - missing} in the store"
     if missing:
         state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {decimal(plan.bytes)}"
