@@ -22,24 +22,25 @@ ends when its share of the time is over, and it is then recorded as "cut off" wi
 A step that fails is recorded with its reason, and the next one begins.
 
 It needs no network and no installation of fpbench. The packages that it needs beside torch, and
-that this machine lacks, are named at the start. They come from PACKAGES, a folder that was filled
-on another machine by `pip install --no-deps --target PACKAGES NAME ...` for the same Python and
-platform: pydantic-core, safetensors, scikit-learn, scipy, psutil and hypothesis have compiled code.
-`--no-deps` keeps a second torch or numpy out of it. MLflow is not needed. `tests` needs pytest and
-hypothesis too. `construction` compares with foolbox and adversarial-robustness-toolbox where they
-are installed.
+that this machine lacks, are named at the start, those that they need in turn at the next call. They
+come from PACKAGES, a folder that was filled on another machine by `pip install --no-deps --target
+PACKAGES NAME ...` for the same Python and platform: pydantic-core, safetensors, scikit-learn, scipy
+and psutil have compiled code. `--no-deps` keeps a second torch or numpy out of it. MLflow,
+matplotlib and plotly are not needed. `tests` needs pytest and hypothesis too. `construction`
+compares with foolbox and adversarial-robustness-toolbox where they are installed.
 
-Data is looked for in $FPBENCH_DATA: ham10000-28 or dermamnist for `skin-32`; iwpc for
-`construction`; iwpc, fashion-mnist and ham10000-28 for MetaV's rows of `limit`.
+Data is looked for in $FPBENCH_DATA: ham10000-28 or dermamnist for `skin-32`; iwpc, which is read by
+pandas, for `construction`; iwpc, fashion-mnist and ham10000-28 for MetaV's rows of `limit`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib.metadata
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -56,14 +57,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SUITES = ROOT / "suites"
 
-NEEDED = {
-    "click": "click", "filelock": "filelock", "jinja2": "jinja2", "numpy": "numpy",
-    "platformdirs": "platformdirs", "pluggy": "pluggy", "pooch": "pooch", "psutil": "psutil",
-    "pydantic": "pydantic", "pydantic_core": "pydantic-core", "rich": "rich",
-    "ruamel.yaml": "ruamel.yaml", "safetensors": "safetensors", "scipy": "scipy",
-    "sklearn": "scikit-learn", "threadpoolctl": "threadpoolctl", "torchvision": "torchvision",
-}  # fmt: skip
-"""By module, the package that every step needs."""
+UNUSED = {"mlflow", "matplotlib", "pandas", "plotly"}
+"""Dependencies of fpbench that no step needs."""
 
 GRACE = 6.0
 """Seconds between the request to end a step and the end of its processes."""
@@ -157,8 +152,8 @@ def step_metav(tiny: bool) -> None:
         """Skin without its images."""
 
         def load(self) -> dict[str, Pool]:
-            x = torch.rand(8, *self.input_shape)
-            return {pool: Pool(x, torch.arange(8) % 7) for pool in self.pool_sizes}
+            x = torch.rand(256, *self.input_shape)
+            return {pool: Pool(x, torch.arange(256) % 7) for pool in self.pool_sizes}
 
     tune()
     torch.manual_seed(0)
@@ -381,19 +376,30 @@ def search_path(out: Path, packages: Path | None) -> list[str]:
 
 
 def require_packages() -> None:
-    """Stop unless every package that fpbench needs is there."""
-
-    def is_there(module: str) -> bool:
+    """Stop unless every package that the steps need is there, and those that they need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {distribution_name(text) for text in project["dependencies"]} - UNUSED
+    seen: set[str] = set()
+    missing = []
+    while wanted:
+        seen.add(name := min(wanted))
         try:
-            return importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):
-            return False
-
-    missing = [package for module, package in NEEDED.items() if not is_there(module)]
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+        else:
+            # Those with a condition are for other platforms, other Pythons or extras.
+            wanted |= {distribution_name(text) for text in needs if ";" not in text}
+        wanted -= seen
     if missing:
         stop(f"expected the packages {' '.join(missing)}, found none; where there is a network, "
              f"`pip install --no-deps --target PACKAGES {' '.join(missing)}` for Python "
              f"{platform.python_version()}, then give --packages PACKAGES")  # fmt: skip
+
+
+def distribution_name(requirement: str) -> str:
+    """Return the name at the beginning of a requirement such as `rich>=13.9,<16`."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower()
 
 
 def require_gpu() -> None:
@@ -442,6 +448,8 @@ def main() -> int:
         require_gpu()
 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    if data := os.environ.get("FPBENCH_DATA"):  # steps have another working folder
+        environment["FPBENCH_DATA"] = str(Path(data).resolve())
     found: dict[str, Any] = {**describe_machine(given.tiny), "steps": []}
     file = out / "gpu.json"
 
