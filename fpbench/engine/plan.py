@@ -44,6 +44,7 @@ class Plan:
         refusals: dict[str, str] = {}
         trials = []
         splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
+        _check_fpr(suite, min(len(learn[1]) for learn, _ in splits))
         halves = [((*learn[0], *learn[1]), (*judged[0], *judged[1])) for learn, judged in splits]
         for variant in suite.methods:
             access = choose_access(variant.method, suite.scenario, suite.api)
@@ -130,6 +131,17 @@ class Plan:
             device=device,
             seconds=estimate.seconds(missing, scenario, suite.target.arch, device),
             smaller=suite.smaller,
+        )
+
+
+def _check_fpr(suite: Suite, negatives: int) -> None:
+    """Raise SuiteError if the negatives to learn from cannot support the suite's `fpr`."""
+    smallest = 1 / (1 + negatives)
+    if suite.fpr is not None and suite.fpr < smallest - 1e-12:
+        raise SuiteError(
+            f"fpr: expected at least 1/(1 + {negatives}) = {smallest:.4f}, the smallest rate that "
+            f"{negatives} negatives to learn from support, got {suite.fpr}",
+            suite.source.where(("fpr",)),
         )
 
 
