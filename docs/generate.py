@@ -36,9 +36,9 @@ What it takes:
 
 MEASURED = """
 What came out in `{suite}.yaml`, on data `{scenario}`, {device} ({cpus} cores), commit {commit},
-{repeats} repeats: mean and {interval}. What the numbers mean: [results.md](results.md). A method
-whose map to [0, 1] leaves little room has a low ARUC though it ranks well: read the calibrated one
-and AUC beside it.
+{repeats} repeats: mean and {interval}.
+What the numbers mean: [results.md](results.md). A method whose map to [0, 1] leaves little room has
+a low ARUC though it ranks well: read the calibrated one and AUC beside it.
 
 """
 

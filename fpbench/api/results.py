@@ -589,9 +589,15 @@ def _cells(method: MethodRecord) -> list[str]:
 
 
 def with_interval(value: float, interval: Interval | None) -> str:
-    """Return a mean in three digits, with its interval in two: "0.386 (0.06 to 0.71)"."""
-    shown = f"{value:.3f}"
-    return f"{shown} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else shown
+    """Return a mean in three digits, with its interval in two: "0.386 (0.06 to 0.71)".
+
+    A narrow interval has three digits too, because rounded ends would leave the mean outside.
+    """
+    if interval is None:
+        return f"{value:.3f}"
+    low, high = interval
+    digits = 2 if high - low >= 0.02 else 3
+    return f"{value:.3f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def percent(share: float | None, interval: Interval | None = None) -> str:
