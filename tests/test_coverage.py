@@ -1,4 +1,4 @@
-"""The intervals hold the true value about as often as they promise: benchmarks/coverage.py, small."""
+"""Intervals hold the true value about as often as they promise: benchmarks/coverage.py in small."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import coverage
 
 BENCHMARKS = 30
 MOST = int(stats.binom.ppf(0.9995, BENCHMARKS, 0.07))
-"""The most misses. If an interval holds the true value 93 % of the time, which is the bar of the full
-simulation, the chance of more misses is 1 in 2000."""
+"""The most misses. If an interval holds the true value 93 % of the time, which is the bar of the
+full simulation, the chance of more misses is 1 in 2000."""
 
 
 @pytest.mark.parametrize("zoos", [1, 3])
