@@ -73,7 +73,7 @@ def finished_run(
             else Result(trial, judged, known, 100, **took, losses=told)
         )
     record(
-        plan, results, failures or {}, store=_Store(),  # type: ignore[arg-type]
+        plan, results, failures or {}, {}, store=_Store(),  # type: ignore[arg-type]
         folder=folder, started=datetime(2026, 1, 1, tzinfo=UTC), seconds=12.5, device="cpu",
     )  # fmt: skip
     return folder

@@ -94,6 +94,10 @@ TOKENS = [
     'base: "\\0"\n',
     "base: .\n",
     "ensemble: 3",
+    "seed: 1\n  ",
+    "seeds: [1, 0]\n  ",
+    "seeds: [[]]",
+    "seeds: []\n  ",
     "scenario: {}",
     "methods: []",
     "name: x\n",
@@ -108,7 +112,8 @@ def seeds() -> list[str]:
     found = [f.read_text() for f in sorted((HERE.parent / "suites").glob("*.yaml"))]
     small = (
         "name: s\nscenario: digits\napi: probs\nrepeats: 1\ntarget: {recipe: train, model: mlp}\n"
-        "zoo:\n  positives:\n    - {recipe: finetune, layers: all, copies: 2}\n  negatives:\n"
+        "zoo:\n  seeds: [0, 2]\n"
+        "  positives:\n    - {recipe: finetune, layers: all, copies: 2}\n  negatives:\n"
         "    - {recipe: train, model: cnn, each: {lr: [0.1, 1/8]}, copies: 2}\n"
         "methods:\n  - {method: random, each: {n_queries: {range: [5, 10, 5]}}}\n"
     )

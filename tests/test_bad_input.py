@@ -143,6 +143,36 @@ FILES = {
         swap("layers: all", "each: [all]"), "11:26", "each: expected keys with lists of values",
     ),
     "name": (swap("name: bad", "name: ../bad"), "1:1", "name: expected "),
+    # zoos
+    "a zoo twice": (
+        swap("split: 0.5", "seeds: [0, 1, 0]"), "9:17", "seeds: expected every seed once, got 0 twice; remove one",
+    ),
+    "seed and seeds": (
+        swap("split: 0.5", "seed: 1\n  seeds: [0, 1]"), "10:3",
+        "expected `seed` or `seeds` for the zoo, got both; remove one",
+    ),
+    "seeds of one zoo": (
+        swap("split: 0.5", "seeds: [3]"), "9:3",
+        "seeds: expected two seeds or more, such as [0, 1, 2], got [3]; for one zoo write `seed: 3`",
+    ),
+    "seeds of no zoo": (swap("split: 0.5", "seeds: []"), "9:3", "seeds: expected two seeds or more"),
+    "seeds that are no list": (swap("split: 0.5", "seeds: 3"), "9:3", "seeds: expected a valid list, got 3"),
+    "a seed that is a word": (
+        swap("split: 0.5", "seeds: [0, x]"), "9:14", "seeds: expected a valid integer, got 'x'",
+    ),
+    "a seed that is a fraction": (swap("split: 0.5", "seeds: [0, 1.5]"), "9:14", "seeds: expected a valid integer"),
+    "a seed below zero": (
+        swap("split: 0.5", "seeds: [0, -1]"), "9:14", "seeds: expected greater than or equal to 0, got -1",
+    ),
+    "a model of several zoos": (
+        swap("split: 0.5", "seeds: [0, 1]").replace("model: slim, copies: 2", "model: slim, seed: 7"), "13:7",
+        "an entry with a `seed:` makes one model for all zoos",
+    ),
+    "copies that cannot differ": (
+        swap("finetune, layers: all,", "prune_weights, ratio: 0.1,"), "11:7",
+        "expected models that differ, got train(wide)#0 > prune_weights(ratio=0.1)#1 and train(wide)#0 > "
+        "prune_weights(ratio=0.1)#2, which differ only in a seed that has no effect (also at ",
+    ),
     # ranges
     "range that never ends": (
         swap("layers: all", "layers: all, each: {lr: {range: [0.1, 0.9, 0]}}"), "11:46",
@@ -318,6 +348,8 @@ OPTIONS = {
     "value of another type": ("-o", "methods.grid.n_queries=x", "n_queries: expected a valid integer"),
     "value that is no YAML": ("-o", "repeats=[", "expected YAML, got an error: "),
     "below a value": ("-o", "name.first=x", "expected a group of keys before 'first'"),
+    "one zoo": ("-o", "zoo.seeds=[3]", "seeds: expected two seeds or more"),
+    "a zoo twice": ("-o", "zoo.seeds=[3, 3]", "seeds: expected every seed once, got 3 twice"),
     "unknown only": ("--only", "gird", "no method 'gird'; did you mean grid?"),
 }  # fmt: skip
 
@@ -346,14 +378,6 @@ def test_an_unknown_executor_is_refused(desk):
 def test_a_device_that_is_not_there_is_no_crash(desk):
     result = desk("run", "--device", "warp:9")
     assert_one_sentence(result, "--device warp:9: expected a device of this machine", exit_code=3)
-
-
-def test_suspects_with_equal_weights_are_refused_where_they_stand(desk):
-    path = desk.write(swap("finetune, layers: all", "nudged, by: 0.0"))
-    result = desk("run")
-    assert result.exit_code == 2
-    sentence = f"error: {path}:11:7: expected suspects that differ"
-    assert sentence in result.stderr
 
 
 # ── methods that break their contract ─────────────────────────────────────────────

@@ -65,6 +65,8 @@ NETWORKS = {
     "cnn": (digits.cnn, (1, 8, 8)),
     "resnet": (digits.resnet, (1, 8, 8)),
     "small_resnet": (skin_networks.small_resnet, (3, 16, 16)),
+    "small_squeezenet": (skin_networks.small_squeezenet, (3, 32, 32)),
+    "small_densenet": (skin_networks.small_densenet, (3, 16, 16)),
     "dcgan_generator": (fashion.dcgan_generator, (100,)),
     "dcgan_discriminator": (fashion.dcgan_discriminator, (1, 28, 28)),
     "linear_generator": (lambda: fashion.linear_generator(1), (100,)),

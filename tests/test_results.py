@@ -54,10 +54,11 @@ def test_results_of_the_first_schema_are_read_with_every_number(old: Path) -> No
     data = json.loads(OF_SCHEMA_1.read_text())
     found = json.loads(json.dumps(fpbench.read(old).data))
     assert found["schema"] == "fpbench.results/3"
-    unknown = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
-    for trial, now in zip(data["trials"], found["trials"], strict=True):
-        assert (trial | unknown).items() <= now.items()
-    for name in ("run", "scenario", "target", "failures"):
+    added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None, "zoo": 0}
+    assert found["trials"] == [trial | added for trial in data["trials"]]
+    assert found["models"] == [model | {"zoo": 0} for model in data["models"]]
+    assert found["targets"] == [data["target"]]
+    for name in ("run", "scenario", "failures"):
         assert found[name] == data[name]
 
 

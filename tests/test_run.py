@@ -63,10 +63,10 @@ def results(ran):
 
 
 def test_results_carry_everything_a_reader_needs(results):
-    assert results["schema"] == "fpbench.results/2"
+    assert results["schema"] == "fpbench.results/3"
     assert results.keys() == {
-        "schema", "run", "suite", "scenario", "target", "models", "methods", "comparisons",
-        "trials", "failures",
+        "schema", "run", "suite", "scenario", "targets", "models", "methods", "comparisons",
+        "trials", "failures", "twins",
     }  # fmt: skip
     assert results["suite"]["text"] == TINY
     assert results["failures"] == {}
@@ -177,7 +177,7 @@ def test_judged_and_learned_from_are_disjoint_halves_of_every_kind(results):
             continue
         learned, judged = set(trial["ensemble"]), set(trial["matching_rates"])
         assert not learned & judged
-        assert learned | judged == kinds.keys() - {results["target"]}
+        assert learned | judged == kinds.keys() - {*results["targets"]}
         halves = [Counter(kinds[d] for d in half) for half in (learned, judged)]
         for kind in halves[0].keys() | halves[1].keys():
             assert abs(halves[0][kind] - halves[1][kind]) <= 1, kind

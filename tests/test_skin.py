@@ -30,7 +30,7 @@ needs_data = pytest.mark.skipif(
     not HAM.is_file(), reason="needs ham10000-28/ham10000_28.npz in $FPBENCH_DATA"
 )
 SIZES = (9, 2, 5)
-SMALL = ("small_squeezenet", "small_resnet", "small_vgg")
+SMALL = ("small_squeezenet", "small_resnet", "small_densenet", "small_alexnet", "small_vgg")
 
 
 def test_networks_are_named_without_waiting_for_torchvision():

@@ -189,7 +189,7 @@ def test_a_crash_before_a_file_is_whole_leaves_the_old_one(tmp_path, monkeypatch
 
 def test_what_a_killed_run_left_half_written_is_not_a_model(untrained):
     first = untrained.run()
-    for folder in (untrained.folder / "store" / "models").rglob(first["target"]):
+    for folder in (untrained.folder / "store" / "models").rglob(first["targets"][0]):
         folder.rename(folder.with_name(".tmp-killed"))
         (folder.with_name(".tmp-killed") / "made.json").unlink()
     assert untrained.run()["trials"][0]["matching_rates"] == first["trials"][0]["matching_rates"]

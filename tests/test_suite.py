@@ -51,7 +51,7 @@ class Draft:
 
     def positives(self, *entries: dict[str, Any]) -> tuple[Any, ...]:
         self.data["zoo"]["positives"] = list(entries)
-        return self.read().positives
+        return self.read().zoos[0].positives
 
     def methods(self, *entries: dict[str, Any]) -> list[tuple[str, Any]]:
         self.data["methods"] = list(entries)
@@ -89,8 +89,19 @@ def test_an_entry_without_copies_has_the_zoos_own_seed(draft):
 def test_another_zoo_has_other_models_from_target_to_last(draft):
     first = draft.read()
     other = draft.read("zoo.seed=1")
-    digests = [{r.digest for r in (s.target, *s.positives, *s.negatives)} for s in (first, other)]
+    digests = [{r.digest for r in s.zoos[0].models} for s in (first, other)]
     assert not digests[0] & digests[1]
+
+
+def test_an_override_of_one_zoo_replaces_several_and_back(draft):
+    draft.data["zoo"]["seeds"] = [4, 5]
+    for overrides, seeds in (
+        ((), [4, 5]),
+        (("zoo.seed=2",), [2]),
+        (("zoo.seed=2", "zoo.seeds=[1, 0]"), [1, 0]),
+        (("zoo.seeds.0=7",), [7, 5]),
+    ):
+        assert [zoo.seed for zoo in draft.read(*overrides).zoos] == seeds
 
 
 @pytest.mark.parametrize(
@@ -126,9 +137,9 @@ def test_defaults_reach_every_recipe_of_their_name_and_an_entry_wins(draft):
         {"recipe": "finetune", "layers": "all"},
         {"recipe": "finetune", "layers": "last", "epochs": 5},
     )
-    suite = draft.read()
-    assert suite.target.epochs == 3
-    assert [r.epochs for r in suite.negatives] == [3, 3]
+    (zoo,) = draft.read().zoos
+    assert zoo.target.epochs == 3
+    assert [r.epochs for r in zoo.negatives] == [3, 3]
     assert (plain.epochs, own.epochs) == (4, 5)
 
 
@@ -174,13 +185,13 @@ def test_expansion_loads_no_data(draft, monkeypatch):
         ("repeats=2", lambda s: s.repeats, 2),
         ("zoo.split=0.25", lambda s: s.split, 0.25),
         ("zoo.stratify=false", lambda s: s.stratify, False),
-        ("recipes.train.epochs=2", lambda s: s.target.epochs, 2),
-        ("target.model=cnn", lambda s: s.target.model, "cnn"),
+        ("recipes.train.epochs=2", lambda s: s.zoos[0].target.epochs, 2),
+        ("target.model=cnn", lambda s: s.zoos[0].target.model, "cnn"),
         ("methods.random.n_queries=7", lambda s: s.methods[0].method.n_queries, 7),
         ("methods.0.n_queries=7", lambda s: s.methods[0].method.n_queries, 7),
-        ("zoo.positives.0.copies=1", lambda s: len(s.positives), 1),
-        ("zoo.positives.finetune.layers=last", lambda s: s.positives[0].layers, "last"),
-        ("zoo.negatives.train.each={model: [mlp]}", lambda s: s.negatives[0].model, "mlp"),
+        ("zoo.positives.0.copies=1", lambda s: len(s.zoos[0].positives), 1),
+        ("zoo.positives.finetune.layers=last", lambda s: s.zoos[0].positives[0].layers, "last"),
+        ("zoo.negatives.train.each={model: [mlp]}", lambda s: s.zoos[0].negatives[0].model, "mlp"),
     ],
 )
 def test_an_override_is_typed_by_what_it_sets(draft, setting, read, value):
@@ -198,7 +209,7 @@ def test_a_later_override_wins(draft):
 def test_a_plus_appends_to_a_list(draft):
     recipe = "zoo.positives.+={recipe: prune_weights, ratio: 0.5}"
     suite = draft.read(recipe, "methods.+={method: akh}", "methods.akh.n_queries=7")
-    assert suite.positives[-1].name == "prune_weights"
+    assert suite.zoos[0].positives[-1].name == "prune_weights"
     assert [(v.label, v.method.n_queries) for v in suite.methods] == [("random", 100), ("akh", 7)]
 
 
@@ -279,13 +290,45 @@ def test_any_suite_has_as_many_models_as_its_products_and_copies_say(
         "positives": [entry for entry, _ in positives],
         "negatives": [entry for entry, _ in negatives],
     }
-    suite = draft.read()
-    assert len(suite.positives) == sum(count for _, count in positives)
-    assert len(suite.negatives) == sum(count for _, count in negatives)
-    assert all(r.descends_from(suite.target) for r in suite.positives)
-    assert not any(r.descends_from(suite.target) for r in suite.negatives)
-    models = (suite.target, *suite.positives, *suite.negatives)
-    assert len({r.digest for r in models}) == len(models)
+    (zoo,) = draft.read().zoos
+    assert len(zoo.positives) == sum(count for _, count in positives)
+    assert len(zoo.negatives) == sum(count for _, count in negatives)
+    assert all(r.descends_from(zoo.target) for r in zoo.positives)
+    assert not any(r.descends_from(zoo.target) for r in zoo.negatives)
+    assert len({r.digest for r in zoo.models}) == len(zoo.models)
+
+
+@settings(max_examples=15)
+@given(
+    sides(POSITIVES),
+    sides(NEGATIVES),
+    st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True),
+    st.integers(1, 3),
+)
+def test_any_zoo_of_several_is_planned_as_if_it_were_alone(
+    tmp_path_factory, positives, negatives, seeds, repeats
+):
+    draft = Draft(tmp_path_factory.mktemp("several"))
+    draft.data["target"]["epochs"] = 99
+    draft.data |= {"repeats": repeats, "methods": [{"method": "random"}, {"method": "metav"}]}
+    # Each side gets two kinds that no sweep has, so that both halves of the split have models.
+    draft.data["zoo"] = {
+        "seeds": seeds,
+        "positives": [entry for entry, _ in positives]
+        + [{"recipe": "finetune", "layers": "all", "copies": 2}],
+        "negatives": [entry for entry, _ in negatives]
+        + [{"recipe": "train", "model": "cnn", "epochs": 98, "copies": 2}],
+    }
+    several = Plan.of(draft.read())
+    assert [zoo.seed for zoo in several.suite.zoos] == seeds
+    assert len({model.digest for model in several.models}) == len(several.models)
+    cohorts = several.cohorts(several.models)
+    for zoo in several.suite.zoos:
+        alone = Plan.of(draft.read(f"zoo.seed={zoo.seed}"))
+        assert alone.suite.zoos == (zoo,)
+        assert list(alone.trials) == [trial for trial in several.trials if trial.zoo == zoo.seed]
+        own = [cohort for cohort in cohorts if cohort[0] in zoo.models]
+        assert own == alone.cohorts(alone.models)
 
 
 # ── the split ─────────────────────────────────────────────────────────────────────
@@ -308,12 +351,13 @@ def test_a_split_judges_and_teaches_disjoint_models_and_uses_them_all(
         "negatives": [{"recipe": "train", "model": "mlp", "copies": 6}],
     }
     suite = draft.read()
+    (zoo,) = suite.zoos
     for trial in Plan.of(suite).trials:
         learned, judged = set(trial.ensemble), set(trial.suspects)
         assert not learned & judged
-        assert learned | judged == {*suite.positives, *suite.negatives}
-        assert suite.target not in learned | judged
-        assert abs(sum(r in learned for r in suite.positives)
+        assert learned | judged == {*zoo.positives, *zoo.negatives}
+        assert zoo.target not in learned | judged
+        assert abs(sum(r in learned for r in zoo.positives)
                    - split * (n_finetuned + n_retrained)) < 1  # fmt: skip
         if stratify:
             finetuned = sum(r.kind == "FTAL" for r in learned)
@@ -339,8 +383,9 @@ def test_an_ensemble_of_a_given_size_is_half_positive(draft):
     draft.data["zoo"]["negatives"][0]["copies"] = 8
     draft.methods({"method": "metav", "ensemble": 4})
     suite = draft.read()
+    (zoo,) = suite.zoos
     for trial in Plan.of(suite).trials:
-        assert [r in suite.positives for r in trial.ensemble] == [True, True, False, False]
+        assert [r in zoo.positives for r in trial.ensemble] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -385,8 +430,8 @@ def based(draft, text):
 def test_a_suite_takes_from_its_base_what_it_does_not_say(draft):
     path = based(draft, "name: more\nbase: draft.yaml\nmethods: [{method: akh}]\n")
     suite, base = Suite.load(path, REGISTRY), draft.read()
-    assert (suite.name, suite.scenario, suite.target) == ("more", base.scenario, base.target)
-    assert suite.positives == base.positives
+    assert (suite.name, suite.scenario) == ("more", base.scenario)
+    assert suite.zoos == base.zoos
     assert [v.label for v in suite.methods] == ["akh"]
 
 
@@ -397,7 +442,7 @@ def test_the_text_of_a_based_suite_stands_alone(draft):
     alone.parent.mkdir()
     alone.write_text(suite.source.text)
     again = Suite.load(alone, REGISTRY)
-    assert (again.positives, again.negatives) == (suite.positives, suite.negatives)
+    assert again.zoos == suite.zoos
     assert [v.method for v in again.methods] == [v.method for v in suite.methods]
 
 

@@ -27,21 +27,21 @@ def test_every_suite_plans(path: Path) -> None:
 
 def test_warfarin_is_the_papers_table_3() -> None:
     suite = load(SUITES / "warfarin.yaml")
-    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
+    kinds = Counter(r.kind for r in suite.zoos[0].models[1:])
     assert kinds == {
         "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 36,
         "distilled s": 10, "distilled m": 10, "distilled l": 6,
         **{f"independent {m} ({pool})": 10 for m in "sml" for pool in ("train", "public")},
         "irrelevant": 10,
     }  # fmt: skip
-    assert len(suite.positives) == len(suite.negatives) == 70
-    digests = {r.digest for r in (suite.target, *suite.positives, *suite.negatives)}
+    assert len(suite.zoos[0].positives) == len(suite.zoos[0].negatives) == 70
+    digests = {r.digest for r in suite.zoos[0].models}
     assert len(digests) == 141
 
 
 def test_fashion_is_the_papers_table_3() -> None:
     suite = load(SUITES / "fashion.yaml")
-    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
+    kinds = Counter(r.kind for r in suite.zoos[0].models[1:])
     assert kinds == {
         "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 18, "FP": 30,
         "distilled s": 6, "distilled m": 6, "distilled l": 2,
@@ -49,8 +49,8 @@ def test_fashion_is_the_papers_table_3() -> None:
         **{f"independent {m} ({pool})": 5 for m in "ml" for pool in ("train", "public")},
         "irrelevant": 10,
     }  # fmt: skip
-    assert len(suite.positives) == len(suite.negatives) == 70
-    digests = {r.digest for r in (suite.target, *suite.positives, *suite.negatives)}
+    assert len(suite.zoos[0].positives) == len(suite.zoos[0].negatives) == 70
+    digests = {r.digest for r in suite.zoos[0].models}
     assert len(digests) == 141
 
 
@@ -71,7 +71,7 @@ def test_a_study_in_small_sweeps_what_the_full_one_does(study: str) -> None:
 
 def test_fashion_for_a_cpu_has_every_kind_of_suspect() -> None:
     small, whole = (load(SUITES / f"{name}.yaml") for name in ("fashion-cpu", "fashion"))
-    kinds = [{r.kind for r in (*s.positives, *s.negatives)} for s in (small, whole)]
+    kinds = [{r.kind for r in s.zoos[0].models[1:]} for s in (small, whole)]
     assert kinds[0] == kinds[1]
 
 
@@ -81,27 +81,25 @@ def test_fashion_is_for_methods_of_any_task() -> None:
     assert set(plan.refusals) == {"ipguard", "deepfoolfp", "akh", "random"}
 
 
-@pytest.mark.parametrize("name", ["skin", "skin-32"])
-def test_skin_is_the_papers_table_3(name: str) -> None:
-    suite = load(SUITES / f"{name}.yaml")
-    kinds = Counter(r.kind for r in (*suite.positives, *suite.negatives))
-    independent = {"squeezenet": 10, "resnet18": 10, "densenet161": 6, "alexnet": 2, "vgg16": 2}
-    assert kinds == {
-        "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 18, "FP": 30,
-        "distilled squeezenet": 4, "distilled resnet18": 4, "distilled densenet161": 2,
-        "distilled alexnet": 2, "distilled vgg16": 2, "irrelevant": 10,
+PAPERS = ("squeezenet", "resnet18", "densenet161", "alexnet", "vgg16")
+SMALL = ("small_squeezenet", "small_resnet", "small_densenet", "small_alexnet", "small_vgg")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("skin", PAPERS), ("skin-32", PAPERS), ("skin-cpu", SMALL)]
+)
+def test_skin_is_the_papers_table_3(name: str, sizes: tuple[str, ...]) -> None:
+    zoo = load(SUITES / f"{name}.yaml").zoos[0]
+    distilled = dict(zip(sizes, (4, 4, 2, 2, 2), strict=True))
+    independent = dict(zip(sizes, (10, 10, 6, 2, 2), strict=True))
+    assert Counter(r.kind for r in zoo.models[1:]) == {
+        "FTLL": 2, "FTAL": 2, "RTLL": 2, "RTAL": 2, "WP": 18, "FP": 30, "irrelevant": 10,
+        **{f"distilled {m}": n for m, n in distilled.items()},
         **{f"independent {m} ({pool})": n
            for m, n in independent.items() for pool in ("train", "public")},
     }  # fmt: skip
-    assert len(suite.positives) == len(suite.negatives) == 70
-    assert suite.target.arch == "resnet18"
-
-
-def test_skin_cpu_has_every_obfuscation_of_skin_and_three_architectures() -> None:
-    small, paper = (load(SUITES / f"{name}.yaml") for name in ("skin-cpu", "skin"))
-    assert {r.name for r in small.positives} == {r.name for r in paper.positives}
-    assert len({r.arch for r in small.negatives}) >= 3
-    assert "irrelevant" in {r.kind for r in small.negatives}
+    assert len(zoo.positives) == len(zoo.negatives) == 70
+    assert zoo.target.arch == sizes[1]
 
 
 def test_smaller_suites_are_there() -> None:
@@ -112,9 +110,9 @@ def test_smaller_suites_are_there() -> None:
 
 def test_quickstart_has_every_obfuscation_and_three_architectures() -> None:
     suite = load(SUITES / "quickstart.yaml")
-    assert {r.name for r in suite.positives} == {
+    assert {r.name for r in suite.zoos[0].positives} == {
         "finetune", "retrain", "prune_weights", "prune_filters", "distill",
     }  # fmt: skip
-    assert len({r.arch for r in suite.negatives}) >= 3
-    assert min(len(suite.positives), len(suite.negatives)) >= 12
+    assert len({r.arch for r in suite.zoos[0].negatives}) >= 3
+    assert min(len(suite.zoos[0].positives), len(suite.zoos[0].negatives)) >= 12
     assert suite.repeats == 3

@@ -90,7 +90,7 @@ def test_methods_lie_flat_and_repeats_below_them(runs: Path) -> None:
     tags = seen.runs["akh"].data.tags
     assert tags["fpbench.suite_run"] == "20260101-000000-abcd"
     assert tags["fpbench.kind"] == "method"
-    assert tags["fpbench.schema"] == "fpbench.results/2"
+    assert tags["fpbench.schema"] == "fpbench.results/3"
 
 
 def test_a_run_sends_the_report_that_it_has_and_does_not_read_its_folder_again(

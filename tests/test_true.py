@@ -233,11 +233,11 @@ def test_no_judged_suspects_weights_lie_within_a_methods_reach(spied: Spied) -> 
     (case,) = (things for what, things in spied.seen if what == "case")
     reached = tensors(case)
     # The walk does reach what there is: the target, and the models to learn from.
-    assert set(spied.weights[spied.data["target"]]) <= reached
+    assert set(spied.weights[spied.data["targets"][0]]) <= reached
     learned = set(trial["ensemble"])
     assert learned
     assert all(set(spied.weights[digest]) <= reached for digest in learned)
-    given = {t for digest in (spied.data["target"], *learned) for t in spied.weights[digest]}
+    given = {t for digest in (spied.data["targets"][0], *learned) for t in spied.weights[digest]}
     for digest in trial["matching_rates"]:
         # A fine-tuned last layer stands on layers that are the target's.
         own = set(spied.weights[digest]) - given

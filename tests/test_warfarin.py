@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpbench import ResourceError
+from fpbench import FieldError, ResourceError
 from fpbench.builtin.scenarios import iwpc, warfarin
 
 DATA = Path(os.environ.get("FPBENCH_DATA", "no FPBENCH_DATA")) / "iwpc"
@@ -50,6 +50,21 @@ def test_pools_fill_the_input_range_and_share_no_patient() -> None:
         assert pool.truth.shape == (len(pool.inputs), 1)
         assert pool.inputs.abs().max() <= 1
     assert sum(len(pools[name].inputs) for name in ("train", "public", "test")) == 5741
+
+
+@needs_data
+def test_the_suite_sets_the_shares_of_owner_and_attacker() -> None:
+    scenario = warfarin.Warfarin(train_share=0.45, public_share=0.40)
+    sizes = [len(scenario.data(name).inputs) for name in ("train", "public", "test")]
+    assert sizes == [2583, 2296, 862]
+    usual = warfarin.Warfarin()
+    owned = scenario.data("train").inputs[: len(usual.data("train").inputs)]
+    assert owned.equal(usual.data("train").inputs)  # the order of the patients is the same
+
+
+def test_shares_leave_patients_for_the_test_pool() -> None:
+    with pytest.raises(FieldError, match="public_share: expected a hundredth of the patients"):
+        warfarin.Warfarin(train_share=0.5, public_share=0.5)
 
 
 @needs_data

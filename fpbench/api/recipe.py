@@ -103,6 +103,12 @@ class Recipe(ABC):
         """The group that the model belongs to in reports and in stratified splits."""
         return self.name
 
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed makes another model. A suite must not contain two recipes that
+        differ only in a seed that has no effect."""
+        return True
+
     def lineage(self) -> Iterator[Recipe]:
         """Yield this recipe, its parent, and so on to the oldest ancestor."""
         step: Recipe | None = self

@@ -381,25 +381,28 @@ def _upgraded(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
     fpbench.results/1: a trial had no seconds of the processor, and in the first runs neither
     losses nor a number of threads.
-    fpbench.results/2: an interval was its half-width; nothing was called stolen at a threshold; a
-    true positive rate at a false positive rate that could not be measured was another number.
+    fpbench.results/2: a run had one zoo, so `target` was one digest; an interval was a half-width;
+    nothing was called stolen at a threshold; a true positive rate at a false positive rate that
+    could not be measured was another number.
     """
     if data.get("schema") not in EARLIER:
         return data
+    data = {**data}
     trials, methods = data.get("trials", ()), data.get("methods", ())
     if data["schema"] == EARLIER[0] and isinstance(trials, list):
         added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
         first = {"losses": [], "threads": 1}
-        trials = [first | t | added if isinstance(t, dict) else t for t in trials]
+        data["trials"] = [first | t | added if isinstance(t, dict) else t for t in trials]
+    if "target" in data:
+        data["targets"] = [data.pop("target")]
     if isinstance(methods, list):
-        methods = [
+        data["methods"] = [
             {**m, "summary": _upgraded_summary(m["summary"])}
             if isinstance(m, dict) and isinstance(m.get("summary"), dict)
             else m
             for m in methods
         ]
-    upgraded = {**data, "schema": SCHEMA, "methods": methods}
-    return upgraded | ({"trials": trials} if "trials" in data else {})
+    return {**data, "schema": SCHEMA}
 
 
 def _upgraded_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -429,23 +432,29 @@ def _upgraded_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 class RunRecord(Versioned):
     """Everything that results.json holds.
 
+    targets:  the digest of each zoo's target.
     failures: by the digest of a model that could not be made, the reason.
+    twins:    by the digest of a suspect that was left out, the digest of the suspect with the same
+              weights that stayed.
     """
 
     run: RunFacts
     suite: SuiteFacts
     scenario: ScenarioFacts
-    target: Sha256
+    targets: Annotated[tuple[Sha256, ...], Field(min_length=1)]
     models: Annotated[tuple[ModelRecord, ...], Field(min_length=1)]
     methods: tuple[MethodRecord, ...]
     comparisons: Comparisons
     trials: tuple[TrialRecord, ...]
     failures: Mapping[Sha256, Text]
+    twins: Mapping[Sha256, Sha256] = {}
 
     @model_validator(mode="after")
     def _has_what_it_names(self) -> Self:
         """Check that every trial judged models of this record, on both sides if it succeeded."""
         positive = {model.digest: model.positive for model in self.models}
+        if not {*self.twins, *self.twins.values()} <= positive.keys():
+            raise ValueError("twins that are not among the models of the record")
         for trial in self.trials:
             name = f"trial {trial.method!r} #{trial.repeat}"
             if not trial.matching_rates.keys() <= positive.keys():
@@ -460,6 +469,29 @@ class RunRecord(Versioned):
     def failed(self) -> bool:
         """True when a model or a trial failed."""
         return bool(self.failures) or any(method.errors for method in self.methods)
+
+    @property
+    def zoos(self) -> list[int]:
+        """The seeds of the zoos."""
+        return list(dict.fromkeys(model.zoo for model in self.models))
+
+    @property
+    def notes_on_weights(self) -> list[str]:
+        """A sentence for each suspect that has the weights of another one or of the target."""
+        names = {model.digest: model.name for model in self.models}
+        notes = [
+            f"{names[twin]} is left out, because it has the same weights as {names[kept]}"
+            for twin, kept in self.twins.items()
+        ]
+        weights = {(m.zoo, m.weights_sha256) for m in self.models if m.kind == "target"}
+        return notes + [
+            f"{model.name} is a verbatim copy of the target"
+            for model in self.models
+            if model.kind != "target"
+            and model.digest not in self.twins
+            and model.weights_sha256
+            and (model.zoo, model.weights_sha256) in weights
+        ]
 
     @property
     def finished(self) -> list[tuple[MethodRecord, Summary]]:
@@ -529,7 +561,7 @@ class Report:
         }
 
     def rates(self, method: str) -> list[dict[str, Any]]:
-        """A row per repeat and judged suspect: zoo, repeat, suspect, kind, positive, called,
+        """A row per zoo, repeat and judged suspect: zoo, repeat, suspect, kind, positive, called,
         matching_rate, calibrated_rate, p_value."""
         summary = self._entry(method).summary
         models = {model.digest: model for model in self.record.models}

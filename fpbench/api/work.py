@@ -123,6 +123,9 @@ class PlanSummary:
 
     scenario:  the scenario in the form of `str(scenario)`.
     task:      the kind of learning, for example "classification".
+    positives, negatives: the number of suspects of one zoo, by recipe name.
+    judged, ensemble: the number of positives and negatives of one zoo that are judged, and that
+               methods may learn from.
     missing:   the number of models that the store lacks, by recipe name.
     cohorts:   the missing models, in the groups in which they will be made.
     trials:    the number of trials, by method label.
@@ -131,6 +134,7 @@ class PlanSummary:
     seconds:   the estimated time to make the missing models on `device`; None if unknown.
     smaller:   similar suites that take less time.
     refusals:  why a method does not apply, by its label.
+    zoos:      the seeds of the zoos.
     """
 
     suite: str
@@ -151,6 +155,7 @@ class PlanSummary:
     device: str
     seconds: float | None
     smaller: tuple[str, ...]
+    zoos: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)

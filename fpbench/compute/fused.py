@@ -146,7 +146,8 @@ def _in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Say whether a node may change its input in place."""
     if node.op == "call_module":
         return bool(getattr(_layer(graph, node), "inplace", False))
-    return node.target in IN_PLACE or True in (*node.args[1:], node.kwargs.get("inplace"))
+    flags = (*node.args[1:], node.kwargs.get("inplace"))
+    return node.target in IN_PLACE or any(flag is True for flag in flags)
 
 
 def _alone(graph: fx.GraphModule, node: object) -> bool:

@@ -71,7 +71,7 @@ def run_trial(trial: Trial, store: Store, device: torch.device) -> tuple[Result,
             if not any(r.descends_from(trial.target) is positive for r in recipes):
                 raise TrialError(
                     f"expected at least one {side} suspect in each half of the split, got none "
-                    "that could be made"
+                    "that could be made and has weights of its own"
                 )
     seed = derived_seed("method", trial.seed, method.name)
     case = _make_case(trial, store, device, seed)

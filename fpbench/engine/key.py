@@ -21,8 +21,9 @@ from ..store.files import sha256, sha256_of
 from ..store.prune import Needed, devices
 from ..store.store import Store
 from .code import code_of, version
-from .plan import Plan, without_models
+from .plan import Plan, trials_without
 from .suite import Suite
+from .twins import find_twins
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def needed_by(suites: Iterable[Suite], store: Store) -> Needed:
         plan = Plan.of(suite)
         recipes = [recipe for generation in plan.generations() for recipe in generation]
         folders |= {store.folder(recipe, suite.scenario) for recipe in recipes}
-        # The trials of a run do not contain the models that could not be made.
+        # The trials of a run do not contain the models that could not be made, nor twins.
         weights = weights_of(plan, store)
         missing = {recipe.digest for recipe in plan.models} - weights.keys()
-        jobs = [Job.of(without_models(trial, missing), weights) for trial in plan.trials]
+        absent = {*missing, *find_twins(suite, weights)}
+        jobs = [Job.of(trial, weights) for trial in trials_without(plan, absent)]
         keys |= {job.key(device) for job in jobs for device in used_devices}
     return Needed(frozenset(folders), frozenset(keys))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from math import floor
 
 from ..api.errors import PluginError, SuiteError
@@ -17,7 +19,7 @@ from ..api.scenario import Scenario
 from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
 from . import estimate
-from .suite import Suite
+from .suite import Suite, Zoo
 
 
 def derived_seed(*parts: object) -> int:
@@ -34,7 +36,6 @@ class Plan:
     """
 
     suite: Suite
-    models: tuple[Recipe, ...]
     trials: tuple[Trial, ...]
     refusals: Mapping[str, str]
 
@@ -43,9 +44,11 @@ class Plan:
         """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
         refusals: dict[str, str] = {}
         trials = []
-        splits = [_split(suite, repeat) for repeat in range(suite.repeats)]
-        _check_fpr(suite, min(len(learn[1]) for learn, _ in splits))
-        halves = [((*learn[0], *learn[1]), (*judged[0], *judged[1])) for learn, judged in splits]
+        splits = []
+        for zoo, repeat in product(suite.zoos, range(suite.repeats)):
+            learn, judged = _split(suite, zoo, repeat)
+            splits.append((zoo, repeat, learn, (*learn[0], *learn[1]), (*judged[0], *judged[1])))
+        _check_fpr(suite, min(len(learn[1]) for _, _, learn, _, _ in splits))
         for variant in suite.methods:
             access = choose_access(variant.method, suite.scenario, suite.api)
             reason = _reason_to_decline(variant.method, suite.scenario)
@@ -55,7 +58,7 @@ class Plan:
             if reason is not None or access is None:
                 refusals[variant.label] = reason or "declined"
                 continue
-            for repeat, (learn, _) in enumerate(splits):
+            for zoo, repeat, learn, calibration, suspects in splits:
                 ensemble: tuple[Recipe, ...] = ()
                 if variant.method.needs_ensemble:
                     per_side = (variant.ensemble or 2 * max(map(len, learn))) // 2
@@ -74,16 +77,21 @@ class Plan:
                         label=variant.label,
                         repeat=repeat,
                         seed=derived_seed("trial", suite.seed, repeat),
-                        target=suite.target,
+                        target=zoo.target,
                         ensemble=ensemble,
-                        suspects=halves[repeat][1],
+                        suspects=suspects,
                         access=access,
-                        calibration=halves[repeat][0],
+                        calibration=calibration,
                         quantised=suite.quantised,
+                        zoo=zoo.seed,
                     )
                 )
-        models = (suite.target, *suite.positives, *suite.negatives)
-        return cls(suite, models, tuple(trials), refusals)
+        return cls(suite, tuple(trials), refusals)
+
+    @cached_property
+    def models(self) -> tuple[Recipe, ...]:
+        """The models of all zoos."""
+        return tuple(recipe for zoo in self.suite.zoos for recipe in zoo.models)
 
     def generations(self) -> list[list[Recipe]]:
         """Return every model of every lineage, grouped by depth: parents before children."""
@@ -99,10 +107,32 @@ class Plan:
             generations[depth].append(recipe)
         return generations
 
+    def cohorts(self, recipes: Iterable[Recipe]) -> list[list[Recipe]]:
+        """Group models into cohorts. A cohort is made and saved together.
+
+        The models of a cohort belong to one zoo, because weights depend on the cohort in their last
+        digits, and a zoo must not depend on the other zoos of the suite. Models that take long are
+        made a few at a time, so that little is lost when a run is stopped. The size of a cohort
+        follows from counts, not from measured times, because a continued run must form the same
+        cohorts again.
+        """
+        groups: dict[object, list[Recipe]] = {}
+        for recipe in recipes:
+            key = self._zoo_of[recipe.digest], recipe.cohort()
+            groups.setdefault(key, []).append(recipe)
+        scenario = self.suite.scenario
+        return [part for group in groups.values() for part in estimate.split_group(group, scenario)]
+
+    @cached_property
+    def _zoo_of(self) -> dict[str, int]:
+        """The seed of each model's zoo, by the model's digest."""
+        zoos = self.suite.zoos
+        return {r.digest: zoo.seed for zoo in zoos for m in zoo.models for r in m.lineage()}
+
     def summary(self, store: Store, device: str) -> PlanSummary:
         """Return what a run would do. The store is read and not changed."""
-        suite, scenario = self.suite, self.suite.scenario
-        learn, judged = _split(suite, 0)
+        suite, scenario, zoo = self.suite, self.suite.scenario, self.suite.zoos[0]
+        learn, judged = _split(suite, zoo, 0)
         missing = [
             recipe
             for generation in self.generations()
@@ -115,22 +145,22 @@ class Plan:
             task=scenario.task,
             api=str(suite.api),
             repeats=suite.repeats,
-            positives=Counter(r.name for r in suite.positives),
-            negatives=Counter(r.name for r in suite.negatives),
+            positives=Counter(r.name for r in zoo.positives),
+            negatives=Counter(r.name for r in zoo.negatives),
             judged=(len(judged[0]), len(judged[1])),
             ensemble=(len(learn[0]), len(learn[1])),
             missing=Counter(recipe.name for recipe in missing),
             cohorts=tuple(
-                Cohort(cohort[0].kind, tuple(map(str, cohort)))
-                for cohort in cohorts(missing, scenario)
+                Cohort(cohort[0].kind, tuple(map(str, cohort))) for cohort in self.cohorts(missing)
             ),
             trials=Counter(trial.label for trial in self.trials),
             tasks={trial.label: _describe_task(trial) for trial in self.trials},
             bytes=estimate.size(missing, scenario),
             refusals=self.refusals,
             device=device,
-            seconds=estimate.seconds(missing, scenario, suite.target.arch, device),
+            seconds=estimate.seconds(missing, scenario, zoo.target.arch, device),
             smaller=suite.smaller,
+            zoos=tuple(zoo.seed for zoo in suite.zoos),
         )
 
 
@@ -166,19 +196,6 @@ def _describe_task(trial: Trial) -> str:
     return text
 
 
-def cohorts(recipes: Iterable[Recipe], scenario: Scenario) -> list[list[Recipe]]:
-    """Group models into cohorts. A cohort is made and saved together.
-
-    Models that take long are made a few at a time, so that little is lost when a run is stopped.
-    The size of a cohort follows from counts, not from measured times, because a continued run must
-    form the same cohorts again.
-    """
-    groups: dict[object, list[Recipe]] = {}
-    for recipe in recipes:
-        groups.setdefault(recipe.cohort(), []).append(recipe)
-    return [part for group in groups.values() for part in estimate.split_group(group, scenario)]
-
-
 def choose_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Access | None:
     """Return the richest level that the method accepts, the task offers and the suite's API gives;
     None if there is none."""
@@ -189,12 +206,15 @@ def choose_access(method: Fingerprinter, scenario: Scenario, api: Access) -> Acc
 Side = list[Recipe]
 
 
-def _split(suite: Suite, repeat: int) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
+def _split(suite: Suite, zoo: Zoo, repeat: int) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
     """Return (positives, negatives) to learn from, and (positives, negatives) to judge, of one
-    repeat."""
+    repeat.
+
+    The draw does not depend on the seed of the zoo.
+    """
     rng = random.Random(derived_seed("split", suite.seed, repeat))  # noqa: S311
     pairs = []
-    for side, recipes in (("positives", suite.positives), ("negatives", suite.negatives)):
+    for side, recipes in (("positives", zoo.positives), ("negatives", zoo.negatives)):
         learn, judged = _halves(recipes, suite.split, suite.stratify, rng)
         if not learn or not judged:
             raise SuiteError(
@@ -234,11 +254,22 @@ def _halves(
     return learn, judged
 
 
-def without_models(trial: Trial, digests: set[str]) -> Trial:
-    """Return a trial without some models, such as those that could not be made."""
-    return replace(
-        trial,
-        ensemble=tuple(r for r in trial.ensemble if r.digest not in digests),
-        suspects=tuple(r for r in trial.suspects if r.digest not in digests),
-        calibration=tuple(r for r in trial.calibration if r.digest not in digests),
-    )
+def trials_without(plan: Plan, digests: Collection[str]) -> list[Trial]:
+    """Return a plan's trials without some models, such as those that could not be made.
+
+    The trials of a target that is among them are left out.
+    """
+
+    def kept(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+        return tuple(recipe for recipe in recipes if recipe.digest not in digests)
+
+    return [
+        replace(
+            trial,
+            ensemble=kept(trial.ensemble),
+            suspects=kept(trial.suspects),
+            calibration=kept(trial.calibration),
+        )
+        for trial in plan.trials
+        if trial.target.digest not in digests
+    ]

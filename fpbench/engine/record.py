@@ -36,14 +36,18 @@ from ..store.files import sha256, write
 from ..store.store import Store
 from .environment import device_name, installed_versions
 from .plan import Plan
-from .suite import Variant
+from .suite import Variant, Zoo
 
 
 def record(
-    plan: Plan, results: Sequence[Result], failures: Mapping[str, str], *, store: Store,
-    folder: Path, started: datetime, seconds: float, device: str,
+    plan: Plan, results: Sequence[Result], failures: Mapping[str, str], twins: Mapping[str, str],
+    *, store: Store, folder: Path, started: datetime, seconds: float, device: str,
 ) -> RunRecord:  # fmt: skip
-    """Write a run's results into its folder and return them."""
+    """Write a run's results into its folder and return them.
+
+    failures: by digest, why a model could not be made.
+    twins:    by the digest of a suspect that was left out, that of the one with the same weights.
+    """
     suite = plan.suite
     run_record = RunRecord(
         run=RunFacts(
@@ -78,12 +82,15 @@ def record(
             fields=fields_as_json(suite.scenario),
             data=suite.scenario.summary,
         ),
-        target=suite.target.digest,
-        models=tuple(_model_record(recipe, plan, store) for recipe in plan.models),
+        targets=tuple(zoo.target.digest for zoo in suite.zoos),
+        models=tuple(
+            _model_record(recipe, zoo, plan, store) for zoo in suite.zoos for recipe in zoo.models
+        ),
         methods=tuple(_method_record(variant, plan, results) for variant in suite.methods),
         comparisons=compare_methods([r for r in results if not r.error], weigh=suite.weigh),
         trials=tuple(map(_trial_record, results)),
         failures=failures,
+        twins=twins,
     )
     files = {
         "suite.yaml": suite.source.text.encode(),
@@ -99,19 +106,19 @@ def record(
     return run_record
 
 
-def _model_record(recipe: Recipe, plan: Plan, store: Store) -> ModelRecord:
+def _model_record(recipe: Recipe, zoo: Zoo, plan: Plan, store: Store) -> ModelRecord:
     made = store.made(recipe, plan.suite.scenario) or {}
-    target = plan.suite.target
     return ModelRecord(
         digest=recipe.digest,
         name=str(recipe),
-        kind="target" if recipe is target else recipe.kind,
-        positive=recipe.descends_from(target),
+        kind="target" if recipe is zoo.target else recipe.kind,
+        positive=recipe.descends_from(zoo.target),
         arch=recipe.arch,
         utility=made.get("utility"),
         seconds=made.get("seconds"),
         device=made.get("device"),
         weights_sha256=made.get("weights_sha256"),
+        zoo=zoo.seed,
     )
 
 
@@ -170,7 +177,7 @@ def _error_texts(run_record: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _suspects_csv(run_record: RunRecord) -> str:
-    """Return the text of suspects.csv: one row per suspect, method and repeat."""
+    """Return the text of suspects.csv: one row per method, zoo, repeat and suspect."""
     models = {model.digest: model for model in run_record.models}
     measures = list(next((model.utility for model in run_record.models if model.utility), {}))
     out = io.StringIO()
@@ -224,17 +231,19 @@ def keep_samples(
 ) -> None:
     """Write samples.npz into a run's folder if the outputs of its models are pictures.
 
-    The file has two arrays. rows (r, 2) are a kind, and the model that represents it. images
-    (r, SAMPLES, height, width) or (r, SAMPLES, height, width, 3) are bytes. An error is logged in
-    one line and not raised, because the results are on disk already.
+    The models are those of the first zoo that has a target. The file has two arrays. rows (r, 2)
+    are a kind, and the model that represents it. images (r, SAMPLES, height, width) or (r, SAMPLES,
+    height, width, 3) are bytes. An error is logged in one line and not raised, because the results
+    are on disk already.
 
     failed: digests of models that could not be made.
     """
     scenario = plan.suite.scenario
-    if plan.suite.target.digest in failed:
+    zoo = next((zoo for zoo in plan.suite.zoos if zoo.target.digest not in failed), None)
+    if zoo is None:
         return
-    kinds: dict[str, list[Recipe]] = {"target": [plan.suite.target]}
-    for recipe in plan.models[1:]:
+    kinds: dict[str, list[Recipe]] = {"target": [zoo.target]}
+    for recipe in zoo.models[1:]:
         if recipe.digest not in failed:
             kinds.setdefault(recipe.kind, []).append(recipe)
     # The middle model of a kind, because suites mostly list a kind from mild to severe.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..api.errors import SuiteError
 from ..api.recipe import Recipe
 from ..api.results import Report
 from ..api.work import Built, Executor, Lost, Result
@@ -22,9 +21,10 @@ from .attempt import attempt, kept_result
 from .build import build
 from .environment import device_name, tuned
 from .key import Job, changed_code, weights_of
-from .plan import Plan, cohorts, without_models
+from .plan import Plan, trials_without
 from .record import keep_samples, record
 from .suite import Suite
+from .twins import find_twins
 
 log = logging.getLogger("fpbench")
 
@@ -84,11 +84,10 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     suite, store, hook = plan.suite, setting.store, setting.hook
     failures = build_zoo(plan, setting)
 
-    results: list[Result] = []
-    trials = [without_models(trial, set(failures)) for trial in plan.trials]
-    if suite.target.digest in failures:
-        trials = []
     weights = weights_of(plan, store)
+    twins = twins_of(plan, weights, failures)
+    results: list[Result] = []
+    trials = trials_without(plan, {*failures, *twins})
     jobs = [Job.of(trial, weights, trial.label in setting.fresh) for trial in trials]
     # Kept results are looked up here and not in workers, so that a run with nothing left to do
     # starts no worker.
@@ -99,10 +98,13 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
         results.append(result)
         hook.fpbench_attempted(result=result)
 
-    order = [variant.label for variant in suite.methods]
-    results.sort(key=lambda r: (order.index(r.trial.label), r.trial.repeat))
+    labels = [variant.label for variant in suite.methods]
+    zoos = [zoo.seed for zoo in suite.zoos]
+    results.sort(
+        key=lambda r: (labels.index(r.trial.label), zoos.index(r.trial.zoo), r.trial.repeat)
+    )
     run_record = record(
-        plan, results, failures, store=store, folder=setting.folder, started=started,
+        plan, results, failures, twins, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,
     )  # fmt: skip
     keep_samples(plan, failures, store=store, folder=setting.folder, device=setting.device)
@@ -129,11 +131,24 @@ def build_zoo(plan: Plan, setting: Setting) -> dict[str, str]:
             if r.parent and r.parent.digest in failures
         }
         todo = [r for r in missing if r.digest not in failures]
-        for built in _build_all(setting, make, cohorts(todo, suite.scenario)):
+        for built in _build_all(setting, make, plan.cohorts(todo)):
             failures |= built.failures
             setting.hook.fpbench_built(built=built)
-    _refuse_equal_weights(suite, plan.models, store)
     return failures
+
+
+def twins_of(plan: Plan, weights: Mapping[str, str], failures: Mapping[str, str]) -> dict[str, str]:
+    """Return the twins among the models that were made, as `find_twins` does, and log a warning."""
+    made = {digest: own for digest, own in weights.items() if digest not in failures}
+    twins = find_twins(plan.suite, made)
+    if twins:
+        pair = next(iter(twins.items()))
+        twin, kept = ({recipe.digest: recipe for recipe in plan.models}[d] for d in pair)
+        log.warning(
+            "suspects that have the same weights as others are left out (%d): for example %s, "
+            "which equals %s", len(twins), twin, kept,
+        )  # fmt: skip
+    return twins
 
 
 def for_workers(store: Store) -> Store:
@@ -178,19 +193,3 @@ def _attempt_all(
             yield Result(trial=outcome.item.trial, device=device, error=outcome.reason)
         else:
             yield outcome
-
-
-def _refuse_equal_weights(suite: Suite, models: Iterable[Recipe], store: Store) -> None:
-    """Raise SuiteError for two suspects with the same weights: one suspect would count twice."""
-    seen: dict[str, Recipe] = {}
-    for recipe in models:
-        made = store.made(recipe, suite.scenario)
-        if made is None:
-            continue
-        first = seen.setdefault(made["weights_sha256"], recipe)
-        if first is not recipe:
-            raise SuiteError(
-                f"expected suspects that differ, got the same weights from {first} and {recipe}; "
-                "take one of them out",
-                suite.places.get(recipe.digest),
-            )

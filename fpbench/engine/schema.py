@@ -22,11 +22,13 @@ class _Zoo(_Part):
     stratify: whether the share holds for each kind of suspect; if false, only for all positives
               and for all negatives.
     seed:     another seed gives another zoo of the same recipes.
+    seeds:    the seeds of several zoos; either this key or `seed`.
     """
 
     split: Share = 0.5
     stratify: bool = True
     seed: Count = 0
+    seeds: list[Count] = []
     positives: Annotated[list[dict[str, Any]], Field(min_length=1)]
     negatives: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
@@ -61,9 +63,12 @@ class Schema(_Part):
 def validate(source: Source) -> Schema:
     """Return the keys of a suite file. Raises SuiteError at the first wrong key or value."""
     try:
-        return Schema.model_validate(source.data)
+        schema = Schema.model_validate(source.data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+    else:
+        _check_seeds(schema.zoo, source)
+        return schema
     path = tuple(p for p in first["loc"] if p not in ("str", "dict[str,any]"))
     where = source.where(path)
     if first["type"] == "missing":
@@ -79,4 +84,29 @@ def validate(source: Source) -> Schema:
             f"expected at least one {items.get(str(path[-1]), 'method')}, got none", where
         )
     reason = first["msg"].removeprefix("Input should be ")
-    raise SuiteError(f"{path[-1]}: expected {reason}, got {first['input']!r}", where)
+    key = next(part for part in reversed(path) if isinstance(part, str))
+    raise SuiteError(f"{key}: expected {reason}, got {first['input']!r}", where)
+
+
+def _check_seeds(zoo: _Zoo, source: Source) -> None:
+    """Raise SuiteError if `seeds` is there and is not a list of at least two different seeds, or if
+    `seed` is there too."""
+    if "seeds" not in zoo.model_fields_set:
+        return
+    where = source.where(("zoo", "seeds"))
+    if "seed" in zoo.model_fields_set:
+        raise SuiteError("expected `seed` or `seeds` for the zoo, got both; remove one", where)
+    if len(zoo.seeds) < 2:
+        raise SuiteError(
+            f"seeds: expected two seeds or more, such as [0, 1, 2], got {zoo.seeds}; for one zoo "
+            f"write `seed: {zoo.seeds[0] if zoo.seeds else 0}`",
+            where,
+        )
+    found: set[int] = set()
+    for i, seed in enumerate(zoo.seeds):
+        if seed in found:
+            raise SuiteError(
+                f"seeds: expected every seed once, got {seed} twice; remove one",
+                source.where(("zoo", "seeds", i)),
+            )
+        found.add(seed)

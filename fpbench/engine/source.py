@@ -263,6 +263,9 @@ def override(source: Source, assignment: str) -> None:
         elif not isinstance(node, dict):
             raise SuiteError(f"expected a group of keys before {last!r}", origin)
         node[key] = value
+        if path == ("zoo",):
+            # These keys exclude each other, so an override of one replaces the other.
+            node.pop({"seed": "seeds", "seeds": "seed"}.get(str(key)), None)
         for old in [p for p in source.places if p[: len(path) + 1] == (*path, key)]:
             del source.places[old]
         source.places[(*path, key)] = origin

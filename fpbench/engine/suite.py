@@ -228,9 +228,28 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Zoo:
+    """A target with its suspects, in the order of the suite.
+
+    seed: the zoo's own seed. Zoos of other seeds have other models of the same recipes.
+    """
+
+    seed: int
+    target: Recipe
+    positives: tuple[Recipe, ...]
+    negatives: tuple[Recipe, ...]
+
+    @property
+    def models(self) -> tuple[Recipe, ...]:
+        """The target, the positives and the negatives."""
+        return (self.target, *self.positives, *self.negatives)
+
+
+@dataclass(frozen=True)
 class Suite:
     """A benchmark, ready to be planned.
 
+    zoos:   at least one; their sizes are equal.
     places: by digest, the place of each recipe in the suite.
     """
 
@@ -246,9 +265,7 @@ class Suite:
     quantised: bool
     fpr: float | None
     weigh: Mapping[str, float]
-    target: Recipe
-    positives: tuple[Recipe, ...]
-    negatives: tuple[Recipe, ...]
+    zoos: tuple[Zoo, ...]
     methods: tuple[Variant, ...]
     smaller: tuple[str, ...]
     places: Mapping[str, str]
@@ -316,6 +333,7 @@ class _Reader(Entries):
     def __init__(self, source: Source, registry: Registry) -> None:
         super().__init__(source, registry)
         self.places: dict[str, str] = {}
+        self.without_seed: dict[str, Recipe] = {}
 
     def suite(self, overrides: tuple[str, ...]) -> Suite:
         file = validate(self.source)
@@ -328,36 +346,42 @@ class _Reader(Entries):
                 self.source.where(("api",)),
             )
         self._check_defaults(file.recipes)
-        base_seed = file.zoo.seed * SEEDS_PER_ZOO
-        target = self._target(file, scenario, base_seed)
-        sides = {
-            side: tuple(
-                self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base_seed)
-            )
-            for side, entries, parent in (
-                ("positives", file.zoo.positives, target),
-                ("negatives", file.zoo.negatives, None),
-            )
-        }
+        seeds = file.zoo.seeds or [file.zoo.seed]
+        zoos = tuple(self._zoo(file, scenario, seed) for seed in seeds)
         return Suite(
             name=file.name, source=self.source, overrides=overrides, scenario=scenario, api=api,
             seed=file.seed, repeats=file.repeats, split=file.zoo.split,
             stratify=file.zoo.stratify, quantised=file.quantised, fpr=file.fpr,
-            weigh=self._weights(file.weigh, scenario, sides), target=target,
+            weigh=self._weights(file.weigh, scenario, zoos[0]), zoos=zoos,
             methods=tuple(self._methods(file.methods)), smaller=tuple(file.smaller),
-            places=self.places, **sides,
+            places=self.places,
         )  # fmt: skip
 
+    def _zoo(self, file: Schema, scenario: Scenario, seed: int) -> Zoo:
+        base_seed = seed * SEEDS_PER_ZOO
+        self.without_seed.clear()  # each zoo may contain the same model, for example from a file
+        target = self._target(file, scenario, base_seed)
+        positives, negatives = (
+            tuple(self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base_seed))
+            for side, entries, parent in (
+                ("positives", file.zoo.positives, target),
+                ("negatives", file.zoo.negatives, None),
+            )
+        )
+        return Zoo(seed, target, positives, negatives)
+
     def _weights(
-        self, weigh: str | Mapping[str, Any], scenario: Scenario,
-        sides: Mapping[str, Sequence[Recipe]],
-    ) -> Mapping[str, float]:  # fmt: skip
+        self, weigh: str | Mapping[str, Any], scenario: Scenario, zoo: Zoo
+    ) -> Mapping[str, float]:
         """Return the weight of each kind of suspect; empty if every suspect counts the same.
 
         Raises SuiteError for weights that this zoo cannot have.
         """
         path: KeyPath = ("weigh",)
-        kinds = {side: {recipe.kind for recipe in recipes} for side, recipes in sides.items()}
+        kinds = {
+            "positives": {recipe.kind for recipe in zoo.positives},
+            "negatives": {recipe.kind for recipe in zoo.negatives},
+        }
         if isinstance(weigh, str):
             if weigh != "table3":
                 raise SuiteError(
@@ -473,11 +497,23 @@ class _Reader(Entries):
                 error.message, self.source.where(model_paths[0]) if model_paths else where
             ) from None
         if recipe.digest in self.places:
+            several = "seeds" in self.source.data["zoo"]
             raise SuiteError(
                 f"expected every model once, got {recipe} twice (also at "
-                f"{self.places[recipe.digest]}); `copies:` makes models that differ by seed",
+                f"{self.places[recipe.digest]}); `copies:` makes models that differ by seed"
+                + (", and an entry with a `seed:` makes one model for all zoos" if several else ""),
                 where,
             )
+        if not recipe.uses_seed:
+            same = dataclasses.replace(recipe, seed=0).digest
+            first = self.without_seed.setdefault(same, recipe)
+            if first is not recipe:
+                raise SuiteError(
+                    f"expected models that differ, got {first} and {recipe}, which differ only in "
+                    f"a seed that has no effect (also at {self.places[first.digest]}); keep one of "
+                    "them",
+                    where,
+                )
         if len(self.places) >= MAX_MODELS:
             raise SuiteError(f"expected at most {MAX_MODELS:,} models", where)
         self.places[recipe.digest] = where

@@ -17,9 +17,10 @@ from ..api.work import Result, Trial
 from ..engine.attempt import run_trial
 from ..engine.environment import device_name, versions
 from ..engine.isolation import isolated
-from ..engine.plan import Plan, without_models
+from ..engine.key import weights_of
+from ..engine.plan import Plan, trials_without
 from ..engine.registry import Registry
-from ..engine.run import Setting, build_zoo, prepared
+from ..engine.run import Setting, build_zoo, prepared, twins_of
 from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
@@ -33,8 +34,8 @@ def make_fingerprint(
     """Construct the fingerprint of a suite's target, write its file and return its metadata.
 
     The threshold follows from the rates of the models that the method does not learn from. Raises
-    SuiteError unless the suite has exactly one method, which applies; InputError if there are too
-    few negatives for the false positive rate; TrialError if the method or the target fails.
+    SuiteError unless the suite has one zoo and one method, which applies; InputError if there are
+    too few negatives for the false positive rate; TrialError if the method or the target fails.
     """
     plan = Plan.of(replace(suite, repeats=1))
     trial = _trial(plan)
@@ -43,9 +44,10 @@ def make_fingerprint(
     )
     with prepared(plan, setting):
         failures = build_zoo(plan, setting)
-        if (reason := failures.get(suite.target.digest)) is not None:
+        if (reason := failures.get(trial.target.digest)) is not None:
             raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
-        trial = without_models(trial, set(failures))
+        twins = twins_of(plan, weights_of(plan, setting.store), failures)
+        (trial,) = trials_without(plan, {*failures, *twins})
         result, fingerprint = _attempt(trial, setting)
     meta = {
         "case": suite.name,
@@ -81,9 +83,9 @@ def make_fingerprint(
 
 
 def _trial(plan: Plan) -> Trial:
-    """Return the trial of a suite's only method.
+    """Return the trial of a suite's only method and only zoo.
 
-    Raises SuiteError if there are several methods or the method declines.
+    Raises SuiteError if there are several methods or zoos, or the method declines.
     """
     suite = plan.suite
     labels = [variant.label for variant in suite.methods]
@@ -91,6 +93,11 @@ def _trial(plan: Plan) -> Trial:
         raise SuiteError(
             f"expected one method, got {', '.join(labels)}; choose one by --only METHOD",
             suite.source.where(("methods",)),
+        )
+    if len(suite.zoos) > 1:
+        raise SuiteError(
+            f"expected one zoo, got {len(suite.zoos)}; choose one by -o zoo.seed=SEED",
+            suite.source.where(("zoo", "seeds")),
         )
     if plan.refusals:
         raise SuiteError(plan.refusals[labels[0]], suite.methods[0].place)

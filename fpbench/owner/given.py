@@ -60,6 +60,10 @@ class Given(Recipe):
     def kind(self) -> str:
         return f"given {self.model}"
 
+    @property
+    def uses_seed(self) -> bool:
+        return False
+
     def __str__(self) -> str:
         return f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"
 

@@ -44,6 +44,7 @@ class Entry:
 
     kind:     suite | method | repeat; with `method` and `repeat` it names the entry within a
               suite run.
+    repeat:   the number of the repeat; "zoo/number" if there are several zoos.
     metrics:  (key, value, step).
     losses:   points of the metric `loss`; each has its own time, for MLflow's time axes.
     tables:   rows by file name.
@@ -91,8 +92,9 @@ def _suite_entry(record: RunRecord, folder: Path, start: int) -> Entry:
     run, suite = record.run, record.suite
     files = [(folder / name, None) for name in ("results.json", "suite.yaml", "suspects.csv")]
     declined = [f"{m.method}: {m.refusal}" for m in record.methods if m.refusal]
-    params = {"api": suite.api, "seed": suite.seed, "repeats": suite.repeats, "split": suite.split,
-              "stratify": suite.stratify, "device": run.device}  # fmt: skip
+    zoos = ", ".join(map(str, record.zoos))[:250]
+    params = {"api": suite.api, "zoos": zoos, "seed": suite.seed, "repeats": suite.repeats,
+              "split": suite.split, "stratify": suite.stratify, "device": run.device}  # fmt: skip
     return Entry(
         kind="suite", name=f"suite {run.id}", start=start, end=start + round(1000 * run.seconds),
         status="FAILED" if record.failed else "FINISHED",
@@ -130,10 +132,14 @@ def _method_entries(method: MethodRecord, record: RunRecord, start: int) -> list
 
 def _repeat_entry(trial: TrialRecord, record: RunRecord, start: int) -> Entry:
     error, seconds = trial.error, trial.construct_seconds + trial.verify_seconds
-    tags = _tags(record) | {"fpbench.seed": str(trial.seed), "fpbench.device": trial.device}
+    tags = _tags(record) | {"fpbench.zoo": str(trial.zoo), "fpbench.seed": str(trial.seed),
+                            "fpbench.device": trial.device}  # fmt: skip
+    repeat, zoo = str(trial.repeat), ""
+    if len(record.zoos) > 1:
+        repeat, zoo = f"{trial.zoo}/{trial.repeat}", f" zoo {trial.zoo}"
     return Entry(
-        kind="repeat", name=f"{trial.method} #{trial.repeat}", method=trial.method,
-        repeat=str(trial.repeat), start=start, end=start + round(1000 * seconds),
+        kind="repeat", name=f"{trial.method}{zoo} #{trial.repeat}", method=trial.method,
+        repeat=repeat, start=start, end=start + round(1000 * seconds),
         status="FAILED" if error else "FINISHED",
         tags=tags | _error_tag(last_line(error) if error else None),
         metrics=[] if error else _repeat_metrics(trial, record.models),
@@ -247,8 +253,8 @@ def _datasets(record: RunRecord) -> list[tuple[str, str, Mapping[str, Any], str]
     scenario, models = record.scenario, record.models
     digests = sorted(model.digest for model in models)
     positives = sum(model.positive for model in models if model.kind != "target")
-    zoo = {"target": record.target, "positives": positives,
-           "negatives": len(models) - positives - 1}  # fmt: skip
+    zoo = {"targets": record.targets, "positives": positives,
+           "negatives": len(models) - positives - len(record.targets)}  # fmt: skip
     return [
         (scenario.name, _digest(scenario.model_dump()), {"data": scenario.data}, "evaluation"),
         (f"zoo of {record.suite.name}", _digest(digests), zoo, "suspects"),

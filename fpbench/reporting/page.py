@@ -59,13 +59,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def _notes(record: RunRecord) -> list[str]:
-    """Return notes on methods that declined or failed, and on models that could not be made."""
+    """Return notes on methods that declined or failed, on models that could not be made, and on
+    suspects with the same weights."""
     notes = [f"{m.method}: n/a, {m.refusal}" for m in record.methods if m.refusal]
     notes += [
         f"{m.method} failed: {last_line(error)}" for m in record.methods for error in m.errors
     ]
     notes += [f"could not be made: {last_line(text)}" for text in record.failures.values()]
-    return notes
+    return notes + record.notes_on_weights
 
 
 def describe_origin(record: RunRecord) -> list[tuple[str, str]]:
@@ -80,6 +81,7 @@ def describe_origin(record: RunRecord) -> list[tuple[str, str]]:
         ("data", scenario.data or scenario.name),
         ("suite", f"{suite.file}, sha256 {suite.sha256}"),
         ("overrides", " ".join(suite.overrides) or "none"),
+        ("zoos", f"seed {', '.join(map(str, record.zoos))}"),
         ("protocol", f"api {suite.api}, seed {suite.seed}, {suite.repeats} repeats, "
          f"{suite.split:.0%} of the zoo to learn from"),
     ]  # fmt: skip

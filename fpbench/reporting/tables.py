@@ -36,10 +36,9 @@ LONG = 3600.0
 def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
     """Print what a run is going to do."""
     console = console or Screen(highlight=False)
-    missing, models = (
-        sum(plan.missing.values()),
-        1 + sum([*plan.positives.values(), *plan.negatives.values()]),
-    )
+    missing, zoos = sum(plan.missing.values()), len(plan.zoos)
+    positives, negatives = sum(plan.positives.values()), sum(plan.negatives.values())
+    models = zoos * (1 + positives + negatives)
 
     def counts(of: Mapping[str, int]) -> str:
         return escape(" · ".join(f"{name} {n}" for name, n in of.items()))
@@ -49,7 +48,12 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
         f"api: {plan.api}  ·  {plan.repeats} repeats"
     )
     rows = Table.grid(padding=(0, 2))
-    state = f"{models} models · {models - missing} in the store"
+    state = (
+        f"{models} models"
+        if zoos == 1
+        else (f"{zoos} zoos x (1 + {positives} + {negatives}) models")
+    )
+    state += f" · {models - missing} in the store"
     if missing:
         state += f" · {missing} to build in {len(plan.cohorts)} cohorts, {decimal(plan.bytes)}"
     rows.add_row("  zoo", state)
@@ -57,8 +61,8 @@ def show_plan(plan: PlanSummary, console: Console | None = None) -> None:
         rows.add_row("", f"about {_format_duration(plan.seconds)} to build on {plan.device}")
         if plan.seconds > LONG and plan.smaller:
             rows.add_row("", f"similar smaller suites: {', '.join(map(escape, plan.smaller))}")
-    rows.add_row("", f"{sum(plan.positives.values())} positives   {counts(plan.positives)}")
-    rows.add_row("", f"{sum(plan.negatives.values())} negatives   {counts(plan.negatives)}")
+    rows.add_row("", f"{positives} positives   {counts(plan.positives)}")
+    rows.add_row("", f"{negatives} negatives   {counts(plan.negatives)}")
     rows.add_row(
         "  split",
         f"{plan.judged[0]} + {plan.judged[1]} judged, "
@@ -91,6 +95,7 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
         "suite": plan.suite,
         "scenario": plan.scenario,
         "api": plan.api,
+        "zoos": plan.zoos,
         "repeats": plan.repeats,
         "positives": dict(plan.positives),
         "negatives": dict(plan.negatives),
@@ -186,6 +191,8 @@ def show_results(record: RunRecord, console: Console) -> None:
         record.methods, record.comparisons, console,
         trials=record.trials, weigh=record.suite.weigh,
     )  # fmt: skip
+    for note in record.notes_on_weights:
+        console.print(note, style="dim", markup=False)
     done = record.finished
     if not done:
         return
@@ -361,7 +368,7 @@ def _show_kinds(
     models: Sequence[ModelRecord], done: Sequence[tuple[MethodRecord, Summary]], console: Console
 ) -> None:
     """Print, per kind of suspect, their number, mean utility and how many were called stolen."""
-    measures = list(models[0].utility or {})
+    measures = list(next((model.utility for model in models if model.utility), {}))
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("suspects", no_wrap=True)
     for name in ("made", *(m.replace("_", " ") for m in measures), *(m.method for m, _ in done)):

@@ -63,6 +63,7 @@ class Terminal:
     @hookimpl
     def fpbench_planned(self, plan: PlanSummary) -> None:
         show_plan(plan, self.console)
+        self.has_several_zoos = len(plan.zoos) > 1
         missing, trials = sum(plan.missing.values()), sum(plan.trials.values())
         self.zoo = self.progress.add_task("zoo", total=missing, last="", visible=bool(missing))
         self.trials = self.progress.add_task("trials", total=trials, last="", start=False)
@@ -83,7 +84,8 @@ class Terminal:
         if not self.progress.tasks[self.trials].started:
             self.progress.start_task(self.trials)
         trial = result.trial
-        what = f"{trial.label} #{trial.repeat}" + (" (in the store)" if result.cached else "")
+        zoo = f" zoo {trial.zoo}" if self.has_several_zoos else ""
+        what = f"{trial.label}{zoo} #{trial.repeat}" + (" (in the store)" if result.cached else "")
         self._advance(self.trials, 1, what, result.construct_seconds + result.verify_seconds)
         if result.error:
             self.console.print(f"[red]failed[/] {escape(what)}: {escape(last_line(result.error))}")

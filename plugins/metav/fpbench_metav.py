@@ -17,18 +17,24 @@ from torch import Tensor, nn
 from fpbench import (
     Access,
     Case,
+    Classification,
     Fingerprint,
     Fingerprinter,
     NonNegativeFloat,
     Positive,
     PositiveFloat,
     Probability,
+    Scenario,
     folded,
     hookimpl,
+    log_probabilities,
     reply,
 )
 
 Alone = tuple[nn.Module, list[nn.Module], list[nn.Module]]
+
+SCALED = ("standardized", "distances")
+"""Ways to read a reply for which the ensemble's answers give the scale."""
 
 REFRESH = 25
 """Steps between two looks at the ensemble's mean and spread when only samples are seen."""
@@ -47,6 +53,8 @@ class MetaV(Fingerprinter):
 
     steps:       Adam steps (the paper's 1000 iterations).
     lr:          learning rate of both optimisers.
+    query_lr:    learning rate of the queries, if it differs from `lr`. 0 freezes the queries where
+                 they start, and each model is then asked only once; not in the paper.
     objective:   "sampled" draws one positive and one negative each step (Algorithm 1);
                  "full" averages over the whole ensemble (equation 1).
     hidden:      widths of the meta-verifier's hidden layers. "Three-layer, hidden layer size of
@@ -55,9 +63,10 @@ class MetaV(Fingerprinter):
     data_share:  the share of queries that start from inputs of the public pool instead, drawn
                  to 0.9 of their distance from the range's middle; not in the paper.
     reads:       what the meta-verifier is shown of a reply y: "replies", y itself, as in the
-                 paper; "standardized", y less the ensemble's mean, by its spread; "distances",
+                 paper; "log_probs", a classifier's log-probabilities, which both levels of access
+                 give; "standardized", y less the ensemble's mean, by its spread; "distances",
                  log(1 + 10 |y - F(x)| / s) - 1 with s the ensemble's median |y - F(x)|, so that
-                 it sees how far from the target a reply is. The last two are not in the paper.
+                 it sees how far from the target a reply is. Only the first is in the paper.
     dropout:     on the meta-verifier's hidden layers while it is trained; not in the paper.
     """
 
@@ -76,29 +85,43 @@ class MetaV(Fingerprinter):
 
     steps: Positive = 1000
     lr: PositiveFloat = 1e-3
+    query_lr: NonNegativeFloat | None = None
     objective: Literal["sampled", "full"] = "sampled"
     hidden: tuple[Positive, ...] = (100,)
     init_std: NonNegativeFloat = 1.0
     data_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    reads: Literal["replies", "standardized", "distances"] = "replies"
+    reads: Literal["replies", "log_probs", "standardized", "distances"] = "replies"
     dropout: Probability = 0.0
+
+    def declines(self, scenario: Scenario) -> str | None:
+        if self.reads == "log_probs" and not isinstance(scenario, Classification):
+            return f"reads: log_probs needs a classifier; {scenario.name} is {scenario.task}"
+        return super().declines(scenario)
 
     def construct(self, case: Case) -> Fingerprint:
         w = self._start(case).to(case.device).requires_grad_()
         judge = verifier(self.n_queries * case.target(_queries(w[:1], case)).numel(), self.hidden,
                          self.dropout).to(case.device)  # fmt: skip
-        optimizers = [
-            torch.optim.Adam(p, lr=self.lr, fused=True) for p in ([w], judge.parameters())
-        ]
+        optimizers = [torch.optim.Adam(judge.parameters(), lr=self.lr, fused=True)]
+        known: Tensor | None = None
+        alone: Alone | None = None
+        if self.query_lr == 0:
+            known = self._everyone(w.detach(), case)
+        else:
+            query_lr = self.lr if self.query_lr is None else self.query_lr
+            optimizers.append(torch.optim.Adam([w], lr=query_lr, fused=True))
+            alone = None if self.objective == "full" else _alone(case, _queries(w.detach(), case))
         scale = torch.zeros(()), torch.ones(())
-        alone = None if self.objective == "full" else _alone(case, _queries(w.detach(), case))
         for step in range(self.steps):
-            answers, negatives = self._answers(_queries(w, case), case, alone)
-            if self.reads != "replies":
+            if known is None:
+                answers, negatives = self._answers(_queries(w, case), case, alone)
+            else:
+                answers, negatives = self._drawn(known, case)
+            if self.reads in SCALED:
                 if self.objective == "full":
                     scale = self._scale(answers)
                 elif step % REFRESH == 0:
-                    scale = self._scale(_everyone(w, case))
+                    scale = self._scale(self._everyone(w, case) if known is None else known)
                 if self.reads == "distances":
                     scale = answers[:1], scale[1]
             # -(log p+(F) + E log p+(M+) + E log p-(M-)): equation 1, or one draw of it.
@@ -112,9 +135,14 @@ class MetaV(Fingerprinter):
                 optimizer.step()
             case.progress(loss)
 
-        if self.reads != "replies":
-            scale = self._scale(_everyone(w, case))
-        evidence = {"centre": scale[0], "spread": scale[1], **judge.state_dict()}
+        if self.reads in SCALED:
+            scale = self._scale(self._everyone(w, case))
+        evidence = {
+            "centre": scale[0],
+            "spread": scale[1],
+            "access": torch.tensor(int(case.access)),
+            **judge.state_dict(),
+        }
         return Fingerprint(
             _queries(w, case).detach().cpu(),
             {name: t.detach().cpu() for name, t in evidence.items()},
@@ -123,6 +151,9 @@ class MetaV(Fingerprinter):
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
         weights = dict(fingerprint.evidence)
         centre, spread = weights.pop("centre"), weights.pop("spread")
+        access = Access(int(weights.pop("access")))
+        if self.reads == "log_probs":
+            replies = log_probabilities(replies, access)
         judge = verifier(replies.numel(), self.hidden, self.dropout).eval()
         judge.load_state_dict(weights)
         with torch.no_grad():
@@ -156,7 +187,29 @@ class MetaV(Fingerprinter):
                 side[int(torch.randint(len(side), (), generator=case.rng))](x)[None]
                 for side in alone[1:]
             )
-        return _seen(torch.cat([target, positives, negatives]), case), len(negatives)
+        return self._seen(torch.cat([target, positives, negatives]), case), len(negatives)
+
+    def _drawn(self, known: Tensor, case: Case) -> tuple[Tensor, int]:
+        """Like `_answers`, from what all models have answered already: F, positives, negatives."""
+        assert case.ensemble is not None
+        sides = len(case.ensemble.positives), len(case.ensemble.negatives)
+        if self.objective == "full":
+            return known, sides[1]
+        i, j = (int(torch.randint(size, (), generator=case.rng)) for size in sides)
+        return known[[0, 1 + i, 1 + sides[0] + j]], 1
+
+    @torch.no_grad()
+    def _everyone(self, w: Tensor, case: Case) -> Tensor:
+        """What F and the whole ensemble reply, F first."""
+        assert case.ensemble is not None
+        x = _queries(w, case)
+        return self._seen(torch.cat([case.target(x)[None], *case.ensemble.outputs(x)]), case)
+
+    def _seen(self, outputs: Tensor, case: Case) -> Tensor:
+        """Outputs (models, N, ...) as the meta-verifier reads them, one row per model."""
+        if self.reads == "log_probs":
+            return log_probabilities(outputs, Access.OUTPUT).flatten(1)
+        return reply(outputs, case.access).flatten(1)
 
     def _scale(self, answers: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and spread of every reply over F (the first row) and the ensemble."""
@@ -186,11 +239,6 @@ def _queries(w: Tensor, case: Case) -> Tensor:
     return low + (high - low) * (w.tanh() + 1) / 2
 
 
-def _seen(outputs: Tensor, case: Case) -> Tensor:
-    """Outputs (models, N, ...) as the suspects' API will show them, one row per model."""
-    return reply(outputs, case.access).flatten(1)
-
-
 def _alone(case: Case, x: Tensor) -> Alone:
     """F, the positives and the negatives, to be asked one by one on the like of x."""
     assert case.ensemble is not None
@@ -199,14 +247,6 @@ def _alone(case: Case, x: Tensor) -> Alone:
         for side in (case.ensemble.positives, case.ensemble.negatives)
     )
     return folded(case.target, x), positives, negatives
-
-
-@torch.no_grad()
-def _everyone(w: Tensor, case: Case) -> Tensor:
-    """What F and the whole ensemble reply, F first."""
-    assert case.ensemble is not None
-    x = _queries(w, case)
-    return _seen(torch.cat([case.target(x)[None], *case.ensemble.outputs(x)]), case)
 
 
 @hookimpl

@@ -46,6 +46,10 @@ class _Prune(Recipe):
     def passes(self) -> Mapping[str, int]:
         return {"public": self.recover}
 
+    @property
+    def uses_seed(self) -> bool:
+        return self.recover > 0
+
     def cohort(self) -> Hashable:
         # Models of different ratios differ only in their masks, so they train together.
         return type(self), replace(self, seed=0, ratio=0.5).digest

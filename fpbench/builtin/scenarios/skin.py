@@ -31,8 +31,8 @@ class Skin(Classification):
     two photographs of other things. Inputs are in [0, 1].
 
     The architectures are the paper's: squeezenet (S), resnet18 (M, the target's), densenet161 (L),
-    alexnet (XL) and vgg16 (XXL). At size 32 there are also small_squeezenet, small_resnet and
-    small_vgg.
+    alexnet (XL) and vgg16 (XXL). At size 32 there is also a small network of each family:
+    small_squeezenet, small_resnet, small_densenet, small_alexnet and small_vgg.
 
     size:    width and height of the inputs: 224 as in the paper's section 5.1, or 32 as in its
              conclusion.

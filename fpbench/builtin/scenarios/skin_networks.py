@@ -1,4 +1,4 @@
-"""Networks for skin lesions: five of torchvision, which the MetaV paper uses, and three small ones.
+"""Networks for skin lesions: five of torchvision, which the MetaV paper uses, and five small ones.
 
 Every network takes images in [0, 1], and its first layer maps them to [-1, 1]. So a fingerprint's
 queries are images as an API receives them. Weights are random; nothing is downloaded.
@@ -7,6 +7,9 @@ At size 224 the five networks are torchvision's without changes. At size 32 only
 with a stride of 4 in its first convolution, its feature map would be empty after the third pooling,
 so the stride is 1. No other network is adapted; ResNet-18, for example, ends with a feature map of
 1 x 1.
+
+The small networks stand for the paper's five where there is no GPU. They have no dropout, because a
+network of a few thousand weights underfits with it.
 
 Importing torchvision takes seconds, so it is imported when a network is made.
 """
@@ -17,6 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 N_CLASSES = 7
@@ -76,7 +80,7 @@ def small_squeezenet() -> nn.Module:
             Centre(),
             nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             Fire(32, 16, 32, 32), Fire(64, 16, 32, 32), nn.MaxPool2d(2),
-            Fire(64, 16, 64, 64), nn.Dropout(0.5),
+            Fire(64, 16, 64, 64),
             nn.Conv2d(128, N_CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )
     )  # fmt: skip
@@ -90,10 +94,53 @@ def small_vgg() -> nn.Module:
             nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.ReLU(), nn.Dropout(0.5),
+            nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, N_CLASSES),
+        )
+    )  # fmt: skip
+
+
+def small_alexnet() -> nn.Module:
+    """Return an AlexNet with three convolutions of width 16, 32 and 32, and two hidden layers."""
+    return _kaiming(
+        nn.Sequential(
+            Centre(),
+            nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(32 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
             nn.Linear(64, N_CLASSES),
         )
     )  # fmt: skip
+
+
+def small_densenet() -> nn.Module:
+    """Return a DenseNet with two blocks of three layers that each add 12 channels."""
+    stem: list[nn.Module] = [
+        Centre(),
+        nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    ]  # fmt: skip
+    return nn.Sequential(
+        *stem,
+        *(Dense(width, 12) for width in (16, 28, 40)),
+        nn.BatchNorm2d(52), nn.ReLU(), nn.Conv2d(52, 26, 1, bias=False), nn.AvgPool2d(2),
+        *(Dense(width, 12) for width in (26, 38, 50)),
+        nn.BatchNorm2d(62), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(62, N_CLASSES),
+    )  # fmt: skip
+
+
+class Dense(nn.Module):
+    """A layer of a DenseNet: adds `growth` channels to the ones that it reads."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.added = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, growth, 3, padding=1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.added(x)], 1)
 
 
 def _kaiming(network: nn.Module) -> nn.Module:
@@ -125,6 +172,8 @@ BY_SIZE: Mapping[int, Mapping[str, Callable[[], nn.Module]]] = {
         "alexnet": alexnet32,
         "small_squeezenet": small_squeezenet,
         "small_resnet": small_resnet,
+        "small_densenet": small_densenet,
+        "small_alexnet": small_alexnet,
         "small_vgg": small_vgg,
     },
 }

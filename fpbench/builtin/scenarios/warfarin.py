@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpbench import DataFile, Pool, Regression, ResourceError
+from fpbench import DataFile, FieldError, Pool, Regression, ResourceError, Share
 
 from . import iwpc
 from .table3 import composition
@@ -25,8 +25,6 @@ MEAN, SPREAD = 32.0, 17.0
 
 COPIES = [DataFile("iwpc", name, f"sha256:{sha256}") for name, sha256 in iwpc.SHA256.items()]
 """The two copies of the table. Their content is the same."""
-
-SHARES = {"train": 0.20, "public": 0.65, "test": 0.15}
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -42,13 +40,16 @@ class Warfarin(Regression):
     """The weekly dose of warfarin from 31 features of 5,741 patients.
 
     Inputs are height and weight, mapped from fixed ranges to [-1, 1], and yes/no features as 1 and
-    -1. Outputs are (dose - 32) / 17, with the dose in mg/week. The split of the rows is fixed: 20 %
-    belong to the owner ("train"), 65 % to the attacker ("public"), 15 % are for "test".
+    -1. Outputs are (dose - 32) / 17, with the dose in mg/week. The order of the patients is fixed:
+    the first are the owner's ("train"), the next the attacker's ("public"), the rest is "test".
     "irrelevant" is another regression: scikit-learn's diabetes data (442 patients, disease
     progression), with its ten features repeated until there are 31.
 
     The architectures are the paper's: s is the target's 31-100-1, m and l have one and two hidden
     layers more.
+
+    train_share:  the owner's share of the patients.
+    public_share: the attacker's share of the patients.
     """
 
     name = "warfarin"
@@ -62,6 +63,18 @@ class Warfarin(Regression):
         "m": lambda: mlp(31, 100, 100, 1),
         "l": lambda: mlp(31, 100, 100, 100, 1),
     }
+
+    train_share: Share = 0.20
+    public_share: Share = 0.65
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (rest := 1 - self.train_share - self.public_share) < 0.01:
+            raise FieldError(
+                "public_share",
+                f"expected a hundredth of the patients or more for the test pool, got {rest:.3f}: "
+                f"1 - {self.train_share} - {self.public_share}",
+            )
 
     @property
     def files(self) -> Mapping[str, Sequence[Path]]:
@@ -78,9 +91,10 @@ class Warfarin(Regression):
         x = (2 * x - 1).clamp(-1, 1).float()
         y = ((torch.tensor(doses) - MEAN) / SPREAD).float()[:, None]
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(20090219))
-        sizes = [int(share * len(x)) for share in SHARES.values()]
-        parts = order.split([*sizes[:2], len(x) - sum(sizes[:2])])
-        pools = {name: Pool(x[i], y[i]) for name, i in zip(SHARES, parts, strict=True)}
+        own, public = (int(share * len(x)) for share in (self.train_share, self.public_share))
+        parts = order.split([own, public, len(x) - own - public])
+        names = ("train", "public", "test")
+        pools = {name: Pool(x[i], y[i]) for name, i in zip(names, parts, strict=True)}
         return {**pools, "irrelevant": diabetes()}
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
