@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fpbench.api.results import MethodRecord, RunRecord, Summary, with_interval
+from fpbench.api.results import MethodRecord, RunRecord, Summary, percent, with_interval
 from fpbench.engine.registry import Registry
 from fpbench.reporting.tables import show_methods
 from fpbench.testing.toys import TOYS
@@ -36,9 +36,9 @@ What it takes:
 
 MEASURED = """
 What came out in `{suite}.yaml`, on data `{scenario}`, {device} ({cpus} cores), commit {commit},
-{repeats} repeats: mean and 95 % interval. What the numbers mean: [results.md](results.md). A method
-whose map to [0, 1] leaves little room has a low ARUC though it ranks well: read the calibrated one
-and AUC beside it.
+{repeats} repeats: mean and {interval}.
+What the numbers mean: [results.md](results.md). A method whose map to [0, 1] leaves little room has
+a low ARUC though it ranks well: read the calibrated one and AUC beside it.
 
 """
 
@@ -85,6 +85,7 @@ def methods() -> str:
             MEASURED.format(
                 suite=suite.name, scenario=found.scenario.name, device=run.device,
                 cpus=run.cpus, commit=run.commit, repeats=suite.repeats,
+                interval=next(m.summary.interval_over for m in found.methods if m.summary),
             ),
             _table(["method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct"], measured),
             CLAIMS,
@@ -107,7 +108,7 @@ def _measured(method: MethodRecord, s: Summary) -> list[str]:
         with_interval(s.aruc, s.aruc_ci),
         with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
         with_interval(s.auc, s.auc_ci),
-        f"{100 * s.robustness_at_full_uniqueness:.0f} %",
+        percent(s.robustness_at_full_uniqueness, s.robustness_at_full_uniqueness_ci),
         f"{s.construct_seconds:.2f} s",
     ]
 

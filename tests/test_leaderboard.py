@@ -47,7 +47,9 @@ def test_every_method_has_its_numbers_and_its_run(tmp_path: Path) -> None:
     for method in data["methods"]:
         assert f"<td>{method['method']}</td>" in html
         if s := method["summary"]:
-            assert f">{s['aruc']:.3f} ± {s['aruc_ci']:.3f}</span>" in html
+            low, high = s["aruc_ci"]
+            assert f">{s['aruc']:.3f} ({low:.2f} to {high:.2f})</span>" in html
+    assert "95 % interval over 2 splits of this one zoo" in html
     assert escape(data["methods"][2]["refusal"]).replace("&#x27;", "&#39;") in html
     assert folder.name in html
 

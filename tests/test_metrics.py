@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 from fpbench.results import metrics
 
@@ -102,35 +104,62 @@ def test_only_the_order_of_rates_matters_to_auc(positives, negatives):
 def test_tpr_at_fpr_is_the_best_over_all_thresholds(positives, negatives, fpr):
     thresholds = [-1.0, *positives, *negatives]
     best = max(above(positives, t) for t in thresholds if above(negatives, t) <= fpr)
-    assert metrics.tpr_at_fpr(positives, negatives, fpr) == pytest.approx(best)
+    expected = best if fpr * len(negatives) >= 1 else None
+    assert metrics.tpr_at_fpr(positives, negatives, fpr) == (
+        expected if expected is None else pytest.approx(expected)
+    )
 
 
 @given(RATES, RATES, st.integers(0, 99))
-def test_no_rate_between_none_and_one_negative_can_be_measured(positives, negatives, percent):
-    below = percent / 100 / len(negatives)
-    strict = metrics.robustness_at_full_uniqueness(positives, negatives)
-    assert metrics.tpr_at_fpr(positives, negatives, below) == pytest.approx(strict)
+def test_a_rate_between_none_and_one_negative_is_not_measured(positives, negatives, percent):
+    assert metrics.tpr_at_fpr(positives, negatives, percent / 100 / len(negatives)) is None
 
 
 def test_one_negative_may_be_wrong_at_the_smallest_rate_above_zero():
     positives, negatives = [0.9, 0.5], [0.7, 0.1, 0.1]
-    assert metrics.tpr_at_fpr(positives, negatives, 0.33) == 0.5
+    assert metrics.tpr_at_fpr(positives, negatives, 0.33) is None
     assert metrics.tpr_at_fpr(positives, negatives, 1 / 3) == 1
 
 
-@given(st.lists(ANY, min_size=2, max_size=20), st.sampled_from([0.8, 0.95, 0.99]))
-def test_the_interval_is_students_t(values, level):
-    mean, half = metrics.mean_ci(values, level)
-    sem = stats.sem(values)
+LEVELS = st.sampled_from([0.8, 0.95, 0.99])
+
+
+@given(st.lists(ANY, min_size=2, max_size=20), LEVELS)
+def test_the_interval_of_one_zoo_is_students_t_over_its_repeats(values, level):
+    mean, interval = metrics.mean_interval([values], -math.inf, level=level)
     assert mean == pytest.approx(sum(values) / len(values))
-    expected = stats.t.interval(level, len(values) - 1, scale=sem)[1] if sem else 0
-    assert half == pytest.approx(expected, abs=1e-9)
+    if sem := stats.sem(values):
+        expected = stats.t.interval(level, len(values) - 1, loc=mean, scale=sem)
+        assert interval == pytest.approx(expected, abs=1e-9)
+    else:
+        assert interval == (mean, mean)
 
 
-def test_one_value_has_no_interval():
-    mean, half = metrics.mean_ci([0.3])
-    assert mean == 0.3
-    assert math.isnan(half)
+@given(st.lists(st.lists(ANY, min_size=3, max_size=3), min_size=2, max_size=6), LEVELS)
+def test_the_interval_of_several_zoos_is_students_t_over_their_means(zoos, level):
+    means = [sum(zoo) / 3 for zoo in zoos]
+    mean, interval = metrics.mean_interval(zoos, -math.inf, level=level)
+    expected, over_means = metrics.mean_interval([means], -math.inf, level=level)
+    assert mean == pytest.approx(expected)
+    assert interval == pytest.approx(over_means)
+
+
+@given(st.lists(st.lists(ANY, min_size=1, max_size=4), min_size=1, max_size=6))
+def test_an_interval_holds_the_mean_and_stays_within_the_bounds(zoos):
+    mean, interval = metrics.mean_interval(zoos, 0, 1)
+    if interval is None:
+        assert len(zoos) == len(zoos[0]) == 1
+    else:
+        assert 0 <= interval[0] <= mean <= interval[1] <= 1
+
+
+@given(st.lists(ANY, min_size=1, max_size=12))
+def test_holms_p_values_are_corrected_step_by_step(p_values):
+    corrected = metrics.holm(p_values)
+    ranked, highest = sorted(range(len(p_values)), key=lambda i: p_values[i]), 0.0
+    for place, i in enumerate(ranked):
+        highest = max(highest, min(1, (len(p_values) - place) * p_values[i]))
+        assert corrected[i] == pytest.approx(highest)
 
 
 @pytest.mark.parametrize("metric", [metrics.robustness, metrics.uniqueness])
@@ -147,6 +176,38 @@ def test_calibration_keeps_the_order_and_stays_between_0_and_1(positives, negati
     mapped = metrics.calibration(positives, negatives)(sorted(rates))
     assert all(0 <= p <= 1 for p in mapped)
     assert mapped == sorted(mapped)
+
+
+@given(SIDE, SIDE)
+def test_the_calibration_is_the_logistic_regression_of_scikit_learn(positives, negatives):
+    known = [*positives, *negatives]
+    n_pos, n_neg = len(positives), len(negatives)
+    stolen = np.array([(n_pos + 1) / (n_pos + 2)] * n_pos + [1 / (n_neg + 2)] * n_neg)
+    weight = np.array([1 / n_pos] * n_pos + [1 / n_neg] * n_neg)
+    # Each rate counts twice: as positive with its target's weight, as negative with the rest.
+    curve = LogisticRegression(C=1e9, max_iter=10_000, tol=1e-9).fit(
+        np.tile(known, 2)[:, None], [1] * len(known) + [0] * len(known),
+        np.concatenate([weight * stolen, weight * (1 - stolen)]),
+    )  # fmt: skip
+    expected = curve.predict_proba(np.reshape(known, (-1, 1)))[:, 1]
+    if curve.coef_[0, 0] <= 0:
+        expected = np.full(len(known), 0.5)
+    assert metrics.calibration(positives, negatives)(known) == pytest.approx(expected, abs=5e-3)
+
+
+@given(SIDE, SIDE, st.data())
+def test_a_weight_in_the_calibration_counts_a_model_as_often(positives, negatives, data):
+    def counts(side):
+        return data.draw(st.lists(st.integers(1, 3), min_size=len(side), max_size=len(side)))
+
+    sides = [(side, counts(side)) for side in (positives, negatives)]
+    rates = [np.array(side) for side, _ in sides]
+    weights = [np.array([times], float) for _, times in sides]
+    repeated = [np.repeat(side, times) for side, times in sides]
+    found = metrics.fit_calibration(*rates, *weights)
+    plain = metrics.fit_calibration(*repeated, *(np.ones((1, len(side))) for side in repeated))
+    curves = [1 / (1 + np.exp(-slope * rates[0] - offset)) for slope, offset in (found, plain)]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-6)
 
 
 def test_calibration_forgets_the_scale_of_a_method():

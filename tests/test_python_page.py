@@ -27,6 +27,6 @@ def test_the_pages_blocks_are_the_cells_of_a_notebook(
     html = shell.display_formatter.format(report)[0]["text/html"]
     for row, method in zip(html.split("<tr>")[2:], report.methods, strict=True):
         assert row.startswith(f"<td>{method}</td>")
-        assert f"{report.summary(method)['aruc']:.3f} ± " in row
+        assert f"{report.summary(method)['aruc']:.3f} (" in row
     with pytest.raises(KeyError, match="did you mean random"):
         report.summary("randon")

@@ -63,7 +63,16 @@ def test_its_table_has_the_numbers_of_results_json(folder: Path, page: Path) -> 
         s = method["summary"]
         assert method["method"] in cells.found
         for key in ("aruc", "aruc_calibrated", "auc"):
-            assert f"{s[key]:.3f} ± {s[f'{key}_ci']:.3f}" in cells.found
+            low, high = s[f"{key}_ci"]
+            assert f"{s[key]:.3f} ({low:.2f} to {high:.2f})" in cells.found
+        for key in ("robustness_at_full_uniqueness", "found", "false_positives"):
+            low, high = s[f"{key}_ci"]
+            shown = f"{100 * s[key]:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+            assert shown in cells.found
+
+
+def test_it_says_what_its_intervals_are_over(page: Path) -> None:
+    assert "95 % interval over 3 splits of this one zoo" in page.read_text()
 
 
 def test_the_same_as_json(folder: Path) -> None:
@@ -128,7 +137,9 @@ def test_csv_has_the_numbers_unrounded(folder: Path) -> None:
         row["method"]: row for row in csv.DictReader(io.StringIO(ask("report", folder, "--csv")))
     }
     data = json.loads((folder / "results.json").read_text())
-    assert float(rows["akh"]["aruc"]) == data["methods"][0]["summary"]["aruc"]
+    summary = data["methods"][0]["summary"]
+    assert float(rows["akh"]["aruc"]) == summary["aruc"]
+    assert [float(rows["akh"][f"found_{end}"]) for end in ("low", "high")] == summary["found_ci"]
     assert rows["metav"]["aruc"] == ""
 
 

@@ -22,6 +22,15 @@ from fpbench.cli import main
 OF_SCHEMA_1 = Path(__file__).parent / "results_of_schema_1.json"
 """Results of the suite TINY, written by fpbench when its schema was fpbench.results/1."""
 
+OF_SCHEMA_2 = OF_SCHEMA_1.with_name("results_of_schema_2.json")
+"""Results of `finished_run`, written by fpbench when its schema was fpbench.results/2."""
+
+
+@pytest.fixture(params=[OF_SCHEMA_1, OF_SCHEMA_2], ids=["schema 1", "schema 2"])
+def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    shutil.copy(request.param, tmp_path / "results.json")
+    return tmp_path
+
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
@@ -46,30 +55,45 @@ def test_results_of_the_first_schema_are_read_with_every_number(old: Path) -> No
     found = json.loads(json.dumps(fpbench.read(old).data))
     assert found["schema"] == "fpbench.results/3"
     added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None, "zoo": 0}
-    data["trials"] = [trial | added for trial in data["trials"]]
-    data["models"] = [model | {"zoo": 0} for model in data["models"]]
-    data["targets"] = [data.pop("target")]
-    assert found == data | {"schema": "fpbench.results/3", "twins": {}}
+    assert found["trials"] == [trial | added for trial in data["trials"]]
+    assert found["models"] == [model | {"zoo": 0} for model in data["models"]]
+    assert found["targets"] == [data["target"]]
+    for name in ("run", "scenario", "failures"):
+        assert found[name] == data[name]
 
 
-def test_results_of_the_second_schema_had_one_zoo(tmp_path: Path) -> None:
-    def as_in_2(data: dict[str, Any]) -> None:
-        (data["target"],) = data.pop("targets")
-        data["schema"] = "fpbench.results/2"
-        del data["twins"]
+def test_half_widths_are_read_as_intervals_within_the_bounds(earlier: Path) -> None:
+    data = json.loads((earlier / "results.json").read_text())
+    for method, now in zip(data["methods"], fpbench.read(earlier).data["methods"], strict=True):
+        for name, half in (method["summary"] or {}).items():
+            read = now["summary"].get(name)
+            if name.endswith("_ci") and not name.startswith("tpr"):
+                mean = method["summary"][name.removesuffix("_ci")]
+                high = {"a": 100 / 101, "r": 1.0}.get(name[0], float("inf"))
+                high = 1.0 if name == "auc_ci" else high
+                expected = [max(0, mean - half), min(high, mean + half)]
+                assert read == (half if half is None else pytest.approx(expected)), name
+            elif name.startswith("tpr"):
+                assert read is None  # there are fewer than 20 negatives
+            elif name != "kinds":
+                assert read == method["summary"][name]
 
-    folder = finished_run(tmp_path, repeats=1)
-    data = json.loads((folder / "results.json").read_text())
-    changed(folder, as_in_2)
-    assert fpbench.read(folder).data == data
+
+def test_nothing_is_called_stolen_in_results_of_earlier_schemas(earlier: Path) -> None:
+    report = fpbench.read(earlier)
+    (method, *_) = [m for m in report.methods if report.summary(m)]
+    summary = report.summary(method)
+    assert summary["found"] is None
+    assert {kind["called"] for kind in summary["kinds"].values()} == {None}
+    assert {row["called"] for row in report.rates(method)} == {None}
 
 
-def test_every_reader_reads_the_first_schema(old: Path) -> None:
+def test_every_reader_reads_earlier_schemas(earlier: Path) -> None:
     for words in (["--md"], ["--latex"], ["--csv"], ["--json"], []):
-        done = CliRunner().invoke(main, ["report", str(old), *words])
+        done = CliRunner().invoke(main, ["report", str(earlier), *words])
         assert done.exit_code == 0, done.output
-        text = (old / "report.html").read_text() if not words else done.output
-        assert "metav" in text
+        text = (earlier / "report.html").read_text() if not words else done.output
+        assert "random" in text
 
 
 def test_the_first_runs_had_neither_losses_nor_threads(old: Path) -> None:
@@ -195,7 +219,7 @@ def parts(annotation: Any) -> list[type[BaseModel]]:
 def test_the_document_names_every_field(old: Path) -> None:
     named = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "results.md").read_text()))
     found = fields(type(fpbench.read(old).record))
-    assert {"schema", "called_positive", "dirty"} <= found
+    assert {"schema", "called", "dirty"} <= found
     assert not found - named
 
 

@@ -100,8 +100,14 @@ def test_json_is_one_object_on_the_last_line(ran):
     assert [m["method"] for m in found["methods"]] == ["grid", "random", "metav"]
     for method in found["methods"]:
         assert method.keys() == {
-            "method", "aruc", "aruc_ci", "aruc_calibrated", "aruc_calibrated_ci", "auc",
-            "robustness_at_full_uniqueness", "construct_seconds", "verify_seconds", "queries",
+            "method", "fpr", "construct_seconds", "verify_seconds", "queries", "zoos", "repeats",
+        } | {
+            f"{name}{end}"
+            for name in (
+                "aruc", "aruc_learned", "aruc_calibrated", "auc", "robustness_at_full_uniqueness",
+                "tpr_at_1_percent_fpr", "tpr_at_5_percent_fpr", "found", "false_positives",
+            )
+            for end in ("", "_ci")
         }  # fmt: skip
 
 

@@ -122,9 +122,7 @@ def test_curves_are_metrics_over_rho(runs: Path) -> None:
         assert {p.timestamp // 1000 for p in points} == {1767225600}
     summary = akh["summary"]
     assert run.data.metrics["summary/aruc"] == pytest.approx(summary["aruc"])
-    assert run.data.metrics["summary/aruc_hi"] == pytest.approx(
-        summary["aruc"] + summary["aruc_ci"]
-    )
+    assert run.data.metrics["summary/aruc_hi"] == pytest.approx(summary["aruc_ci"][1])
     repeats = [seen.runs[f"akh #{i}"].data.metrics["summary/aruc"] for i in range(2)]
     assert sum(repeats) / 2 == pytest.approx(summary["aruc"])
     assert not set(CURVES) & seen.runs["akh #0"].data.metrics.keys()
@@ -289,18 +287,23 @@ def test_the_numbers_agree_everywhere(runs: Path) -> None:
         assert logged["summary/aruc_calibrated"] == summary["aruc_calibrated"]
         full = summary["robustness_at_full_uniqueness"]
         assert logged["summary/robustness_at_full_uniqueness"] == full
-        assert logged["summary/tpr_at_5_percent_fpr"] == summary["tpr_at_5_percent_fpr"]
+        assert "summary/tpr_at_5_percent_fpr" not in logged  # not measured: too few negatives
+        for name in ("found", "false_positives"):
+            assert logged[f"summary/{name}"] == summary[name]
         assert logged["cost/queries"] == summary["queries"]
         cells = table[table.index(method["method"]) :]
         for key in ("aruc", "aruc_calibrated"):
-            shown = f"{summary[key]:.3f} ± {summary[f'{key}_ci']:.3f}"
+            low, high = summary[f"{key}_ci"]
+            shown = f"{summary[key]:.3f} ({low:.2f} to {high:.2f})"
             assert shown in printed[method["method"]]
-            assert shown in cells[:10]
-        tpr, seconds = summary["tpr_at_5_percent_fpr"], summary["construct_seconds"]
-        for shown in (f"{100 * full:.0f} %", f"{100 * tpr:.0f} %", f"{seconds:.2f} s",
-                      str(summary["queries"])):  # fmt: skip
+            assert shown in cells[:13]
+        low, high = summary["robustness_at_full_uniqueness_ci"]
+        seconds = summary["construct_seconds"]
+        for shown in (f"{100 * full:.0f} % ({100 * low:.0f} to {100 * high:.0f})",
+                      f"{seconds:.2f} s", str(summary["queries"])):  # fmt: skip
             assert shown in printed[method["method"]]
-            assert shown in cells[:10]
+            assert shown in cells[:13]
+        assert f"{100 * summary['found']:.0f} %" in printed[method["method"]]
 
 
 def test_two_runs_of_a_suite_share_an_experiment(runs: Path) -> None:

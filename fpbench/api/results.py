@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 SCHEMA: Final = "fpbench.results/3"
 EARLIER: Final = ("fpbench.results/1", "fpbench.results/2")
 
+Metric = Literal["aruc", "aruc_calibrated", "auc"]
+"""The metrics by which methods are compared."""
+
+DEFAULT_FPR: Final = 0.05
+"""The false positive rate at which suspects are called stolen, if a suite sets none."""
+
 
 def _finite(value: Any) -> Any:
     """Return JSON values with None for every number that JSON cannot write: nan and infinity."""
@@ -58,8 +64,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rate = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
-HalfWidth = Annotated[NonNegative | None, BeforeValidator(_finite)]
-"""Half of a 95 % interval; None for a single repeat."""
+Interval = tuple[float, float]
+"""The lower and the upper end of a 95 % interval. It lies within the bounds of its number."""
 
 RatesByDigest = Mapping[Sha256, Rate]
 RHO: Final = tuple(step / 100 for step in range(101))
@@ -105,7 +111,11 @@ class RunFacts(Part):
 
 
 class SuiteFacts(Part):
-    """The suite as it was run."""
+    """The suite as it was run.
+
+    fpr:   the false positive rate at which suspects are called stolen; None if the suite sets none.
+    weigh: the weight of each kind of suspect in ARUC; empty if every suspect counts the same.
+    """
 
     name: Text
     file: Text
@@ -117,6 +127,8 @@ class SuiteFacts(Part):
     repeats: Count
     split: Rate
     stratify: bool
+    fpr: Rate | None = None
+    weigh: Mapping[Text, NonNegative] = {}
 
 
 class ScenarioFacts(Part):
@@ -147,34 +159,63 @@ class ModelRecord(Part):
 
 
 class KindSummary(Part):
-    """How a method rated the suspects of one kind, over all repeats."""
+    """How a method judged the suspects of one kind, over all repeats.
+
+    judged: how often a suspect of this kind was judged.
+    called: the share that was called stolen, at the threshold of `Summary.fpr`. None in results
+            of earlier schemas.
+    """
 
     judged: Count
+    called: Rate | None
     matching_rate: Rate
-    called_positive: Rate
+
+    @property
+    def called_of_judged(self) -> str:
+        """How many were called stolen, of how many, such as "5/6"."""
+        return "" if self.called is None else f"{self.called * self.judged:.0f}/{self.judged}"
 
 
 class Summary(Part):
-    """A method's metrics: means over its repeats, and half-widths of their 95 % intervals."""
+    """A method's metrics: means over zoos and repeats, and their 95 % intervals.
 
+    zoos:    the number of zoos. With several, intervals are over zoos; with one, they are over
+             its repeats. A single repeat of a single zoo has no interval.
+    repeats: the number of repeats with results, in all zoos together.
+    tpr_at_...: None if the judged suspects have too few negatives to measure that rate.
+    aruc_learned: ARUC on the models that the method learned from; None if it learns from none.
+    aruc_gap_ci:  the interval of the difference of `aruc_learned` and `aruc`.
+    fpr:     the false positive rate at which suspects are called stolen.
+    found, false_positives: the shares of positives and of negatives that are called stolen.
+    """
+
+    zoos: Count = 1
     repeats: Count
     queries: Count
     aruc: Rate
-    aruc_ci: HalfWidth
-    auc: Rate
-    auc_ci: HalfWidth
-    robustness_at_full_uniqueness: Rate
-    robustness_at_full_uniqueness_ci: HalfWidth
-    tpr_at_1_percent_fpr: Rate
-    tpr_at_1_percent_fpr_ci: HalfWidth
-    tpr_at_5_percent_fpr: Rate
-    tpr_at_5_percent_fpr_ci: HalfWidth
+    aruc_ci: Interval | None
     aruc_calibrated: Rate
-    aruc_calibrated_ci: HalfWidth
+    aruc_calibrated_ci: Interval | None
+    aruc_learned: Rate | None
+    aruc_learned_ci: Interval | None
+    aruc_gap_ci: Interval | None
+    auc: Rate
+    auc_ci: Interval | None
+    robustness_at_full_uniqueness: Rate
+    robustness_at_full_uniqueness_ci: Interval | None
+    tpr_at_1_percent_fpr: Rate | None
+    tpr_at_1_percent_fpr_ci: Interval | None
+    tpr_at_5_percent_fpr: Rate | None
+    tpr_at_5_percent_fpr_ci: Interval | None
+    fpr: Rate | None
+    found: Rate | None
+    found_ci: Interval | None
+    false_positives: Rate | None
+    false_positives_ci: Interval | None
     construct_seconds: NonNegative
-    construct_seconds_ci: HalfWidth
+    construct_seconds_ci: Interval | None
     verify_seconds: NonNegative
-    verify_seconds_ci: HalfWidth
+    verify_seconds_ci: Interval | None
     aruc_ceiling: Rate
     smallest_fpr: Rate
     calibrated_on: Text
@@ -182,6 +223,42 @@ class Summary(Part):
     kinds: Mapping[Text, KindSummary]
     robustness: Curve
     uniqueness: Curve
+
+    @property
+    def interval_over(self) -> str:
+        """What the intervals are over, in words."""
+        if self.zoos > 1:
+            return f"95 % interval over {self.zoos} zoos"
+        return (
+            f"95 % interval over {self.repeats} splits of this one zoo; it leaves out that "
+            "another zoo would give other numbers"
+        )
+
+    def calls(self, trial: TrialRecord, digest: str) -> bool | None:
+        """Return whether a suspect was called stolen in a trial of the method; None in results of
+        earlier schemas."""
+        p = trial.p_values.get(digest)
+        return None if p is None or self.fpr is None else is_called(p, self.fpr)
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the method is much better on the models that it learned from than on others."""
+        return (
+            self.aruc_learned is not None
+            and self.aruc_learned - self.aruc > OVERFITTED
+            and self.aruc_gap_ci is not None
+            and self.aruc_gap_ci[0] > 0
+        )
+
+
+OVERFITTED: Final = 0.1
+"""A method is called overfitted if its ARUC on the models that it learned from is higher than on
+the judged ones by more than this, and the interval of the difference is above 0."""
+
+
+def is_called(p_value: float, fpr: float) -> bool:
+    """Return whether a suspect is called stolen at a false positive rate."""
+    return p_value <= fpr + 1e-12
 
 
 class MethodRecord(Part):
@@ -208,9 +285,11 @@ class MethodRecord(Part):
 class Difference(Part):
     """How far the first of two methods is ahead of the second.
 
-    value:     the difference of the means over the repeats that both finished.
-    low, high: its 95 % percentile interval.
+    value:     the difference of the means over the zoos and repeats that both finished.
+    low, high: its 95 % interval: over zoos, or over the suspects of a single zoo.
     p_value:   two-sided; of this pair alone, not corrected for the number of pairs.
+    p_holm:    the p-value corrected for the number of pairs; None in results of earlier schemas.
+    zoos:      the number of zoos that both finished.
     """
 
     first: Text
@@ -219,6 +298,8 @@ class Difference(Part):
     low: float
     high: float
     p_value: Rate
+    p_holm: Rate | None = None
+    zoos: Count = 1
 
 
 class Comparisons(Part):
@@ -300,19 +381,52 @@ def _upgraded(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
     fpbench.results/1: a trial had no seconds of the processor, and in the first runs neither
     losses nor a number of threads.
-    fpbench.results/2: a run had one zoo, so `target` was one digest.
+    fpbench.results/2: a run had one zoo, so `target` was one digest; an interval was a half-width;
+    nothing was called stolen at a threshold; a true positive rate at a false positive rate that
+    could not be measured was another number.
     """
     if data.get("schema") not in EARLIER:
         return data
     data = {**data}
-    trials = data.get("trials", ())
+    trials, methods = data.get("trials", ()), data.get("methods", ())
     if data["schema"] == EARLIER[0] and isinstance(trials, list):
         added = {"construct_cpu_seconds": None, "verify_cpu_seconds": None}
         first = {"losses": [], "threads": 1}
         data["trials"] = [first | t | added if isinstance(t, dict) else t for t in trials]
     if "target" in data:
         data["targets"] = [data.pop("target")]
+    if isinstance(methods, list):
+        data["methods"] = [
+            {**m, "summary": _upgraded_summary(m["summary"])}
+            if isinstance(m, dict) and isinstance(m.get("summary"), dict)
+            else m
+            for m in methods
+        ]
     return {**data, "schema": SCHEMA}
+
+
+def _upgraded_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary of fpbench.results/2 as one of fpbench.results/3."""
+    new = dict(summary)
+    for name, half in summary.items():
+        mean = summary.get(name.removesuffix("_ci"))
+        if name.endswith("_ci") and isinstance(half, int | float) and isinstance(mean, int | float):
+            high = math.inf if name.endswith("seconds_ci") else 1.0
+            high = summary.get("aruc_ceiling", 1.0) if name.startswith("aruc") else high
+            new[name] = (max(0.0, mean - half), min(high, mean + half))
+    for percent in (1, 5):
+        if summary.get("smallest_fpr", 0) > percent / 100:
+            name = f"tpr_at_{percent}_percent_fpr"
+            new[name] = new[f"{name}_ci"] = None
+    later = ("aruc_learned", "aruc_learned_ci", "aruc_gap_ci", "fpr", "found", "found_ci",
+             "false_positives", "false_positives_ci")  # fmt: skip
+    kinds = summary.get("kinds", {})
+    if isinstance(kinds, dict):
+        new["kinds"] = {
+            kind: {**entry, "called": None} if isinstance(entry, dict) else entry
+            for kind, entry in kinds.items()
+        }
+    return dict.fromkeys(later) | new
 
 
 class RunRecord(Versioned):
@@ -422,8 +536,9 @@ class Report:
         return [method.method for method in self.record.methods]
 
     def summary(self, method: str) -> dict[str, Any]:
-        """A method's metrics: means over the repeats, and `..._ci` the half-widths of their 95 %
-        intervals (None for one repeat). Empty if it has no result: `self.why_not(method)`.
+        """A method's metrics: means over zoos and repeats, and `..._ci` the lower and upper ends of
+        their 95 % intervals (None for one repeat of one zoo). Empty if it has no result:
+        `self.why_not(method)`.
 
         Raises KeyError for a method that this run does not have, as do the others.
         """
@@ -446,9 +561,9 @@ class Report:
         }
 
     def rates(self, method: str) -> list[dict[str, Any]]:
-        """A row per zoo, repeat and judged suspect: zoo, repeat, suspect, kind, positive,
+        """A row per zoo, repeat and judged suspect: zoo, repeat, suspect, kind, positive, called,
         matching_rate, calibrated_rate, p_value."""
-        self._entry(method)
+        summary = self._entry(method).summary
         models = {model.digest: model for model in self.record.models}
         return [
             {
@@ -457,6 +572,7 @@ class Report:
                 "suspect": models[digest].name,
                 "kind": models[digest].kind,
                 "positive": models[digest].positive,
+                "called": summary.calls(trial, digest) if summary else None,
                 "matching_rate": rate,
                 "calibrated_rate": trial.calibrated_rates.get(digest),
                 "p_value": trial.p_values.get(digest),
@@ -477,7 +593,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The table of methods, as a notebook shows it."""
-        head = ("method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct", "queries")
+        head = ("method", "ARUC", "calibrated", "AUC", "R at U = 1", "found", "false positives",
+                "construct", "queries")  # fmt: skip
         rows = [[method.method, *_cells(method)] for method in self.record.methods]
         lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
         return (
@@ -495,12 +612,29 @@ def _cells(method: MethodRecord) -> list[str]:
         with_interval(s.aruc, s.aruc_ci),
         with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
         with_interval(s.auc, s.auc_ci),
-        f"{100 * s.robustness_at_full_uniqueness:.0f} %",
+        percent(s.robustness_at_full_uniqueness, s.robustness_at_full_uniqueness_ci),
+        percent(s.found, s.found_ci),
+        percent(s.false_positives, s.false_positives_ci),
         f"{s.construct_seconds:.2f} s",
         str(s.queries),
     ]
 
 
-def with_interval(value: float, half: float | None) -> str:
-    """Return a mean in three digits, with the half-width of its interval if it has one."""
-    return f"{value:.3f}" if half is None else f"{value:.3f} ± {half:.3f}"
+def with_interval(value: float, interval: Interval | None) -> str:
+    """Return a mean in three digits, with its interval in two: "0.386 (0.06 to 0.71)".
+
+    A narrow interval has three digits too, because rounded ends would leave the mean outside.
+    """
+    if interval is None:
+        return f"{value:.3f}"
+    low, high = interval
+    digits = 2 if high - low >= 0.02 else 3
+    return f"{value:.3f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def percent(share: float | None, interval: Interval | None = None) -> str:
+    """Return a share in percent, with its interval: "64 % (0 to 100)"; "n/a" for None."""
+    if share is None:
+        return "n/a"
+    shown = f"{100 * share:.0f} %"
+    return f"{shown} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else shown

@@ -55,6 +55,10 @@ class Scenario(ABC):
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 
+    table3: ClassVar[Mapping[str, float]] = {}
+    """The number of suspects of each kind in the MetaV paper's Table 3, for `weigh: table3`. Kinds
+    that the paper does not have count for nothing."""
+
     precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     # A scenario may set the following as class attributes, such as `input_shape = (3, 32, 32)`, or

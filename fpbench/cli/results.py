@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import completion, options
 from .options import FILE, PATH
+
+if TYPE_CHECKING:
+    from ..api.results import Metric
 
 _RUN = click.argument("run_folder", type=PATH, shell_complete=completion.runs)
 _RUNS = click.argument(
@@ -49,7 +53,7 @@ def report(run_folder: Path, form: str | None, out: Path | None) -> None:
 @click.option("--metric", type=click.Choice(["aruc_calibrated", "aruc", "auc"]),
               default="aruc_calibrated", show_default=True)  # fmt: skip
 @options.JSON
-def compare(run_folders: tuple[Path, ...], metric: str, as_json: bool) -> None:
+def compare(run_folders: tuple[Path, ...], metric: Metric, as_json: bool) -> None:
     """Compare the methods of two or more runs on the suspects that both runs judged.
 
     A method that two runs share is compared with itself. Two runs that share no method are

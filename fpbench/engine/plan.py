@@ -48,6 +48,7 @@ class Plan:
         for zoo, repeat in product(suite.zoos, range(suite.repeats)):
             learn, judged = _split(suite, zoo, repeat)
             splits.append((zoo, repeat, learn, (*learn[0], *learn[1]), (*judged[0], *judged[1])))
+        _check_fpr(suite, min(len(learn[1]) for _, _, learn, _, _ in splits))
         for variant in suite.methods:
             access = choose_access(variant.method, suite.scenario, suite.api)
             reason = _reason_to_decline(variant.method, suite.scenario)
@@ -160,6 +161,17 @@ class Plan:
             seconds=estimate.seconds(missing, scenario, zoo.target.arch, device),
             smaller=suite.smaller,
             zoos=tuple(zoo.seed for zoo in suite.zoos),
+        )
+
+
+def _check_fpr(suite: Suite, negatives: int) -> None:
+    """Raise SuiteError if the negatives to learn from cannot support the suite's `fpr`."""
+    smallest = 1 / (1 + negatives)
+    if suite.fpr is not None and suite.fpr < smallest - 1e-12:
+        raise SuiteError(
+            f"fpr: expected at least 1/(1 + {negatives}) = {smallest:.4f}, the smallest rate that "
+            f"{negatives} negatives to learn from support, got {suite.fpr}",
+            suite.source.where(("fpr",)),
         )
 
 

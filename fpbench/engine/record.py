@@ -20,6 +20,7 @@ import torch
 from ..api.fields import fields_as_json
 from ..api.recipe import Recipe
 from ..api.results import (
+    DEFAULT_FPR,
     GitRevision,
     MethodRecord,
     ModelRecord,
@@ -72,6 +73,8 @@ def record(
             repeats=suite.repeats,
             split=suite.split,
             stratify=suite.stratify,
+            fpr=suite.fpr,
+            weigh=suite.weigh,
         ),
         scenario=ScenarioFacts(
             name=suite.scenario.name,
@@ -84,7 +87,7 @@ def record(
             _model_record(recipe, zoo, plan, store) for zoo in suite.zoos for recipe in zoo.models
         ),
         methods=tuple(_method_record(variant, plan, results) for variant in suite.methods),
-        comparisons=compare_methods([r for r in results if not r.error]),
+        comparisons=compare_methods([r for r in results if not r.error], weigh=suite.weigh),
         trials=tuple(map(_trial_record, results)),
         failures=failures,
         twins=twins,
@@ -157,7 +160,9 @@ def _method_record(variant: Variant, plan: Plan, results: Sequence[Result]) -> M
         access=str(own[0].trial.access) if own else None,
         refusal=plan.refusals.get(variant.label),
         errors=tuple(r.error for r in own if r.error),
-        summary=summarise(good) if good else None,
+        summary=summarise(good, fpr=plan.suite.fpr or DEFAULT_FPR, weigh=plan.suite.weigh)
+        if good
+        else None,
     )
 
 
@@ -177,17 +182,21 @@ def _suspects_csv(run_record: RunRecord) -> str:
     measures = list(next((model.utility for model in run_record.models if model.utility), {}))
     out = io.StringIO()
     rows = csv.writer(out)
+    summaries = {method.method: method.summary for method in run_record.methods}
     rows.writerow(
-        ["method", "zoo", "repeat", "suspect", "kind", "positive", "arch", "matching_rate",
-         "calibrated_rates", "p_values", "binomial_p_values", *measures, "digest"]
+        ["method", "zoo", "repeat", "suspect", "kind", "positive", "called", "arch",
+         "matching_rate", "calibrated_rates", "p_values", "binomial_p_values", *measures, "digest"]
     )  # fmt: skip
     for trial in run_record.trials:
+        summary = summaries[trial.method]
         for digest, rate in trial.matching_rates.items():
             model = models[digest]
+            called = summary.calls(trial, digest) if summary else None
             columns = (trial.calibrated_rates, trial.p_values, trial.binomial_p_values)
             rows.writerow(
-                [trial.method, trial.zoo, trial.repeat, model.name, model.kind, int(model.positive),
-                 model.arch, rate, *(column.get(digest) for column in columns),
+                [trial.method, trial.zoo, trial.repeat, model.name, model.kind,
+                 int(model.positive), None if called is None else int(called), model.arch, rate,
+                 *(column.get(digest) for column in columns),
                  *((model.utility or {}).get(measure) for measure in measures), digest]
             )  # fmt: skip
     return out.getvalue()

@@ -38,6 +38,9 @@ class Schema(_Part):
 
     plugins: files of plugins that the suite needs; paths are relative to the suite's folder.
     quantised: whether queries are rounded to the values that an 8-bit image file can store.
+    fpr: the false positive rate at which suspects are called stolen. If it is not set, it is 0.05
+             or, with few negatives to learn from, the smallest rate that they support.
+    weigh: the weight of each kind of suspect in ARUC, or "table3" for the paper's counts.
     smaller: similar suites that take less time; a plan that would take long names them.
     """
 
@@ -52,6 +55,8 @@ class Schema(_Part):
     target: dict[str, Any]
     zoo: _Zoo
     methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    fpr: Annotated[float, Field(gt=0, lt=1)] | None = None
+    weigh: str | dict[str, Any] = {}
     smaller: list[str] = []
 
 

@@ -263,6 +263,8 @@ class Suite:
     split: float
     stratify: bool
     quantised: bool
+    fpr: float | None
+    weigh: Mapping[str, float]
     zoos: tuple[Zoo, ...]
     methods: tuple[Variant, ...]
     smaller: tuple[str, ...]
@@ -345,11 +347,12 @@ class _Reader(Entries):
             )
         self._check_defaults(file.recipes)
         seeds = file.zoo.seeds or [file.zoo.seed]
+        zoos = tuple(self._zoo(file, scenario, seed) for seed in seeds)
         return Suite(
             name=file.name, source=self.source, overrides=overrides, scenario=scenario, api=api,
             seed=file.seed, repeats=file.repeats, split=file.zoo.split,
-            stratify=file.zoo.stratify, quantised=file.quantised,
-            zoos=tuple(self._zoo(file, scenario, seed) for seed in seeds),
+            stratify=file.zoo.stratify, quantised=file.quantised, fpr=file.fpr,
+            weigh=self._weights(file.weigh, scenario, zoos[0]), zoos=zoos,
             methods=tuple(self._methods(file.methods)), smaller=tuple(file.smaller),
             places=self.places,
         )  # fmt: skip
@@ -366,6 +369,56 @@ class _Reader(Entries):
             )
         )
         return Zoo(seed, target, positives, negatives)
+
+    def _weights(
+        self, weigh: str | Mapping[str, Any], scenario: Scenario, zoo: Zoo
+    ) -> Mapping[str, float]:
+        """Return the weight of each kind of suspect; empty if every suspect counts the same.
+
+        Raises SuiteError for weights that this zoo cannot have.
+        """
+        path: KeyPath = ("weigh",)
+        kinds = {
+            "positives": {recipe.kind for recipe in zoo.positives},
+            "negatives": {recipe.kind for recipe in zoo.negatives},
+        }
+        if isinstance(weigh, str):
+            if weigh != "table3":
+                raise SuiteError(
+                    f"weigh: expected table3 or kinds with their weights, got {clipped(weigh)}",
+                    self.source.where(path),
+                )
+            if not scenario.table3:
+                raise SuiteError(
+                    f"expected weights for {scenario}, got {weigh}, which has counts for skin, "
+                    "warfarin and fashion only; name kinds and weights, such as {WP: 2}",
+                    self.source.where(path),
+                )
+            in_zoo = set().union(*kinds.values())
+            weigh = {kind: n for kind, n in scenario.table3.items() if kind in in_zoo}
+        elif not weigh:
+            return {}
+        for kind, weight in weigh.items():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise SuiteError(
+                    f"weigh: expected a number that is 0 or more for {kind}, got {clipped(weight)}",
+                    self.source.where((*path, kind)),
+                )
+            if not any(kind in of_side for of_side in kinds.values()):
+                known = sorted(set().union(*kinds.values()))
+                raise SuiteError(
+                    f"weigh: no kind {clipped(kind)} in this zoo, which has {', '.join(known)}; "
+                    f"{did_you_mean(kind, known)}",
+                    self.source.where((*path, kind)),
+                )
+        for side, of_side in kinds.items():
+            if not any(weigh.get(kind, 0) > 0 for kind in of_side):
+                raise SuiteError(
+                    f"weigh: expected a weight above 0 for at least one kind of the {side}, got "
+                    "none; a kind without a weight does not count",
+                    self.source.where(path),
+                )
+        return dict(weigh)
 
     def _scenario(self, entry: str | dict[str, Any]) -> Scenario:
         keys = {"scenario": entry} if isinstance(entry, str) else entry

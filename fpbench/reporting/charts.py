@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.results import RHO, MethodRecord, RunRecord, Summary
 from .figures import COLOURS, mean_losses
-from .tables import kind_rates
 
 if TYPE_CHECKING:
     from ..api.fingerprinter import Point
@@ -37,9 +36,11 @@ def make_charts(record: RunRecord) -> list[tuple[str, str, Chart]]:
             draw_rates(record, methods),
         ),
         (
-            "Matching rates by kind of suspect",
-            "Mean matching rate. A good method has a dark upper block (+, stolen) and a light "
-            "lower block (−, independent).",
+            "Called stolen, by kind of suspect",
+            "How many suspects of a kind were called stolen, of how many judged in all repeats. "
+            "The threshold is fixed on models that are not judged. A good method has a dark upper "
+            "block (+, stolen) and a light lower block (−, independent). Point at a field to see "
+            "the mean matching rate.",
             draw_heatmap(record, methods),
         ),
         (
@@ -110,15 +111,20 @@ def draw_rates(record: RunRecord, methods: Methods) -> Chart:
 
 
 def draw_heatmap(record: RunRecord, methods: Methods) -> Chart:
-    """Draw the mean matching rate of every method on every kind of suspect."""
+    """Draw the share of every kind of suspect that every method called stolen."""
     positive = {m.kind: m.positive for m in record.models if m.kind != "target"}
     kinds = [k for side in (True, False) for k, p in positive.items() if p is side]
-    rates = [kind_rates([s for _, s in methods], kind) for kind in kinds]
+    rows = [[s.kinds.get(kind) for _, s in methods] for kind in kinds]
     names = [f"{'+' if positive[k] else '−'} {k}" for k in kinds]
-    trace = {"type": "heatmap", "x": _labels(methods), "y": names, "z": rates,
+    trace = {"type": "heatmap", "x": _labels(methods), "y": names,
+             "z": [[entry.called if entry else None for entry in row] for row in rows],
+             "text": [[entry.called_of_judged if entry else "" for entry in row] for row in rows],
+             "customdata": [[entry.matching_rate if entry else None for entry in row]
+                            for row in rows],
              "zmin": 0, "zmax": 1, "colorscale": "Cividis", "reversescale": True,
-             "texttemplate": "%{z:.2f}",
-             "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
+             "texttemplate": "%{text}",
+             "hovertemplate": "%{y}, %{x}: %{text} called stolen, mean matching rate "
+                              "%{customdata:.3f}<extra></extra>"}  # fmt: skip
     layout = _layout("", "", height=120 + 26 * len(kinds))
     layout["yaxis"] |= {"automargin": True, "autorange": "reversed", "range": None}
     return {"data": [trace], "layout": layout}

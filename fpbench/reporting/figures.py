@@ -13,11 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..api.hooks import hookimpl
-from ..api.results import RHO, MethodRecord, Report, RunRecord, Summary, TrialRecord, with_interval
+from ..api.results import (
+    RHO,
+    Interval,
+    MethodRecord,
+    Report,
+    RunRecord,
+    Summary,
+    TrialRecord,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from ..api.fingerprinter import Point
 
@@ -199,7 +209,7 @@ def draw_sweep(sweep: Sweep, colours: Colours, losses: Mapping[str, Sequence[Poi
         summaries = [summary for _, summary in variants]
         axes.errorbar(
             [sweep.x(variant) for variant in variants], [s.aruc for s in summaries],
-            yerr=[s.aruc_ci or 0 for s in summaries], label=name, capsize=3,
+            yerr=_errors([(s.aruc, s.aruc_ci) for s in summaries]), label=name, capsize=3,
             color=colours[rank % len(colours)], marker="os^Dv"[rank % 5],
         )  # fmt: skip
     axes.set_xlabel(AXES.get(sweep.key, sweep.key))
@@ -233,15 +243,23 @@ def draw_full_uniqueness(methods: Sequence[Scored], colours: Colours) -> Figure:
 
     figure = Figure(figsize=(6, 0.6 + 0.32 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    shares = [100 * s.robustness_at_full_uniqueness for _, s in methods]
-    half = [100 * (s.robustness_at_full_uniqueness_ci or 0) for _, s in methods]
-    axes.barh(range(len(methods)), shares, xerr=half, color=colours[0], capsize=2)
+    shares = [s.robustness_at_full_uniqueness for _, s in methods]
+    ends = [s.robustness_at_full_uniqueness_ci for _, s in methods]
+    axes.barh(range(len(methods)), [100 * share for share in shares],
+              xerr=100 * _errors([*zip(shares, ends, strict=True)]),
+              color=colours[0], capsize=2)  # fmt: skip
     axes.set_yticks(range(len(methods)), [m.method for m, _ in methods], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 105)
     axes.set_xlabel("positives found at full uniqueness, %")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _errors(values: Sequence[tuple[float, Interval | None]]) -> NDArray[np.float64]:
+    """Return how far each interval reaches below and above its mean: (2, n); 0 without one."""
+    ends = [(value - ci[0], ci[1] - value) if ci else (0.0, 0.0) for value, ci in values]
+    return np.array(ends).T
 
 
 def _settings(method: MethodRecord) -> dict[str, Any]:

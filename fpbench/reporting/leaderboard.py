@@ -73,4 +73,4 @@ def _cell(method: MethodRecord, run: RunRecord) -> dict[str, Any]:
         ),
         "auc": (s.auc, with_interval(s.auc, s.auc_ci)),
     }
-    return {"shown": shown, "run": run.run.id}
+    return {"shown": shown, "run": run.run.id, "over": s.interval_over if s.aruc_ci else ""}

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """An entry's kind, method and repeat."""
 
-SCALARS: Mapping[str, Callable[[Summary], float]] = {
+SCALARS: Mapping[str, Callable[[Summary], float | None]] = {
     "summary/aruc": lambda s: s.aruc,
     "summary/aruc_calibrated": lambda s: s.aruc_calibrated,
     "summary/auc": lambda s: s.auc,
     "summary/robustness_at_full_uniqueness": lambda s: s.robustness_at_full_uniqueness,
     "summary/tpr_at_1_percent_fpr": lambda s: s.tpr_at_1_percent_fpr,
     "summary/tpr_at_5_percent_fpr": lambda s: s.tpr_at_5_percent_fpr,
+    "summary/aruc_learned": lambda s: s.aruc_learned,
+    "summary/found": lambda s: s.found,
+    "summary/false_positives": lambda s: s.false_positives,
     "time/construct_seconds": lambda s: s.construct_seconds,
     "time/verify_seconds": lambda s: s.verify_seconds,
     "cost/queries": lambda s: s.queries,
 }
-"""A method's metrics, by their names in MLflow."""
+"""A method's metrics, by their names in MLflow; None where a method has no such number."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _method_entries(method: MethodRecord, record: RunRecord, start: int) -> list
         params={key: str(value)[:250] for key, value in method.fields.items()},
         metrics=[*_metrics(summary), *_curves(summary)] if summary else [],
         losses=mean_losses(record.trials).get(label, ()),
-        tables={"suspects.json": _suspects(trials, record.models)},
+        tables={"suspects.json": _suspects(trials, record.models, summary)},
         texts={f"errors/{i}.txt": text for i, text in enumerate(errors)},
         datasets=_datasets(record),
     )  # fmt: skip
@@ -172,8 +175,8 @@ def _tags(record: RunRecord) -> dict[str, str]:
 def _metrics(s: Summary) -> Iterator[tuple[str, float, int]]:
     values = {key: of(s) for key, of in SCALARS.items()}
     if s.aruc_ci is not None:
-        values |= {"summary/aruc_lo": s.aruc - s.aruc_ci, "summary/aruc_hi": s.aruc + s.aruc_ci}
-    return ((key, value, 0) for key, value in values.items())
+        values |= {"summary/aruc_lo": s.aruc_ci[0], "summary/aruc_hi": s.aruc_ci[1]}
+    return ((key, value, 0) for key, value in values.items() if value is not None)
 
 
 def _curves(summary: Summary) -> Iterator[tuple[str, float, int]]:
@@ -211,19 +214,25 @@ def _repeat_metrics(
     return [(key, value, 0) for key, value in values.items()]
 
 
-def _suspects(trials: Sequence[TrialRecord], models: Sequence[ModelRecord]) -> list[dict[str, Any]]:
-    """Return one row per suspect, with its mean rate over the repeats that judged it.
+def _suspects(
+    trials: Sequence[TrialRecord], models: Sequence[ModelRecord], summary: Summary | None
+) -> list[dict[str, Any]]:
+    """Return one row per suspect: how often it was judged and called stolen, and its mean rate.
 
     All methods have the same rows, because MLflow compares tables row by row.
     """
     rates: dict[str, list[float]] = {}
+    called: dict[str, int] = {}
     for trial in trials:
         for digest, rate in trial.matching_rates.items():
             rates.setdefault(digest, []).append(rate)
+            if summary and summary.fpr is not None:
+                called[digest] = called.get(digest, 0) + bool(summary.calls(trial, digest))
     return [
         {
             "name": m.name, "kind": m.kind, "positive": m.positive, "arch": m.arch,
             **(m.utility or {}), "judged": len(rates.get(m.digest, [])),
+            "called_stolen": called.get(m.digest),
             "matching_rate": statistics.fmean(r) if (r := rates.get(m.digest)) else None,
         }
         for m in models
@@ -234,7 +243,8 @@ def _suspects(trials: Sequence[TrialRecord], models: Sequence[ModelRecord]) -> l
 def _row(method: MethodRecord) -> dict[str, Any]:
     s = method.summary
     scalars = {key.partition("/")[2]: of(s) if s else None for key, of in SCALARS.items()}
-    return {"method": method.method, "aruc_ci": s.aruc_ci if s else None, **scalars,
+    low, high = (s and s.aruc_ci) or (None, None)
+    return {"method": method.method, "aruc_lo": low, "aruc_hi": high, **scalars,
             "note": method.why_not}  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..api.errors import last_line
 from ..api.results import RunRecord
 from .charts import make_charts
-from .tables import HEAD, table_rows
+from .tables import HEAD, make_notes, table_rows
 
 HERE = Path(__file__).parent
 
@@ -31,6 +31,7 @@ def render_page(record: RunRecord, folder: Path) -> str:
         head=HEAD,
         rows=table_rows(record),
         notes=_notes(record),
+        explained=make_notes(record.methods, record.suite.weigh),
         first=next((summary for _, summary in record.finished), None),
         zoo=(positives, len(models) - positives),
         samples=_samples(folder),

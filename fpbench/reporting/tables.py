@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..api.errors import last_line
 from ..api.results import (
+    DEFAULT_FPR,
     Comparisons,
     Difference,
     MethodRecord,
@@ -22,6 +23,7 @@ from ..api.results import (
     RunRecord,
     Summary,
     TrialRecord,
+    percent,
     with_interval,
 )
 from ..api.work import PlanSummary
@@ -109,34 +111,25 @@ def plan_as_json(plan: PlanSummary) -> dict[str, Any]:
     }
 
 
-NUMBERS: Mapping[str, Callable[[Summary], float | None]] = {
-    "aruc": lambda s: s.aruc,
-    "aruc_ci": lambda s: s.aruc_ci,
-    "aruc_calibrated": lambda s: s.aruc_calibrated,
-    "aruc_calibrated_ci": lambda s: s.aruc_calibrated_ci,
-    "auc": lambda s: s.auc,
-    "auc_ci": lambda s: s.auc_ci,
-    "robustness_at_full_uniqueness": lambda s: s.robustness_at_full_uniqueness,
-    "robustness_at_full_uniqueness_ci": lambda s: s.robustness_at_full_uniqueness_ci,
-    "tpr_at_5_percent_fpr": lambda s: s.tpr_at_5_percent_fpr,
-    "construct_seconds": lambda s: s.construct_seconds,
-    "verify_seconds": lambda s: s.verify_seconds,
-    "queries": lambda s: s.queries,
-}
-"""The numbers of a method in CSV and JSON, by name."""
+WITH_INTERVALS = (
+    "aruc", "aruc_learned", "aruc_calibrated", "auc", "robustness_at_full_uniqueness",
+    "tpr_at_1_percent_fpr", "tpr_at_5_percent_fpr", "found", "false_positives",
+)  # fmt: skip
+"""The numbers of a method that have an interval, in CSV and JSON."""
 
-LEFT_OUT_OF_JSON = {"auc_ci", "robustness_at_full_uniqueness_ci", "tpr_at_5_percent_fpr"}
+PLAIN = ("fpr", "construct_seconds", "verify_seconds", "queries", "zoos", "repeats")
+"""The other numbers of a method in CSV and JSON."""
 
 
 def run_as_json(report: Report) -> dict[str, Any]:
     """Return the JSON object of `fpbench run --json`."""
     record = report.record
-    numbers = {name: of for name, of in NUMBERS.items() if name not in LEFT_OUT_OF_JSON}
+    names = [*(n for name in WITH_INTERVALS for n in (name, f"{name}_ci")), *PLAIN]
     return {
         "suite": report.suite,
         "run": str(report.folder),
         "methods": [
-            {"method": m.method, **{name: of(summary) for name, of in numbers.items()}}
+            {"method": m.method, **{name: getattr(summary, name) for name in names}}
             for m, summary in record.finished
         ],
         "refusals": {m.method: m.refusal for m in record.methods if m.refusal},
@@ -192,7 +185,10 @@ def show_checks(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def show_results(record: RunRecord, console: Console) -> None:
     """Print the table of methods, and the table of kinds of suspect."""
     console.print()
-    show_methods(record.methods, record.comparisons, console, trials=record.trials)
+    show_methods(
+        record.methods, record.comparisons, console,
+        trials=record.trials, weigh=record.suite.weigh,
+    )  # fmt: skip
     for note in record.notes_on_weights:
         console.print(note, style="dim", markup=False)
     done = record.finished
@@ -202,48 +198,121 @@ def show_results(record: RunRecord, console: Console) -> None:
     per_table = max(1, (console.width - 50) // (2 + max(len(m.method) for m, _ in done)))
     for i in range(0, len(done), per_table):
         _show_kinds(record.models, done[i : i + per_table], console)
-    console.print("+ descends from the target, - does not; per method: mean matching rate",
-                  style="dim", markup=False)  # fmt: skip
+    console.print(
+        "+ descends from the target, - does not; per method: how many were called stolen, of how "
+        "many judged in all repeats",
+        style="dim", markup=False,
+    )  # fmt: skip
     console.print()
 
 
 def show_methods(
     methods: Sequence[MethodRecord], comparisons: Comparisons, console: Console, *,
-    trials: Sequence[TrialRecord] = (),
+    trials: Sequence[TrialRecord] = (), weigh: Mapping[str, float] | None = None,
 ) -> None:  # fmt: skip
     """Print the table of methods, why some have no result, and which method is best."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for name in (
-        "ARUC",
-        "calibrated",
-        "AUC",
-        "R at U=1",
-        "TPR@5%",
-        "construct",
-        "verify",
-        "queries",
-    ):
-        table.add_column(name, justify="right")
-    for method in methods:
-        table.add_row(escape(method.method), *_cells(method))
-    console.print(table)
+    tables = (_method_table(methods, columns) for columns in LAYOUTS)
+    # The last layout is wrapped if it does not fit either.
+    unlimited = console.options.update(max_width=10_000)
+    fitting = (t for t in tables if console.measure(t, options=unlimited).maximum <= console.width)
+    console.print(next(fitting, None) or _method_table(methods, LAYOUTS[-1]))
     for method in methods:
         if why := _why_not(method):
             console.print(f"{method.method}: {why}", markup=False)
-    first = next((method.summary for method in methods if method.summary), None)
-    if not first:
-        return
-    console.print(
-        f"ARUC's ceiling is 100/101 = {first.aruc_ceiling:.3f}; ± is the 95 % interval of the "
-        f"mean over {first.repeats} repeats; the smallest false positive rate above 0 that can "
-        f"be measured is {100 * first.smallest_fpr:.1f} %",
-        style="dim", markup=False,
-    )  # fmt: skip
-    if line := _note_on_seconds(trials):
-        console.print(line, markup=False)
-    if line := _compare_with_best(methods, comparisons):
-        console.print(line, markup=False)
+    for note in make_notes(methods, weigh or {}):
+        console.print(note, style="dim", markup=False)
+    for line in (_note_on_seconds(trials), _compare_with_best(methods, comparisons)):
+        if line:
+            console.print(line, markup=False)
+
+
+COLUMNS: Mapping[str, tuple[str, Callable[[Summary], str]]] = {
+    "aruc": ("ARUC", lambda s: f"{s.aruc:.3f}"),
+    "aruc+": ("ARUC", lambda s: with_interval(s.aruc, s.aruc_ci)),
+    "learned": ("learned", lambda s: "" if s.aruc_learned is None else f"{s.aruc_learned:.3f}"),
+    "calibrated+": (
+        "calibrated", lambda s: with_interval(s.aruc_calibrated, s.aruc_calibrated_ci)
+    ),
+    "auc": ("AUC", lambda s: f"{s.auc:.3f}"),
+    "auc+": ("AUC", lambda s: with_interval(s.auc, s.auc_ci)),
+    "full": ("R at U=1", lambda s: percent(s.robustness_at_full_uniqueness)),
+    "full+": (
+        "R at U=1",
+        lambda s: percent(s.robustness_at_full_uniqueness, s.robustness_at_full_uniqueness_ci),
+    ),
+    "found": ("found", lambda s: percent(s.found)),
+    "false": ("false", lambda s: percent(s.false_positives)),
+    "construct": ("construct", lambda s: f"{s.construct_seconds:.2f} s"),
+    "verify": ("verify", lambda s: f"{s.verify_seconds:.2f} s"),
+    "queries": ("queries", lambda s: str(s.queries)),
+}  # fmt: skip
+"""The columns of the table of methods: heading and cell. A "+" is with the interval."""
+
+LAYOUTS = (
+    ("aruc+", "learned", "calibrated+", "auc+", "full+", "found", "false", "construct", "verify",
+     "queries"),
+    ("aruc+", "learned", "calibrated+", "auc", "full+", "found", "false", "construct"),
+    ("aruc", "learned", "calibrated+", "auc", "full+", "found", "false", "construct"),
+    ("aruc", "learned", "calibrated+", "auc", "full+", "found", "false"),
+    ("aruc", "learned", "calibrated+", "auc", "full", "found", "false"),
+    ("aruc", "learned", "calibrated+", "auc", "found", "false"),
+)  # fmt: skip
+"""Columns of the table of methods, for wide terminals first."""
+
+
+def _method_table(methods: Sequence[MethodRecord], columns: Sequence[str]) -> Table:
+    summaries = [method.summary for method in methods if method.summary]
+    # Nothing is shown of what no method has: results of earlier schemas have no such numbers.
+    if not any(summary.aruc_learned is not None for summary in summaries):
+        columns = [column for column in columns if column != "learned"]
+    if not any(summary.found is not None for summary in summaries):
+        columns = [column for column in columns if column not in ("found", "false")]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method")
+    for column in columns:
+        table.add_column(COLUMNS[column][0], justify="right")
+    for method in methods:
+        s = method.summary
+        if s:
+            cells = [COLUMNS[column][1](s) for column in columns]
+        else:
+            cells = ["[dim]n/a[/]" if method.refusal else "[red]failed[/]"]
+        table.add_row(escape(method.method), *cells)
+    return table
+
+
+def make_notes(methods: Sequence[MethodRecord], weigh: Mapping[str, float]) -> list[str]:
+    """Return sentences that say what the numbers of a table of methods are."""
+    done = [(method.method, method.summary) for method in methods if method.summary]
+    if not done:
+        return []
+    first = done[0][1]
+    notes = [f"ARUC's ceiling is 100/101 = {first.aruc_ceiling:.3f}"]
+    if first.aruc_ci:
+        notes[0] += f"; in parentheses is the {first.interval_over}"
+    if weigh:
+        weights = ", ".join(f"{kind} {weight:g}" for kind, weight in weigh.items())
+        notes.append(f"ARUC and calibrated ARUC weigh the kinds of suspects: {weights}")
+    if first.fpr is not None:
+        smallest = first.fpr > DEFAULT_FPR and first.fpr == first.smallest_p_value
+        notes.append(
+            "found, false: the shares of positives and of negatives called stolen at a threshold "
+            f"for {100 * first.fpr:.3g} % false positives, fixed on models that are not judged"
+            + (" (the smallest rate that these support)" if smallest else "")
+        )
+    learners = [label for label, s in done if s.calibrated_on == "models learned from"]
+    if learners and first.fpr is not None:
+        notes.append(
+            f"the thresholds of {', '.join(learners)} are optimistic, because these methods "
+            "learned from the models that fix them"
+        )
+    notes += [
+        f"{label} is overfitted: ARUC {s.aruc_learned:.2f} on the models it learned from, "
+        f"{s.aruc:.2f} on the judged ones"
+        for label, s in done
+        if s.overfitted
+    ]
+    return notes
 
 
 def _note_on_seconds(trials: Sequence[TrialRecord]) -> str | None:
@@ -267,17 +336,21 @@ def _compare_with_best(methods: Sequence[MethodRecord], comparisons: Comparisons
     pairs = [p for p in comparisons.aruc_calibrated if best in (p.first, p.second)]
     if not pairs:
         return None
+    different = [pair for pair in pairs if not pair.low <= 0 <= pair.high]
     similar = [
-        pair.second if pair.first == best else pair.first
-        for pair in pairs
-        if pair.low <= 0 <= pair.high
+        pair.second if pair.first == best else pair.first for pair in pairs if pair not in different
     ]
     parts = []
-    if worse := len(pairs) - len(similar):
-        parts.append(f"significantly better than {worse} method{'s' * (worse > 1)}")
+    if different:
+        part = f"significantly better than {len(different)} method{'s' * (len(different) > 1)}"
+        if all(pair.p_holm is not None for pair in different):
+            kept = sum((pair.p_holm or 0) <= 0.05 for pair in different)
+            part += f" (than {kept} after Holm's correction for {len(comparisons.aruc)} pairs)"
+        parts.append(part)
     if similar:
         parts.append(f"not significantly different from {', '.join(similar)}")
-    return f"{best} is {' and '.join(parts)} (calibrated ARUC, paired bootstrap, 95 %)"
+    zoos = f"over {pairs[0].zoos} zoos" if pairs[0].zoos > 1 else "over the suspects of one zoo"
+    return f"{best} is {' and '.join(parts)} (calibrated ARUC, paired {zoos}, 95 %)"
 
 
 def _why_not(method: MethodRecord) -> str | None:
@@ -289,23 +362,10 @@ def _why_not(method: MethodRecord) -> str | None:
     return None if method.summary else f"failed: {method.why_not}"
 
 
-def _cells(method: MethodRecord) -> list[str]:
-    s = method.summary
-    if not s:
-        return ["[dim]n/a[/]" if method.refusal else "[red]failed[/]"]
-    return [
-        with_interval(s.aruc, s.aruc_ci),
-        with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
-        f"{s.auc:.3f}",
-        *_shares(s),
-        *_costs(s),
-    ]
-
-
 def _show_kinds(
     models: Sequence[ModelRecord], done: Sequence[tuple[MethodRecord, Summary]], console: Console
 ) -> None:
-    """Print, per kind of suspect, their number, mean utility and mean matching rates."""
+    """Print, per kind of suspect, their number, mean utility and how many were called stolen."""
     measures = list(next((model.utility for model in models if model.utility), {}))
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("suspects", no_wrap=True)
@@ -317,11 +377,12 @@ def _show_kinds(
     for (positive, kind), members in kinds.items():
         utilities = [model.utility or {} for model in members]
         means = [_mean([u[name] for u in utilities if name in u]) for name in measures]
-        rates = kind_rates([summary for _, summary in done], kind)
+        calls = [entry.called_of_judged if (entry := s.kinds.get(kind)) else "" for _, s in done]
         table.add_row(
             f"{'+' if positive else '-'} {escape(kind)}",
             str(len(members)),
-            *("" if v is None else f"{v:.3f}" for v in (*means, *rates)),
+            *("" if v is None else f"{v:.3f}" for v in means),
+            *calls,
         )
     console.print()
     console.print(table)
@@ -331,46 +392,42 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def kind_rates(summaries: Sequence[Summary], kind: str) -> list[float | None]:
-    """Return each method's mean matching rate on a kind of suspect, None if it judged none."""
-    of_kind = [summary.kinds.get(kind) for summary in summaries]
-    return [entry.matching_rate if entry else None for entry in of_kind]
-
-
-HEAD = ("method", "ARUC", "calibrated", "AUC", "R at U = 1", "TPR at 5 % FPR", "behind the first",
-        "construct", "verify", "queries")  # fmt: skip
+HEAD = ("method", "ARUC", "learned from", "calibrated", "AUC", "R at U = 1", "found",
+        "false positives", "TPR at 5 % FPR", "behind the first", "construct", "verify",
+        "queries")  # fmt: skip
 
 
 def table_rows(record: RunRecord) -> list[list[str]]:
     """Return a row of texts per method that has results; HEAD names the columns.
 
-    "behind the first" is the difference in calibrated ARUC to the method with the highest one,
-    with the 95 % interval of the paired bootstrap.
+    "learned from" is the ARUC on the models that a method learned from. "behind the first" is the
+    difference in calibrated ARUC to the method with the highest one, with its 95 % interval.
     """
     best = _best_method(record.methods)
     return [
         [
             m.method,
             with_interval(s.aruc, s.aruc_ci),
+            "" if s.aruc_learned is None else with_interval(s.aruc_learned, s.aruc_learned_ci),
             with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
             with_interval(s.auc, s.auc_ci),
-            *_shares(s),
+            percent(s.robustness_at_full_uniqueness, s.robustness_at_full_uniqueness_ci),
+            percent(s.found, s.found_ci),
+            percent(s.false_positives, s.false_positives_ci),
+            _tpr(s),
             _behind(record.comparisons, best, m.method),
-            *_costs(s),
+            f"{s.construct_seconds:.2f} s",
+            f"{s.verify_seconds:.2f} s",
+            str(s.queries),
         ]
         for m, s in record.finished
     ]
 
 
-def _shares(s: Summary) -> list[str]:
-    return [
-        f"{100 * s.robustness_at_full_uniqueness:.0f} %",
-        f"{100 * s.tpr_at_5_percent_fpr:.0f} %",
-    ]
-
-
-def _costs(s: Summary) -> list[str]:
-    return [f"{s.construct_seconds:.2f} s", f"{s.verify_seconds:.2f} s", str(s.queries)]
+def _tpr(s: Summary) -> str:
+    if s.tpr_at_5_percent_fpr is None:
+        return "n/a: fewer than 20 negatives"
+    return percent(s.tpr_at_5_percent_fpr, s.tpr_at_5_percent_fpr_ci)
 
 
 def _behind(comparisons: Comparisons, best: str | None, method: str) -> str:
@@ -414,24 +471,34 @@ def as_csv(record: RunRecord) -> str:
     """Return the methods' numbers as CSV, unrounded: a row per method."""
     out = io.StringIO()
     rows = csv.writer(out)
-    rows.writerow(["method", *NUMBERS])
+    ends = [f"{name}{end}" for name in WITH_INTERVALS for end in ("", "_low", "_high")]
+    rows.writerow(["method", *ends, *PLAIN])
     for method in record.methods:
-        s = method.summary
-        rows.writerow([method.method, *(of(s) if s else None for of in NUMBERS.values())])
+        row: list[object] = []
+        if s := method.summary:
+            for name in WITH_INTERVALS:
+                row += [getattr(s, name), *(getattr(s, f"{name}_ci") or (None, None))]
+            row += [getattr(s, name) for name in PLAIN]
+        rows.writerow([method.method, *(row or [None] * (len(ends) + len(PLAIN)))])
     return out.getvalue()
 
 
 def show_differences(differences: Sequence[Difference], metric: str) -> None:
     """Print the differences between methods of several runs."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("first", "second", "first - second", "95 %", "p"):
+    for name in ("first", "second", "first - second", "95 %", "p", "p (Holm)"):
         left = name in ("first", "second")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for d in differences:
         table.add_row(escape(d.first), escape(d.second), f"{d.value:+.3f}",
-                      f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.3f}")  # fmt: skip
+                      f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.3f}",
+                      "" if d.p_holm is None else f"{d.p_holm:.3f}")  # fmt: skip
     screen = Screen(highlight=False)
     if not screen.is_terminal:
         screen.width = 120  # the names of two runs fit into a line
     screen.print(f"{metric.replace('_', ' ')}, on the suspects that both judged")
     screen.print(table)
+    zoos = sorted({d.zoos for d in differences})
+    over = " or ".join(f"{n} zoos" if n > 1 else "the suspects of one zoo" for n in zoos)
+    screen.print(f"intervals over {over}; p (Holm) is corrected for {len(differences)} pairs",
+                 style="dim", markup=False)  # fmt: skip

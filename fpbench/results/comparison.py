@@ -1,192 +1,229 @@
-"""Differences between methods on the same suspects, with intervals of a paired bootstrap."""
+"""Differences between methods on the same suspects, with intervals and p-values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
 from ..api.errors import InputError
-from ..api.results import Difference, RunRecord
-from .metrics import THRESHOLDS
-
-Floats = NDArray[np.float64]
+from ..api.results import Difference, Metric, RunRecord
+from .metrics import ARUC_CEILING, Floats, holm
+from .weighted import JudgedRates
 
 RESAMPLES = 2000
 
+Repeat = tuple[int, int]
+"""The zoo's seed, and the number of the repeat on this zoo."""
 
-@dataclass(frozen=True)
-class JudgedRates:
-    """The matching rates of one method in one repeat, by suspect."""
+RatesByRepeat = Mapping[Repeat, JudgedRates]
 
-    positives: Mapping[str, float]
-    negatives: Mapping[str, float]
+BOUNDS: Mapping[Metric, float] = {
+    "aruc": ARUC_CEILING, "aruc_calibrated": ARUC_CEILING, "auc": 1.0
+}  # fmt: skip
+"""The largest possible difference of two methods in a metric."""
 
 
 def compare(
-    metric: Callable[[Floats, Floats, Floats, Floats], Floats],
-    methods: Mapping[str, Mapping[int, JudgedRates]],
+    metric: Metric, methods: Mapping[str, RatesByRepeat],
     *, resamples: int = RESAMPLES, seed: int = 0,
 ) -> list[Difference]:  # fmt: skip
     """Compare every pair of methods that finished a repeat in common.
 
-    metric:  `weighted_aruc` or `weighted_auc`.
     methods: by method and repeat, the rates. In one repeat all methods judged the same suspects.
 
-    A resample draws the zoo's positives with replacement, and separately its negatives. A model
-    that is drawn k times counts k times in every repeat that judged it and for every method. So
-    the methods stay paired, and repeats that share models are not treated as independent (Efron
-    and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 and 13). The splits and
-    the methods' seeds are not resampled.
-    """
-    if len(methods) < 2:
-        return []
-    rng = np.random.default_rng(seed)
-    sides = []
-    for side in ("positives", "negatives"):
-        names = sorted(
-            {
-                name
-                for by_repeat in methods.values()
-                for judged in by_repeat.values()
-                for name in getattr(judged, side)
-            }
-        )
-        drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
-        # In the first row every model counts once: the zoo itself.
-        weights = np.vstack([np.ones(len(names)), drawn])
-        sides.append(dict(zip(names, weights.T, strict=True)))
+    If two methods have several zoos in common, their difference is computed per zoo, as the mean
+    over the zoo's repeats. The interval is Student's over the zoos, and so is the p-value.
 
-    values: dict[str, dict[int, Floats]] = {
-        method: {repeat: _values(metric, judged, *sides) for repeat, judged in by_repeat.items()}
-        for method, by_repeat in methods.items()
-    }
+    If they have one zoo in common, the standard error comes from a bootstrap over its models. A
+    resample draws the zoo's positives with replacement, and separately its negatives. A model that
+    is drawn k times counts k times in every repeat and for every method, and calibration curves
+    are fitted again. So the methods stay paired, and repeats that share models are not treated as
+    independent (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 and
+    13). `_over_models` says how the standard error becomes an interval.
+    """
+    draws = _Draws(metric, methods, resamples, seed)
     differences = []
-    for first, second in combinations(values, 2):
-        common = sorted(values[first].keys() & values[second].keys())
-        if common:
-            by_repeat = np.stack([values[first][k] - values[second][k] for k in common])
-            differences.append(_difference(first, second, by_repeat))
-    return differences
-
-
-def _values(
-    metric: Callable[[Floats, Floats, Floats, Floats], Floats], judged: JudgedRates,
-    positives: Mapping[str, Floats], negatives: Mapping[str, Floats],
-) -> Floats:  # fmt: skip
-    """Return a metric's values in one repeat, of shape (1 + resamples,)."""
-    columns = []
-    for rates, weights in ((judged.positives, positives), (judged.negatives, negatives)):
-        columns += [
-            np.fromiter(rates.values(), float),
-            np.stack([weights[name] for name in rates], axis=1),
-        ]
-    return metric(*columns)
-
-
-def _difference(first: str, second: str, by_repeat: Floats) -> Difference:
-    """Return the mean difference over the repeats, with its interval and p-value.
-
-    by_repeat: (repeats, 1 + resamples); nan where a resample drew no suspect of a repeat.
-    """
-    counts = np.isfinite(by_repeat)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(counts, by_repeat, 0).sum(0) / counts.sum(0)
-    value, drawn = float(mean[0]), mean[1:][np.isfinite(mean[1:])]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    tail = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
-    p = min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn)))
-    return Difference(
-        first=first, second=second, value=value, low=float(low), high=float(high), p_value=p
-    )
-
-
-def weighted_aruc(
-    positives: Floats, positive_weights: Floats, negatives: Floats, negative_weights: Floats
-) -> Floats:
-    """Return `metrics.aruc` with a weight for each suspect.
-
-    positives, negatives: rates (n,). weights: (draws, n). Returns (draws,).
-    """
-    r = _weighted_share(positives, positive_weights)
-    u = 1 - _weighted_share(negatives, negative_weights)
-    result: Floats = np.minimum(r, u).mean(1)
-    return result
-
-
-def weighted_auc(
-    positives: Floats, positive_weights: Floats, negatives: Floats, negative_weights: Floats
-) -> Floats:
-    """Return `metrics.roc_auc` with a weight for each suspect; shapes as in `weighted_aruc`."""
-    wins = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
-    with np.errstate(invalid="ignore"):
-        result: Floats = ((positive_weights @ wins) * negative_weights).sum(1) / (
-            positive_weights.sum(1) * negative_weights.sum(1)
+    for first, second in combinations(methods, 2):
+        common = sorted(methods[first].keys() & methods[second].keys())
+        zoos = sorted({zoo for zoo, _ in common})
+        if not zoos:
+            continue
+        if len(zoos) > 1:
+            means = [
+                np.mean([draws.own(first, r) - draws.own(second, r) for r in common if r[0] == zoo])
+                for zoo in zoos
+            ]
+            value, error, freedom = float(np.mean(means)), float(stats.sem(means)), len(zoos) - 1.0
+            smallest = 0.0
+        else:
+            by_repeat = [draws.all(first, r) - draws.all(second, r) for r in common]
+            value, error, freedom = _over_models(np.stack(by_repeat), draws.size(zoos[0]))
+            smallest = 1 / (1 + resamples)
+        half, bound = error * float(stats.t.ppf(0.975, freedom)), BOUNDS[metric]
+        differences.append(
+            Difference(
+                first=first,
+                second=second,
+                value=value,
+                low=max(-bound, value - half),
+                high=min(bound, value + half),
+                p_value=max(smallest, _p_value(value, error, freedom)),
+                zoos=len(zoos),
+            )
         )
-    return result
+    return with_holm(differences)
 
 
-def _weighted_share(rates: Floats, weights: Floats) -> Floats:
-    with np.errstate(invalid="ignore"):
-        share: Floats = weights @ (rates[:, None] > THRESHOLDS) / weights.sum(1, keepdims=True)
-    return share
+class _Draws:
+    """The values of a metric: of each zoo as it is, and in resamples of its models."""
+
+    def __init__(
+        self, metric: Metric, methods: Mapping[str, RatesByRepeat], resamples: int, seed: int
+    ) -> None:
+        self._metric, self._methods = metric, methods
+        self._resamples, self._seed = resamples, seed
+        self._counts: dict[int, dict[str, Floats]] = {}
+        self._values: dict[tuple[str, Repeat], Floats] = {}
+
+    def own(self, method: str, repeat: Repeat) -> float:
+        """Return a method's value in a repeat."""
+        return self._methods[method][repeat].value(self._metric)
+
+    def all(self, method: str, repeat: Repeat) -> Floats:
+        """Return a method's values in a repeat (1 + resamples,); the first is the zoo's own."""
+        key = method, repeat
+        if key not in self._values:
+            judged = self._methods[method][repeat]
+            self._values[key] = judged.values(self._metric, self._counts_in(repeat[0]))
+        return self._values[key]
+
+    def size(self, zoo: int) -> int:
+        """Return the number of models on the smaller side of a zoo."""
+        return min(map(len, self._sides(zoo)))
+
+    def _sides(self, zoo: int) -> tuple[list[str], list[str]]:
+        """Return the zoo's positives and its negatives, by name."""
+        positives: set[str] = set()
+        negatives: set[str] = set()
+        for by_repeat in self._methods.values():
+            for (of_zoo, _), judged in by_repeat.items():
+                if of_zoo == zoo:
+                    positives |= judged.positives.keys() | judged.known_positives.keys()
+                    negatives |= judged.negatives.keys() | judged.known_negatives.keys()
+        return sorted(positives), sorted(negatives)
+
+    def _counts_in(self, zoo: int) -> dict[str, Floats]:
+        """Return how often each draw has each model of a zoo; the first draw has each once."""
+        if zoo not in self._counts:
+            rng = np.random.default_rng(self._seed)
+            counts: dict[str, Floats] = {}
+            for names in self._sides(zoo):
+                n = len(names)
+                drawn = rng.multinomial(n, [1 / n] * n, size=self._resamples)
+                counts |= dict(zip(names, np.vstack([np.ones(n), drawn]).T, strict=True))
+            self._counts[zoo] = counts
+        return self._counts[zoo]
 
 
-RatesByMethod = dict[str, dict[int, JudgedRates]]
-"""By method and repeat."""
+def _over_models(by_repeat: Floats, models: int) -> tuple[float, float, float]:
+    """Return a difference's mean over the repeats of a zoo, its standard error, and the error's
+    degrees of freedom.
+
+    by_repeat: (repeats, 1 + resamples); nan where a resample drew no model of a side.
+    models:    the number of models on the smaller side of the zoo.
+
+    A bootstrap of n models understates the variance by the factor (n - 1) / n, and its quantiles
+    are those of a normal distribution (Hesterberg, *What Teachers Should Know About the
+    Bootstrap*, 2015, section 4.2). So the variance is corrected, and intervals use Student's
+    distribution. The bootstrap keeps the splits and the methods' seeds. Repeats that differ by
+    more than the choice of models explains show what these add, and this variance is added, with
+    the degrees of freedom of Satterthwaite (*An Approximate Distribution of Estimates of Variance
+    Components*, 1946). With one repeat it cannot be seen, and is left out.
+    """
+    repeats = len(by_repeat)
+    value = float(by_repeat[:, 0].mean())
+    drawn = by_repeat[:, 1:][:, np.isfinite(by_repeat[:, 1:]).all(0)]
+    if drawn.shape[1] < 2 or models < 2:
+        return value, math.inf, 1.0
+    variance = float(drawn.mean(0).var()) * models / (models - 1)
+    extra = 0.0
+    if repeats > 1:
+        deviations = drawn - drawn.mean(1, keepdims=True)
+        explained = float(deviations.var(axis=0, ddof=1).mean())
+        extra = max(0.0, float(by_repeat[:, 0].var(ddof=1)) - explained) / repeats
+    total = variance + extra
+    if not total:
+        return value, 0.0, models - 1.0
+    freedom = total**2 / (variance**2 / (models - 1) + extra**2 / max(1, repeats - 1))
+    return value, math.sqrt(total), freedom
 
 
-def compare_runs(runs: Mapping[str, RunRecord], metric: str) -> list[Difference]:
+def _p_value(value: float, error: float, freedom: float) -> float:
+    """Return the two-sided p-value of a difference by Student's distribution."""
+    if not error:
+        return float(value == 0)
+    return min(1.0, 2 * float(stats.t.sf(abs(value) / error, freedom)))
+
+
+def compare_runs(runs: Mapping[str, RunRecord], metric: Metric) -> list[Difference]:
     """Compare the methods of different runs; return them under the names "method (run)".
 
-    runs:   their records, by name.
-    metric: "aruc", "aruc_calibrated" or "auc".
+    runs: their records, by name.
 
     A method of two runs is compared with itself. Two runs without a common method are compared
-    by every pair of their methods. Raises InputError for fewer than two runs, and for runs that
-    judged the same suspects in no repeat.
+    by every pair of their methods. Raises InputError for fewer than two runs, for runs that weigh
+    kinds of suspects differently, and for runs that judged the same suspects in no repeat.
     """
     if len(runs) < 2:
         raise InputError("expected the folders of two different runs or more")
-    calibrated = metric == "aruc_calibrated"
-    rates = {name: _rates(record, calibrated=calibrated) for name, record in runs.items()}
-    weighted = weighted_auc if metric == "auc" else weighted_aruc
+    if metric != "auc" and len({tuple(sorted(r.suite.weigh.items())) for r in runs.values()}) > 1:
+        raise InputError(
+            "expected runs with the same `weigh:`, found different weights; compare them by "
+            "--metric auc, which has no weights"
+        )
+    rates = {name: _rates(record) for name, record in runs.items()}
     differences: list[Difference] = []
-    names = [*runs]
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            shared = [m for m in rates[first] if m in rates[second]]
-            every_pair = [(a, b) for a in rates[first] for b in rates[second]]
-            for a, b in [(m, m) for m in shared] or every_pair:
-                one, two = _common_repeats(rates[first][a], rates[second][b])
-                if one:
-                    both = {f"{a} ({first})": one, f"{b} ({second})": two}
-                    differences += compare(weighted, both)
+    for first, second in combinations(runs, 2):
+        shared = [m for m in rates[first] if m in rates[second]]
+        every_pair = [(a, b) for a in rates[first] for b in rates[second]]
+        for a, b in [(m, m) for m in shared] or every_pair:
+            one, two = _common_repeats(rates[first][a], rates[second][b])
+            if one:
+                differences += compare(metric, {f"{a} ({first})": one, f"{b} ({second})": two})
     if not differences:
         raise InputError(
             "expected runs that judged the same suspects in the same repeats, found none in "
             "common; compare runs of one suite, or of suites with one zoo, seed and split"
         )
-    return differences
+    return with_holm(differences)
 
 
-def _rates(record: RunRecord, *, calibrated: bool) -> RatesByMethod:
+def with_holm(differences: Sequence[Difference]) -> list[Difference]:
+    """Return differences with p-values that are corrected for their number."""
+    corrected = holm([difference.p_value for difference in differences])
+    return [
+        difference.model_copy(update={"p_holm": p})
+        for difference, p in zip(differences, corrected, strict=True)
+    ]
+
+
+def _rates(record: RunRecord) -> dict[str, dict[Repeat, JudgedRates]]:
     positive = {model.digest: model.positive for model in record.models}
-    by_method: RatesByMethod = {}
+    kinds = {model.digest: model.kind for model in record.models}
+    by_method: dict[str, dict[Repeat, JudgedRates]] = {}
     for trial in record.trials:
-        rates = trial.calibrated_rates if calibrated else trial.matching_rates
         if trial.error is None:
-            sides = [{d: r for d, r in rates.items() if positive[d] is p} for p in (True, False)]
-            by_method.setdefault(trial.method, {})[trial.repeat] = JudgedRates(*sides)
+            by_method.setdefault(trial.method, {})[trial.zoo, trial.repeat] = JudgedRates.of(
+                trial.matching_rates, trial.calibration_rates, positive, kinds, record.suite.weigh
+            )
     return by_method
 
 
-def _common_repeats(
-    one: Mapping[int, JudgedRates], two: Mapping[int, JudgedRates]
-) -> tuple[dict[int, JudgedRates], dict[int, JudgedRates]]:
+def _common_repeats(one: RatesByRepeat, two: RatesByRepeat) -> tuple[RatesByRepeat, RatesByRepeat]:
     """Return both methods' rates in the repeats in which they judged the same suspects."""
     same = [
         k

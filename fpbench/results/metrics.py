@@ -5,12 +5,15 @@ Source: the MetaV paper (KDD 2022), section 5.4, unless a function says otherwis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rates = Sequence[float]
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
 Map = Callable[[Rates], list[float]]
 
 THRESHOLDS: NDArray[np.float64] = np.arange(101) / 100
@@ -18,6 +21,9 @@ THRESHOLDS: NDArray[np.float64] = np.arange(101) / 100
 
 ARUC_CEILING = 100 / 101
 """The largest possible ARUC: at rho = 1 no rate is strictly above the threshold."""
+
+NEWTON_STEPS = 60
+"""The most steps that a fit of calibration curves takes. It mostly ends after about 8."""
 
 
 def robustness(positives: Rates, rho: float | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,62 +67,123 @@ def roc_auc(positives: Rates, negatives: Rates) -> float:
     return float(roc_auc_score(truth, [*positives, *negatives]))
 
 
-def tpr_at_fpr(positives: Rates, negatives: Rates, fpr: float) -> float:
+def tpr_at_fpr(positives: Rates, negatives: Rates, fpr: float) -> float | None:
     """Return the largest true positive rate at a false positive rate of at most `fpr`.
 
     With n negatives no false positive rate between 0 and 1/n can be measured. For an `fpr` below
-    1/n the result is the true positive rate without any false positive.
+    1/n the result is None.
     """
     from sklearn.metrics import roc_curve
 
+    if fpr * len(negatives) < 1 - 1e-9:
+        return None
     truth = [1] * len(positives) + [0] * len(negatives)
     rates, tprs, _ = roc_curve(truth, [*positives, *negatives], drop_intermediate=False)
     return float(tprs[rates <= fpr + 1e-12].max())
 
 
-def mean_ci(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the mean and the half-width of its Student t interval, nan for a single value."""
+def mean_interval(
+    values: Sequence[Sequence[float]], low: float = 0.0, high: float = math.inf,
+    *, level: float = 0.95,
+) -> tuple[float, Interval | None]:  # fmt: skip
+    """Return the mean of a number over zoos, and the interval of that mean.
+
+    values:    by zoo, the number in each repeat.
+    low, high: the bounds of the number. The interval does not pass them.
+
+    With several zoos the model is a one-way random-effects model: zoos are drawn at random, and
+    repeats are nested in them. The interval is mean of the zoos' means +- t(Z - 1) s / sqrt(Z)
+    for Z zoos, with s the standard deviation of the zoos' means. This is exact for normal effects
+    if all zoos have the same number of repeats (Searle, Casella and McCulloch, *Variance
+    Components*, 1992, chapter 3).
+
+    With one zoo the interval is Student's over its repeats, and holds for this zoo only. A single
+    repeat of a single zoo has no interval.
+    """
     from scipy import stats
 
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
-    half = float(stats.sem(values) * stats.t.ppf((1 + level) / 2, len(values) - 1))
-    return mean, half
+    means = [float(np.mean(of_zoo)) for of_zoo in values]
+    sample = means if len(means) > 1 else [float(value) for value in values[0]]
+    mean = float(np.mean(means))
+    if len(sample) < 2:
+        return mean, None
+    half = float(stats.sem(sample) * stats.t.ppf((1 + level) / 2, len(sample) - 1))
+    return mean, (max(low, mean - half), min(high, mean + half))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for their number (Holm, *A Simple Sequentially Rejective
+    Multiple Test Procedure*, 1979)."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return [float(value) for value in corrected]
 
 
 def calibration(positives: Rates, negatives: Rates) -> Map:
     """Return a map from raw matching rates to probabilities of theft, in (0, 1).
 
-    The map is a logistic curve, fitted to the rates of models that the verifier knows to be
-    positive or negative (Platt, *Probabilistic Outputs for Support Vector Machines*, 1999). Its
-    targets are smoothed as in the paper: (n + 1) / (n + 2) for positives, 1 / (n + 2) for
-    negatives. Both sides have the same total weight. The map never reverses the order of rates:
-    if the fitted curve does not rise, every rate gets 1/2.
+    The map is the logistic curve of `fit_calibration`. It never reverses the order of rates: if
+    the fitted curve does not rise, every rate gets 1/2.
     """
-    from sklearn.linear_model import LogisticRegression
+    from scipy.special import expit
 
-    known = np.asarray([*positives, *negatives], float)
-    mean, spread = known.mean(), known.std() or 1.0
-    n_pos, n_neg = len(positives), len(negatives)
-    stolen = [(n_pos + 1) / (n_pos + 2)] * n_pos + [1 / (n_neg + 2)] * n_neg
-    weight = np.asarray([1 / n_pos] * n_pos + [1 / n_neg] * n_neg) * (n_pos + n_neg) / 2
-    # Each rate is fitted twice: as positive with the weight of its target, as negative with the
-    # rest. C is large, so large coefficients are not penalised.
-    curve = LogisticRegression(C=1e9, max_iter=10_000).fit(
-        np.tile((known - mean) / spread, 2)[:, None],
-        [1] * len(known) + [0] * len(known),
-        np.concatenate([weight * stolen, weight * (1 - np.asarray(stolen))]),
+    sides = [np.asarray(rates, float) for rates in (positives, negatives)]
+    slopes, offsets = fit_calibration(*sides, *(np.ones((1, len(rates))) for rates in sides))
+    slope, offset = float(slopes[0]), float(offsets[0])
+    if slope <= 0:
+        return lambda rates: [0.5] * len(rates)
+    return lambda rates: [float(p) for p in expit(slope * np.asarray(rates, float) + offset)]
+
+
+def fit_calibration(
+    positives: Floats, negatives: Floats, positive_weights: Floats, negative_weights: Floats
+) -> tuple[Floats, Floats]:
+    """Fit logistic curves to rates of models that the verifier knows to be positive or negative.
+
+    positives, negatives: known rates (n,). weights: how often each of them counts (draws, n).
+    Returns slopes and offsets (draws,); nan for a draw that lacks a side.
+
+    Source: Platt, *Probabilistic Outputs for Support Vector Machines*, 1999. The targets are
+    smoothed as in that paper: (n + 1) / (n + 2) for n positives, 1 / (n + 2) for n negatives.
+    Both sides have the same total weight. Newton's method finds the minimum of the convex loss.
+    """
+    from scipy.special import expit
+
+    n_pos = positive_weights.sum(1, keepdims=True)
+    n_neg = negative_weights.sum(1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights = np.hstack([positive_weights / n_pos, negative_weights / n_neg])
+    targets = np.hstack(
+        [
+            np.broadcast_to((n_pos + 1) / (n_pos + 2), positive_weights.shape),
+            np.broadcast_to(1 / (n_neg + 2), negative_weights.shape),
+        ]
     )
-    slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-
-    def calibrated(rates: Rates) -> list[float]:
-        if slope <= 0:
-            return [0.5] * len(rates)
-        z = slope * (np.asarray(rates, float) - mean) / spread + offset
-        return [float(p) for p in 1 / (1 + np.exp(-z))]
-
-    return calibrated
+    rates = np.concatenate([positives, negatives])
+    centre, spread = rates.mean(), rates.std() or 1.0
+    x = (rates - centre) / spread
+    slope, offset = np.zeros(len(weights)), np.zeros(len(weights))
+    for _ in range(NEWTON_STEPS):
+        p = expit(slope[:, None] * x + offset[:, None])
+        residual, curvature = weights * (targets - p), weights * p * (1 - p)
+        gradient = residual @ x, residual.sum(1)
+        # The small number keeps the system solvable where all known rates are equal.
+        xx, x1, one = curvature @ x**2 + 1e-9, curvature @ x, curvature.sum(1) + 1e-9
+        determinant = xx * one - x1**2
+        steps = np.stack(
+            [
+                (one * gradient[0] - x1 * gradient[1]) / determinant,
+                (xx * gradient[1] - x1 * gradient[0]) / determinant,
+            ]
+        )
+        # A full step may overshoot far from the minimum.
+        steps *= np.minimum(1, 1 / np.maximum(np.abs(steps).max(0), 1e-300))
+        slope, offset = slope + steps[0], offset + steps[1]
+        if np.nanmax(np.abs(steps), initial=0) < 1e-10:
+            break
+    return slope / spread, offset - slope * centre / spread
 
 
 def p_value(rate: float, negatives: Rates) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..api.results import Comparisons, KindSummary, Summary
+from ..api.results import DEFAULT_FPR, Comparisons, Interval, KindSummary, Summary, is_called
 from ..api.work import Result
 from . import comparison, metrics
+from .weighted import JudgedRates
 
 
 class Verdicts(NamedTuple):
@@ -22,46 +24,119 @@ class Verdicts(NamedTuple):
     binomial_p_values: Mapping[str, float]
 
 
-def summarise(results: Sequence[Result]) -> Summary:
-    """Return a method's metrics: mean and half-width of the 95 % interval over its repeats."""
-    halves = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
-    per_repeat: dict[str, list[float]] = {
-        "aruc": [metrics.aruc(p, n) for p, n in halves],
-        "auc": [metrics.roc_auc(p, n) for p, n in halves],
-        "robustness_at_full_uniqueness": [
-            metrics.robustness_at_full_uniqueness(p, n) for p, n in halves
-        ],
-        "tpr_at_1_percent_fpr": [metrics.tpr_at_fpr(p, n, 0.01) for p, n in halves],
-        "tpr_at_5_percent_fpr": [metrics.tpr_at_fpr(p, n, 0.05) for p, n in halves],
-        "aruc_calibrated": [calibrated_aruc(r) for r in results],
-        "construct_seconds": [r.construct_seconds for r in results],
-        "verify_seconds": [r.verify_seconds for r in results],
-    }
-    intervals: dict[str, Any] = {}
-    for name, values in per_repeat.items():
-        intervals[name], intervals[f"{name}_ci"] = metrics.mean_ci(values)
+def summarise(
+    results: Sequence[Result], *, fpr: float = DEFAULT_FPR, weigh: Mapping[str, float] | None = None
+) -> Summary:
+    """Return a method's metrics: means over zoos and repeats, and 95 % intervals.
+
+    fpr:   the false positive rate at which suspects are called stolen. If the models that are not
+           judged have too few negatives for it, the smallest rate that they support is used.
+    weigh: the weight of each kind of suspect in ARUC. A kind without a weight does not count. If
+           it is empty, every suspect counts the same.
+    """
+    sides = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
+    smallest_p = 1 / (1 + min(len(r.known_rates(positive=False)) for r in results))
+    fpr = max(fpr, smallest_p)
+    called = [_called(result, fpr) for result in results]
+    ceiling = metrics.ARUC_CEILING
+    judged = [_judged(result, weigh) for result in results]
+    arucs = [j.value("aruc") for j in judged]
+    learned = [_aruc_learned(result) for result in results]
+    values: dict[str, tuple[Sequence[float | None], float]] = {
+        "aruc": (arucs, ceiling),
+        # The map is fitted on the other half of the zoo.
+        "aruc_calibrated": ([j.value("aruc_calibrated") for j in judged], ceiling),
+        "aruc_learned": (learned, ceiling),
+        "auc": ([metrics.roc_auc(p, n) for p, n in sides], 1.0),
+        "robustness_at_full_uniqueness": (
+            [metrics.robustness_at_full_uniqueness(p, n) for p, n in sides], 1.0
+        ),
+        "tpr_at_1_percent_fpr": ([metrics.tpr_at_fpr(p, n, 0.01) for p, n in sides], 1.0),
+        "tpr_at_5_percent_fpr": ([metrics.tpr_at_fpr(p, n, 0.05) for p, n in sides], 1.0),
+        "found": ([_share(r, c, True) for r, c in zip(results, called, strict=True)], 1.0),
+        "false_positives": (
+            [_share(r, c, False) for r, c in zip(results, called, strict=True)], 1.0
+        ),
+        "construct_seconds": ([r.construct_seconds for r in results], math.inf),
+        "verify_seconds": ([r.verify_seconds for r in results], math.inf),
+    }  # fmt: skip
+    numbers: dict[str, Any] = {}
+    for name, (per_repeat, high) in values.items():
+        numbers[name], numbers[f"{name}_ci"] = _interval(results, per_repeat, 0.0, high)
+    gaps = [None if one is None else one - two for one, two in zip(learned, arucs, strict=True)]
+    curves = np.mean([j.curves() for j in judged], axis=0)
     return Summary(
+        zoos=len({r.trial.zoo for r in results}),
         repeats=len(results),
         queries=max(r.queries for r in results),
-        **intervals,
-        aruc_ceiling=metrics.ARUC_CEILING,
+        **numbers,
+        aruc_gap_ci=_interval(results, gaps, -ceiling, ceiling)[1],
+        aruc_ceiling=ceiling,
         # With n negatives the smallest false positive rate above 0 that can be measured is 1/n.
-        smallest_fpr=1 / min(len(n) for _, n in halves),
+        smallest_fpr=1 / min(len(n) for _, n in sides),
+        fpr=fpr,
         # Rates of models that a method has learned from are better than those of new models.
         calibrated_on="models learned from" if results[0].trial.ensemble else "models never seen",
-        smallest_p_value=1 / (1 + min(len(r.known_rates(positive=False)) for r in results)),
-        kinds=_kinds(results),
-        robustness=_curve([metrics.robustness(p, metrics.THRESHOLDS) for p, _ in halves]),
-        uniqueness=_curve([metrics.uniqueness(n, metrics.THRESHOLDS) for _, n in halves]),
+        smallest_p_value=smallest_p,
+        kinds=_kinds(results, called),
+        robustness=tuple(curves[0].round(6)),
+        uniqueness=tuple(curves[1].round(6)),
     )
 
 
-def calibrated_aruc(result: Result) -> float:
-    """Return the ARUC of the calibrated rates; the map is fitted on the other half of the zoo."""
-    calibrated = _calibration(result)
-    return metrics.aruc(
-        calibrated(result.rates(positive=True)), calibrated(result.rates(positive=False))
+def _interval(
+    results: Sequence[Result], values: Sequence[float | None], low: float, high: float
+) -> tuple[float | None, Interval | None]:
+    """Return the mean and the interval of a number that each result has; None if one lacks it."""
+    by_zoo: dict[int, list[float]] = {}
+    for result, value in zip(results, values, strict=True):
+        if value is None:
+            return None, None
+        by_zoo.setdefault(result.trial.zoo, []).append(value)
+    return metrics.mean_interval([*by_zoo.values()], low, high)
+
+
+def _judged(result: Result, weigh: Mapping[str, float] | None) -> JudgedRates:
+    trial = result.trial
+    models = (*trial.suspects, *trial.calibration)
+    return JudgedRates.of(
+        {recipe.digest: result.matching_rates[recipe.digest] for recipe in trial.suspects},
+        {recipe.digest: result.calibration_rates[recipe.digest] for recipe in trial.calibration},
+        {recipe.digest: recipe.descends_from(trial.target) for recipe in models},
+        {recipe.digest: recipe.kind for recipe in models},
+        weigh or {},
     )
+
+
+def _aruc_learned(result: Result) -> float | None:
+    """Return the ARUC on the models that a method learned from; None if it learned from none."""
+    trial = result.trial
+    learned: tuple[list[float], list[float]] = ([], [])
+    for recipe in trial.ensemble:
+        if recipe.digest in result.calibration_rates:
+            side = learned[0 if recipe.descends_from(trial.target) else 1]
+            side.append(result.calibration_rates[recipe.digest])
+    return metrics.aruc(*learned) if all(learned) else None
+
+
+def _called(result: Result, fpr: float) -> dict[str, bool]:
+    """Return which suspects are called stolen, by digest.
+
+    The threshold is conformal: a suspect is called stolen if its p-value, over the negatives that
+    are not judged, is at most `fpr`.
+    """
+    innocent = result.known_rates(positive=False)
+    return {
+        digest: is_called(metrics.p_value(rate, innocent), fpr)
+        for digest, rate in result.matching_rates.items()
+    }
+
+
+def _share(result: Result, called: Mapping[str, bool], positive: bool) -> float:
+    """Return the share of the positives, or of the negatives, that are called stolen."""
+    trial = result.trial
+    side = [r for r in trial.suspects if r.descends_from(trial.target) is positive]
+    return statistics.fmean(called[recipe.digest] for recipe in side)
 
 
 def _calibration(result: Result) -> metrics.Map:
@@ -97,52 +172,37 @@ def compute_verdicts(result: Result) -> Verdicts:
     )
 
 
-def compare_methods(results: Sequence[Result]) -> Comparisons:
-    """Compare every pair of methods by each metric."""
-    raw: comparison.RatesByMethod = {}
-    calibrated: comparison.RatesByMethod = {}
+def compare_methods(
+    results: Sequence[Result], *, weigh: Mapping[str, float] | None = None
+) -> Comparisons:
+    """Compare every pair of methods by each metric. `weigh` is as in `summarise`."""
+    methods: dict[str, dict[comparison.Repeat, JudgedRates]] = {}
     for result in results:
         trial = result.trial
-        rates = result.matching_rates
-        mapped = dict(zip(rates, _calibration(result)([*rates.values()]), strict=True))
-        for by_method, by_digest in ((raw, rates), (calibrated, mapped)):
-            positives: dict[str, float] = {}
-            negatives: dict[str, float] = {}
-            for suspect in trial.suspects:
-                side = positives if suspect.descends_from(trial.target) else negatives
-                side[suspect.digest] = by_digest[suspect.digest]
-            by_repeat = by_method.setdefault(trial.label, {})
-            by_repeat[trial.repeat] = comparison.JudgedRates(positives, negatives)
+        by_repeat = methods.setdefault(trial.label, {})
+        by_repeat[trial.zoo, trial.repeat] = _judged(result, weigh)
     return Comparisons(
-        aruc=tuple(comparison.compare(comparison.weighted_aruc, raw)),
-        aruc_calibrated=tuple(comparison.compare(comparison.weighted_aruc, calibrated)),
-        auc=tuple(comparison.compare(comparison.weighted_auc, raw)),
+        aruc=tuple(comparison.compare("aruc", methods)),
+        aruc_calibrated=tuple(comparison.compare("aruc_calibrated", methods)),
+        auc=tuple(comparison.compare("auc", methods)),
     )
 
 
-def _curve(curves: Sequence[Any]) -> tuple[float, ...]:
-    """Return the mean of the repeats' curves."""
-    return tuple(round(float(v), 6) for v in np.mean(curves, axis=0))
-
-
-def _kinds(results: Sequence[Result]) -> dict[str, KindSummary]:
-    """Return, per kind of suspect, the mean matching rate and the share called positive.
-
-    The threshold is the lowest that calls no negative positive.
-    """
+def _kinds(
+    results: Sequence[Result], called: Sequence[Mapping[str, bool]]
+) -> dict[str, KindSummary]:
+    """Return, per kind of suspect, the share called stolen and the mean matching rate."""
     rates: dict[str, list[float]] = {}
-    called: dict[str, list[bool]] = {}
-    for result in results:
-        threshold = max(result.rates(positive=False))
+    calls: dict[str, list[bool]] = {}
+    for result, of_result in zip(results, called, strict=True):
         for suspect in result.trial.suspects:
-            rate = result.matching_rates[suspect.digest]
-            rates.setdefault(suspect.kind, []).append(rate)
-            called.setdefault(suspect.kind, []).append(rate > threshold)
+            rates.setdefault(suspect.kind, []).append(result.matching_rates[suspect.digest])
+            calls.setdefault(suspect.kind, []).append(of_result[suspect.digest])
     return {
         kind: KindSummary(
             judged=len(values),
+            called=statistics.fmean(calls[kind]),
             matching_rate=statistics.fmean(values),
-            called_positive=statistics.fmean(called[kind]),
         )
         for kind, values in rates.items()
     }

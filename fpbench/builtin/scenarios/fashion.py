@@ -17,6 +17,7 @@ from fpbench import Generation, Pool
 
 from . import fmnist
 from .frechet import classifier, features, frechet
+from .table3 import composition
 
 LATENT = 100
 TEST = 2_500
@@ -98,6 +99,10 @@ class Fashion(Generation):
     input_shape = (LATENT,)
     output_shape = (1, 28, 28)
     input_range = (-1.0, 1.0)
+    table3 = composition(
+        {"s": (6, 20), "m": (6, 10), "l": (2, 10), "xl": (0, 20)},
+        pruned_weights=18, pruned_filters=30,
+    )  # fmt: skip
     architectures = {  # noqa: RUF012
         **{size: partial(linear_generator, k) for size, k in SIZES.items()},
         "xl": dcgan_generator,

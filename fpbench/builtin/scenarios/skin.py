@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fpbench import Classification, Pool, ResourceError
 
 from . import derma, skin_networks
+from .table3 import composition
 
 IRRELEVANT = 2268
 """The number of images in the pool of another domain."""
@@ -47,6 +48,19 @@ class Skin(Classification):
     name = "skin"
     output_shape = (7,)
     input_range = (0.0, 1.0)
+    table3 = composition(  # each architecture of the paper, and the small one in its place
+        {
+            f"{prefix}{name}": counts
+            for prefix, names in (
+                ("", ("squeezenet", "resnet18", "densenet161", "alexnet", "vgg16")),
+                ("small_", ("squeezenet", "resnet", "densenet", "alexnet", "vgg")),
+            )
+            for name, counts in zip(
+                names, ((4, 20), (4, 20), (2, 12), (2, 4), (2, 4)), strict=True
+            )
+        },
+        pruned_weights=18, pruned_filters=30,
+    )  # fmt: skip
 
     size: Literal[32, 224] = 224
     dataset: Literal["dermamnist", "ham10000-28"] = "dermamnist"

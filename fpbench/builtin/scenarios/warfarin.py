@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fpbench import DataFile, FieldError, Pool, Regression, ResourceError, Share
 
 from . import iwpc
+from .table3 import composition
 
 # The rounded extremes of the table. They are constants, so nothing is learned from the test rows.
 HEIGHT_CM = (120.0, 205.0)
@@ -56,6 +57,7 @@ class Warfarin(Regression):
     input_shape = (31,)
     output_shape = (1,)
     input_range = (-1.0, 1.0)
+    table3 = composition({"s": (10, 20), "m": (10, 20), "l": (6, 20)}, pruned_weights=36)
     architectures = {  # noqa: RUF012
         "s": lambda: mlp(31, 100, 1),
         "m": lambda: mlp(31, 100, 100, 1),
