@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .api.fields import Count, NonNegativeFloat, Positive, PositiveFloat, Probability, Share
     from .api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter, agreement
     from .api.hooks import hookimpl
-    from .api.oracle import Access, Oracle, reply
+    from .api.oracle import Access, Oracle, log_probabilities, reply
     from .api.recipe import Lab, Recipe
     from .api.results import Report
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
@@ -42,7 +42,7 @@ _HOMES = {
     "fields": "Count NonNegativeFloat Positive PositiveFloat Probability Share",
     "fingerprinter": "Case Ensemble Fingerprint Fingerprinter agreement",
     "hooks": "hookimpl",
-    "oracle": "Access Oracle reply",
+    "oracle": "Access Oracle log_probabilities reply",
     "recipe": "Lab Recipe",
     "results": "Report",
     "work": "Built Executor Lost PlanSummary Result Trial",
@@ -95,6 +95,7 @@ __all__ = [
     "folded",
     "hookimpl",
     "last_layer",
+    "log_probabilities",
     "pgd",
     "plan",
     "read",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpbench import Access, Oracle, TrialError, agreement, reply
+from fpbench import Access, Oracle, TrialError, agreement, log_probabilities, reply
 from fpbench.api.oracle import oracle_of
 
 LEVELS = [(level, wanted) for level in Access for wanted in Access if wanted <= level]
@@ -129,3 +129,22 @@ def test_the_count_of_queries_cannot_be_set_back():
     with pytest.raises(AttributeError):
         oracle.queries = 0
     assert oracle.queries == 3
+
+
+def test_log_probabilities_are_the_same_from_probabilities_and_logits(model):
+    z = 10 * model(questions())
+    for access in (Access.PROBS, Access.OUTPUT):
+        found = log_probabilities(reply(z, access), access)
+        assert torch.allclose(found, z.log_softmax(-1), atol=1e-6)
+
+
+def test_log_probabilities_are_finite_for_probabilities_rounded_to_zero():
+    z = torch.tensor([[0.0, 500.0, 400.0]])
+    logs = log_probabilities(reply(z, Access.PROBS), Access.PROBS)
+    assert logs.isfinite().all()
+    assert torch.allclose(logs, log_probabilities(z, Access.OUTPUT))
+
+
+def test_labels_have_no_log_probabilities():
+    with pytest.raises(TrialError, match="probabilities or logits, got labels"):
+        log_probabilities(torch.tensor([1, 2]), Access.LABEL)

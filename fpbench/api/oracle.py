@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,6 +37,27 @@ def reply(output: Tensor, access: Access) -> Tensor:
     if access is Access.PROBS:
         return output.softmax(-1)
     return output
+
+
+def log_probabilities(replies: Tensor, access: Access) -> Tensor:
+    """Return a classifier's log-probabilities (..., classes), from its replies at an access level.
+
+    replies: probabilities for PROBS, logits for OUTPUT, each (..., classes). Both give the same
+             log-probabilities, except for rounding.
+
+    Probabilities below the smallest normal number of their type (1e-38 for float32) count as that
+    number, so that a probability rounded to 0 has a finite logarithm. NaN stays NaN. The function
+    is differentiable. A method that trains through it should pass logits and OUTPUT, because the
+    gradient of log(p) overflows for the smallest p.
+
+    Raises TrialError for LABEL, because labels have no probabilities.
+    """
+    if access is Access.LABEL:
+        raise TrialError("expected replies of probabilities or logits, got labels")
+    least = torch.finfo(replies.dtype).tiny
+    if access is Access.PROBS:
+        return replies.clamp_min(least).log()
+    return replies.log_softmax(-1).clamp_min(math.log(least))
 
 
 @dataclass
