@@ -28,11 +28,9 @@ from fpbench import (
     descend,
     folded,
     hookimpl,
+    log_probabilities,
     reply,
 )
-
-FLOOR = 1e-12
-"""The least probability that is read as it is: a reply of 0 must have a logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +188,7 @@ class DeepCoreCluster(CorePoints):
 
 def _logs(p: Tensor) -> Tensor:
     """Log-probabilities, finite for a broken model's replies too."""
-    return p.nan_to_num(0).clamp(FLOOR, 1).log()
+    return log_probabilities(p.nan_to_num(0), Access.PROBS)
 
 
 def _directions(p: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Fingerprinting the Classification Boundary*, ASIA CCS 2021.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,19 +77,22 @@ class IPGuard(Fingerprinter):
         drawn = torch.randperm(len(inputs), generator=case.rng)[: self.pool * self.n_queries]
         x = inputs[drawn].to(case.device)
         start, goal = self._ends(case.target, x, case.rng)
-        x = self._walk(case, x, start, goal)
+        loss = self._loss(case, x, start, goal)
+        x = descend(
+            loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0,
+            progress=case.progress,
+        )  # fmt: skip
 
         with torch.no_grad():
-            logits = case.target(x)
-        crossed = (logits.argmax(1) == goal).nonzero().squeeze(1)
+            crossed = (case.target(x).argmax(1) == goal).nonzero().squeeze(1)
+            left = loss(x, torch.arange(len(x), device=x.device))
         if len(crossed) < self.n_queries:
             raise TrialError(
                 f"expected {self.n_queries} points to cross the boundary, {len(crossed)} of "
                 f"{len(x)} did in {self.steps} steps; give ipguard a larger pool, more steps or "
                 "a larger lr"
             )
-        top = logits[crossed].topk(2).values
-        kept = crossed[(top[:, 0] - top[:, 1]).argsort()[: self.n_queries]]
+        kept = crossed[left[crossed].argsort(stable=True)[: self.n_queries]]
         return Fingerprint(x[kept].cpu(), {"labels": goal[kept].cpu()})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
@@ -104,8 +108,10 @@ class IPGuard(Fingerprinter):
         shift = torch.randint(1, n_classes, start.shape, generator=rng).to(start)
         return start, (start + shift) % n_classes
 
-    def _walk(self, case: Case, x: Tensor, start: Tensor, goal: Tensor) -> Tensor:
-        """Minimise relu(z_i - z_j + k) + relu(max_t z_t - z_i) for every point (section 4.2)."""
+    def _loss(
+        self, case: Case, x: Tensor, start: Tensor, goal: Tensor
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of points: relu(z_i - z_j + k) + relu(max_t z_t - z_i) (section 4.2)."""
         with torch.no_grad():
             top = case.target(x).topk(2).values
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
@@ -118,10 +124,7 @@ class IPGuard(Fingerprinter):
             total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
             return total
 
-        return descend(
-            loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0,
-            progress=case.progress,
-        )  # fmt: skip
+        return loss
 
 
 @hookimpl

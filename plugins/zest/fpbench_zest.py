@@ -7,12 +7,24 @@ Distances*, ICLR 2022.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fpbench import Access, Case, Fingerprint, Fingerprinter, Positive, TrialError, hookimpl, reply
+from fpbench import (
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    Positive,
+    TrialError,
+    hookimpl,
+    log_probabilities,
+    reply,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +79,17 @@ class Zest(Fingerprinter):
         queries = torch.where(kept[..., segment], inputs[drawn][:, None], inputs.mean(0))
         queries = queries.flatten(0, 1)
         replies = reply(case.outputs(queries), case.access)
-        # Least squares is a product with the masks' pseudo-inverse, the same for every model.
-        fit = torch.linalg.pinv(kept.double())
-        return Fingerprint(queries, {"fit": fit, "signature": signature(fit, replies)})
+        evidence = {
+            # Least squares is a product with the masks' pseudo-inverse, the same for every model.
+            "fit": torch.linalg.pinv(kept.double()),
+            "access": torch.tensor(case.access),
+            "classes": torch.tensor(isinstance(case.scenario, Classification)),
+        }
+        return Fingerprint(queries, {"signature": signature(evidence, replies), **evidence})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
         target = fingerprint.evidence["signature"]
-        suspect = signature(fingerprint.evidence["fit"], replies)
+        suspect = signature(fingerprint.evidence, replies)
         cosine = torch.cosine_similarity(target, suspect, dim=0)
         # A model that replies NaN has no signature.
         return float(cosine.nan_to_num(0).clamp(0, 1))
@@ -92,14 +108,19 @@ def segmented(shape: tuple[int, ...], most: int) -> Tensor:
     return (side * row[:, None] + column).expand(shape)
 
 
-def signature(fit: Tensor, replies: Tensor) -> Tensor:
-    """Every input's weights, one per segment and output, in one row.
+def signature(evidence: Mapping[str, Tensor], replies: Tensor) -> Tensor:
+    """Return every input's weights, one per segment and output, in one row.
 
-    fit:     (inputs, segments, masks), the masks' pseudo-inverses.
-    replies: (inputs * masks, ...).
+    evidence: "fit", the masks' pseudo-inverses (inputs, segments, masks); the access level; and
+              whether the replies are those of a classifier.
+    replies:  (inputs * masks, ...).
     """
+    y, fit = replies, evidence["fit"]
+    if evidence["classes"]:
+        y = log_probabilities(y, Access(int(evidence["access"])))
+        y = y - y.mean(1, keepdim=True)
     inputs, _, masks = fit.shape
-    return (fit @ replies.double().view(inputs, masks, -1)).flatten()
+    return (fit @ y.double().view(inputs, masks, -1)).flatten()
 
 
 @hookimpl
