@@ -26,12 +26,13 @@ TIE = 0.01
 RULE = """
 ## How settings are chosen
 
-For each method, MetaV included, `suites/paper/settings.yaml` tries {count} settings, the same number
-for all: values from the papers, from public implementations and from earlier measurements. It tries
-them on zoos of `quickstart` with the seeds {zoos}, {repeats} repeats each. Results are reported on
-other zoos (seeds 0, 1 and 2), and settings are never chosen by these. The rule is the same for all:
+For each method, MetaV included, `suites/paper/settings.yaml` tries {count} settings, the same
+number for all: values from the papers, from public implementations and from earlier measurements.
+It tries them on zoos of `quickstart` with the seeds {zoos}, {repeats} repeats each. Results are
+reported on other zoos (seeds 0, 1 and 2), and settings are never chosen by these. The rule is the
+same for all:
 
-1. Compute each setting's AUC, ARUC and calibrated ARUC, each as the mean over both zoos and all repeats.
+1. Compute each setting's AUC, ARUC and calibrated ARUC: means over both zoos and all repeats.
 2. Settings whose AUC is within {tie} of the best AUC are equally good.
 3. Of these, the one with the largest mean of ARUC and calibrated ARUC is the method's default.
 
@@ -115,10 +116,9 @@ def settings_of_methods(runs: Sequence[SettingsRun]) -> dict[str, list[Setting]]
         found.setdefault(first.method, []).append(
             Setting(
                 label,
-                *(
-                    fmean(getattr(t, name) for t in tried)
-                    for name in ("auc", "aruc", "aruc_calibrated")
-                ),
+                auc=fmean(t.auc for t in tried),
+                aruc=fmean(t.aruc for t in tried),
+                aruc_calibrated=fmean(t.aruc_calibrated for t in tried),
                 is_default=first.fields == fields_as_json(offers[first.method].cls()),
             )
         )

@@ -33,19 +33,20 @@ from fpbench import (
 
 @dataclass(frozen=True, kw_only=True)
 class IPGuard(Fingerprinter):
-    """Walk training points to the decision boundary and remember the label found there.
+    """Move training points across the decision boundary and store the labels found there.
 
-    All points walk in one batch, each until its own loss is zero. A point is kept when the
-    target gives it the label it was walked to; the kept points nearest the boundary are the
-    fingerprint. The matching rate is the share of them a suspect labels as the target does.
+    All points move in one batch, each until its own loss is zero. Of the points that get their new
+    label from the target, those with the smallest loss are the fingerprint. The matching rate is
+    the share of them that a suspect labels as the target does.
 
-    margin:  k, how far the new label must win, as a share of the spread (standard deviation)
-             of the target's gap between its two largest logits; public implementations use
-             fixed 0.01, 5 and 10, which only suit the logits of their own networks.
-    goal:    the label to walk to: "random", or "least_likely" at the start.
-    steps:   Adam steps at most; 1000 as in public implementations.
+    margin:  k, how far the logit of the new label must be above that of the old one, in standard
+             deviations of the target's gap between its two largest logits. Public implementations
+             use fixed values of 0.01, 5 and 10, which suit the logits of their own networks only.
+             A small margin keeps points that any change of the model relabels.
+    goal:    the new label: "random", or the "least_likely" one at the start.
+    steps:   the most Adam steps; 1000 as in public implementations.
     lr:      Adam's step size, as a share of the input range; public ones use 0.001 and 0.01.
-    pool:    points walked for each one kept.
+    pool:    points that are moved for each one that is kept.
     """
 
     name = "ipguard"
@@ -58,7 +59,7 @@ class IPGuard(Fingerprinter):
     )
     quick = {"steps": 300}  # noqa: RUF012
 
-    margin: NonNegativeFloat = 0.1
+    margin: NonNegativeFloat = 5.0
     goal: Literal["random", "least_likely"] = "random"
     steps: Positive = 1000
     lr: PositiveFloat = 0.01

@@ -34,30 +34,32 @@ from fpbench import (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDiff(Fingerprinter):
-    """Pair natural inputs with adversarial ones; compare how far answers move within each pair.
+    """Pair natural inputs with adversarial ones; compare how far replies move within each pair.
 
-    A model's decision distance vector (DDV) has an entry for each pair: the cosine distance of
-    its two answers, or, where an answer is a label, whether it changed. The matching rate is the
-    cosine of the target's DDV and the suspect's; a DDV of zeros matches nothing. Only a model's
-    own answers are compared, so a suspect may have other classes than the target. In regression
-    and generation an entry is the Euclidean distance of the two answers: our extension.
+    A model's decision distance vector (DDV) has an entry for each pair: the cosine distance of the
+    two replies or, if replies are labels, whether the label changed. The matching rate is the
+    cosine of the DDVs of target and suspect; a DDV of zeros matches nothing. Only replies of the
+    same model are compared, so a suspect may have other classes than the target. In regression and
+    generation an entry is the Euclidean distance of the two replies, which is our extension.
 
-    n_queries: a pair is two of them, so N queries are N/2 pairs. The paper's artefact has 100
+    n_queries: a pair is two queries, so N queries are N/2 pairs. The paper's artefact has 100
                pairs.
-    seeds:     the pool that natural inputs are drawn from; "train" as in the artefact.
-    goal:      where an adversarial input drives the target's output z. "diverse": towards
-               m - z, with m the mean output, so that each goes far its own way. "artefact": as
-               its notebook runs, away from that, nearly on the first output alone; see the
-               README. "untargeted": away from the label, or in other tasks from the answer
-               itself; the benchmark QuRD has it. "auto", ours: diverse, but untargeted where
-               the API answers labels, for few labels change on a way that is not to change them.
-    eps:       how far an element may move, as a share of the input range. 0.06 is the
-               artefact's number, but in units of its normalised images, about 0.014 of their
-               range; QuRD has 0.03.
-    steps:     of projected gradient descent; 50 as in the artefact.
-    step:      the length of each, as a share of eps; the artefact's is 0.01 to 0.06.
-    centred:   take both DDVs' means off first (Pearson's correlation, 0 if negative); it drops
-               what any two models share. Not in the paper.
+    seeds:     the pool of the natural inputs; "train" as in the artefact.
+    goal:      where an adversarial input drives the target's output z. "diverse": towards m - z,
+               with the mean output m. "artefact": as the artefact's notebook does, away from
+               m - z, nearly on the first output only; see the README. "untargeted": away from the
+               label or, in other tasks, from the reply itself, as in the benchmark QuRD. "auto",
+               ours: untargeted for classifiers, diverse in other tasks.
+    eps:       how far an element may move, as a share of the input range. 0.06 is the artefact's
+               number, but in units of its normalised images, about 0.014 of their range; QuRD has
+               0.03.
+    steps:     steps of projected gradient descent; 50 as in the artefact.
+    step:      the length of a step, as a share of eps; the artefact's is 0.01 to 0.06.
+    centred:   subtract the mean from both DDVs (Pearson's correlation, 0 if negative), which
+               removes what any two models share. Not in the paper.
+    reads:     what the cosine distance of a classifier's replies compares, the same from
+               probabilities and from outputs: "probs", or "logits", which are log-probabilities
+               less their mean over the classes. The artefact compares raw logits.
     """
 
     name = "modeldiff"

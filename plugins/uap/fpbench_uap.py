@@ -58,6 +58,8 @@ class UAP(Fingerprinter):
     batch:       points pushed at a time; one in CVPR 2017, more are ours.
     steps:       DeepFool's iterations at most; 10, ibid.
     overshoot:   DeepFool's eta; 0.02, ibid.
+    reads:       what the encoder reads of a reply: its "probs", or "logits", which are
+                 log-probabilities less their mean over the classes; ours.
     views:       training points nearest each mean, the anchor first; 100 or 200 in public code.
     temperature: tau of the contrastive loss; 0.2, ibid.
     hidden:      widths of the encoder's layers, the last is the encoding's; 50 and 20, ibid.

@@ -31,19 +31,23 @@ from fpbench import (
 class Zest(Fingerprinter):
     """Hide parts of training inputs and compare how much each part matters to two models.
 
-    An input is cut into segments. Random masks hide about half of them each, that is, put the
-    training pool's mean there, and least squares fit the replies by what is left: one weight per
-    segment and output, no constant, as in the paper's code. The weights for all inputs, one after
-    another, are a model's signature. The matching rate is max(0, cos) of the target's and the
-    suspect's signatures: 1 for parallel ones, 0 for orthogonal ones. The paper divides the
-    distance 1 - cos by its mean over pairs of unrelated models instead; here no models are needed.
+    An input is cut into segments. Each random mask hides about half of them: it puts the training
+    pool's mean there. Least squares fit a model's replies by the segments that are left, with one
+    weight per segment and output and no constant, as in the paper's code. The weights of all inputs
+    together are the model's signature. The matching rate is max(0, cos) of the signatures of target
+    and suspect: 1 for parallel ones, 0 for orthogonal ones. The paper divides the distance 1 - cos
+    by its mean over pairs of unrelated models instead; here no other models are needed.
 
-    n_queries // masks inputs are asked, `masks` times each; the paper's code has 128 inputs.
+    Of a classifier, log-probabilities less their mean over the classes are fitted. Probabilities
+    and logits give the same ones. The paper's code fits the replies as they are; probabilities are
+    a poor choice, because they hardly change with the mask where a model is sure.
 
-    masks:    per input; the first hides nothing. 1000 in the paper's code.
-    segments: per input, at most, and fewer than masks: a fit with about as many unknowns as
+    There are n_queries // masks inputs with `masks` queries each; the paper's code has 128 inputs.
+
+    masks:    masks per input; the first hides nothing. 1000 in the paper's code.
+    segments: the most segments per input, fewer than masks. A fit with about as many unknowns as
               replies magnifies what is not linear in them, so ours is half of `masks`. Images are
-              cut by a square grid, anything else into runs of neighbouring values. The paper's
+              cut by a square grid, other inputs into runs of neighbouring values. The paper's
               code cuts by colour and place (quickshift), which needs larger, natural images.
     """
 
