@@ -155,7 +155,7 @@ ONE_OFF = [0, 0, 0, 1, 1, 1, 1, 0]  # the joint table is 3, 1, 1, 3 of 8
     ],
 )
 def test_fbi_of_labels(correction, expected):
-    method = FBI(n_queries=8, correction=correction)
+    method = FBI(n_queries=8, reads="labels", correction=correction)
     assert rate(method, Access.LABEL, HALVES, ONE_OFF) == pytest.approx(expected, abs=2e-6)
     renamed = [2 - label for label in ONE_OFF]
     assert rate(method, Access.LABEL, HALVES, renamed) == pytest.approx(expected, abs=2e-6)
@@ -164,7 +164,7 @@ def test_fbi_of_labels(correction, expected):
 def test_fbi_divides_by_the_smaller_entropy():
     # The suspect merges two of the target's four classes in pairs: it is a function of them, and
     # I = its H = ln 2, while the target's H is ln 4.
-    method = FBI(n_queries=8, correction="none")
+    method = FBI(n_queries=8, reads="labels", correction="none")
     assert rate(method, Access.LABEL, [0, 0, 1, 1, 2, 2, 3, 3], HALVES) == pytest.approx(1)
 
 

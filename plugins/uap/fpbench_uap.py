@@ -89,7 +89,7 @@ class UAP(Fingerprinter):
     views: Positive = 20
     temperature: PositiveFloat = 0.2
     hidden: tuple[Positive, ...] = (50, 20)
-    epochs: Positive = 300
+    epochs: Positive = 1000
     lr: PositiveFloat = 5e-4
 
     def construct(self, case: Case) -> Fingerprint:

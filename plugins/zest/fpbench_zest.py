@@ -63,8 +63,8 @@ class Zest(Fingerprinter):
     )
     quick = {"masks": 6, "segments": 4}  # noqa: RUF012
 
-    masks: Positive = 20
-    segments: Positive = 9
+    masks: Positive = 33
+    segments: Positive = 16
 
     def construct(self, case: Case) -> Fingerprint:
         segment = segmented(case.scenario.input_shape, self.segments)
