@@ -3,6 +3,8 @@ and docs/results/.
 
 python docs/generate.py                          write the documents anew
 python docs/generate.py take RUN/results.json    keep a run's results, without trials, for documents
+
+Several runs of suites/paper/settings.yaml, one for each zoo, are kept together: take FILE FILE
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +24,7 @@ from fpbench.testing.toys import TOYS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reproduction import Kept, kept, reproduction
+from settings import SUITE, keep, kept_settings, section, table
 
 DOCS = Path(__file__).parent
 
@@ -51,10 +55,13 @@ What the papers claim, on their own zoos:
 """
 
 
-def take(results: Path) -> None:
+def take(files: Sequence[Path]) -> None:
     """Keep what documents are made from: everything but single models, trials and the machine."""
-    record = RunRecord.of(json.loads(results.read_text()), results)
-    found = Kept.of(record.as_json(), results)
+    records = [RunRecord.of(json.loads(file.read_text()), file) for file in files]
+    if records[0].suite.name == SUITE:
+        keep(records)
+        return
+    found = Kept.of(records[0].as_json(), files[0])
     text = json.dumps(found.as_json()) + "\n"
     (DOCS / "results" / f"{found.suite.name}.json").write_text(text)
 
@@ -81,15 +88,16 @@ def methods() -> str:
     return "".join(
         [
             HEAD,
-            _table(["method", "paper", "tasks", "access", "queries", "needs an ensemble"], traits),
+            table(["method", "paper", "tasks", "access", "queries", "needs an ensemble"], traits),
             MEASURED.format(
                 suite=suite.name, scenario=found.scenario.name, device=run.device,
                 cpus=run.cpus, commit=run.commit, repeats=suite.repeats,
                 interval=next(m.summary.interval_over for m in found.methods if m.summary),
             ),
-            _table(["method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct"], measured),
+            table(["method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct"], measured),
             CLAIMS,
-            _table(["method", "claim"], claims),
+            table(["method", "claim"], claims),
+            section(tried) if (tried := kept_settings()) else "",
         ]
     )  # fmt: skip
 
@@ -121,11 +129,6 @@ def _link(name: str) -> str:
     return name if built_in else f"[{name}](../plugins/{plugin}/README.md)"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
 def readme() -> str:
     """The text of README.md, with quickstart's table as the terminal shows it."""
     found = quickstart()
@@ -139,7 +142,7 @@ def readme() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["take"]:
-        take(Path(sys.argv[2]))
+        take([Path(file) for file in sys.argv[2:]])
     (DOCS / "methods.md").write_text(methods())
     (DOCS / "reproduction.md").write_text(reproduction())
     (DOCS.parent / "README.md").write_text(readme())

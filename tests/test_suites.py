@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fpbench import Fingerprinter
 from fpbench.engine.plan import Plan
 from fpbench.engine.registry import Registry
 from fpbench.engine.suite import Suite
@@ -23,6 +24,25 @@ def test_every_suite_plans(path: Path) -> None:
     suite = load(path)
     assert suite.name == path.stem
     assert Plan.of(suite).trials
+
+
+def test_every_method_has_four_settings_to_choose_from_its_default_among_them() -> None:
+    tried: dict[str, list[Fingerprinter]] = {}
+    for variant in load(SUITES / "paper/settings.yaml").methods:
+        tried.setdefault(variant.method.name, []).append(variant.method)
+    controls = {"akh", "random", "ibsf"}
+    assert tried.keys() == Registry.load().methods.keys() - controls
+    for settings in tried.values():
+        assert len(set(settings)) == 4
+        assert type(settings[0])() in settings
+
+
+def test_settings_are_tried_on_another_zoo_of_quickstarts_recipes() -> None:
+    quickstart, settings = load(SUITES / "quickstart.yaml"), load(SUITES / "paper/settings.yaml")
+    assert settings.target.seed not in {1000 * seed for seed in (0, 1, 2)}
+    assert sorted(r.kind for r in (*settings.positives, *settings.negatives)) == sorted(
+        r.kind for r in (*quickstart.positives, *quickstart.negatives)
+    )
 
 
 def test_warfarin_is_the_papers_table_3() -> None:

@@ -63,51 +63,61 @@ def rate(
 
 # ── SAC: C_ij = (1 - cos) / 2, d = mean over pairs of |C - C'|, r = 1 - d / 0.5 ─────
 
-X, Y, Z = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
+X, Y = [1.0, 0, 0], [0, 1.0, 0]
+U = [1 / math.sqrt(2), -1 / math.sqrt(2), 0]
+V = [1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)]
+"""Two orthogonal unit vectors of mean zero, so that centring does not change them."""
 
 
 def times(row: list[float], by: float) -> list[float]:
     return [by * v for v in row]
 
 
+def plus(one: list[float], other: list[float]) -> list[float]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("target", "suspect", "expected"),
     [
         # The same, whatever the lengths and the axes: pairs 12, 13, 23 have C = 0, 1/2, 1/2.
-        ([X, X, Y], [times(Z, 5), Z, X], 1),
+        ([U, U, V], [times(V, 5), V, U], 1),
         # C = 0, 1/2, 1/2 against 1/2, 1/2, 0: d = (1/2 + 0 + 1/2) / 3 = 1/3.
-        ([X, X, Y], [X, Y, Y], 1 / 3),
+        ([U, U, V], [U, V, V], 1 / 3),
         # C = 0, 1/2, 1/2 against 1, 1/2, 1/2: d = 1/3.
-        ([X, X, Y], [X, times(X, -1), Y], 1 / 3),
-        # cos(X, X + Y) = 1 / sqrt 2. C = 1/2, c, c with c = (1 - 1 / sqrt 2) / 2 against 0, 0, 0:
+        ([U, U, V], [U, times(U, -1), V], 1 / 3),
+        # cos(U, U + V) = 1 / sqrt 2. C = 1/2, c, c with c = (1 - 1 / sqrt 2) / 2 against 0, 0, 0:
         # d = (1/2 + 2 c) / 3, so r = 1 - (1 + 4 c) / 3 = (sqrt 2) / 3.
-        ([X, Y, [1.0, 1, 0]], [X, X, X], math.sqrt(2) / 3),
+        ([U, V, plus(U, V)], [U, U, U], math.sqrt(2) / 3),
         # C = 0, 0, 0 against 1, 1/2, 1/2: d = 2/3, beyond 0.5.
-        ([X, X, X], [X, times(X, -1), Y], 0),
+        ([U, U, U], [U, times(U, -1), V], 0),
     ],
 )
-def test_sac_of_outputs(target, suspect, expected):
+@pytest.mark.parametrize("access", [Access.PROBS, Access.OUTPUT])
+def test_sac_of_logits(target, suspect, expected, access):
     method = SAC(n_queries=3, samples="plain")
-    assert rate(method, Access.OUTPUT, target, suspect) == pytest.approx(expected, abs=1e-6)
+    assert rate(method, access, target, suspect) == pytest.approx(expected, abs=1e-6)
 
 
-def test_sac_of_probabilities_reads_centred_logits():
+@pytest.mark.parametrize("access", [Access.PROBS, Access.OUTPUT])
+def test_sac_centres_logits(access):
     # Logits 3 X and 3 Y less their mean are (2, -1, -1) and (-1, 2, -1): cos = -3 / 6, C = 3/4;
     # 3 X and 6 X have C = 0. Target 3/4, 0, 3/4; suspect, all classes alike, 1/2, 1/2, 1/2:
     # d = (1/4 + 1/2 + 1/4) / 3 = 1/3.
     target = [times(X, 3), times(Y, 3), times(X, 6)]
     alike = [[1.0, 1, 1], [2.0, 2, 2], [0.0, 0, 0]]
     method = SAC(n_queries=3, samples="plain")
-    assert rate(method, Access.PROBS, target, alike) == pytest.approx(1 / 3, abs=1e-6)
+    assert rate(method, access, target, alike) == pytest.approx(1 / 3, abs=1e-6)
 
 
-def test_sac_of_probabilities_as_they_are():
+@pytest.mark.parametrize("access", [Access.PROBS, Access.OUTPUT])
+def test_sac_of_probabilities_as_they_are(access):
     # (1/2, 1/2, 0) and (1/2, 0, 1/2): cos = 1/2, C = 1/4. Target: pairs 1/4, 1/4, 0.
     # Suspect, one answer for all: 0, 0, 0. d = 1/6.
     far = -100.0
     target = [[0, 0, far], [0, far, 0], [0, far, 0]]
     method = SAC(n_queries=3, samples="plain", reads="probs")
-    assert rate(method, Access.PROBS, target, [X, X, X]) == pytest.approx(2 / 3, abs=1e-6)
+    assert rate(method, access, target, [X, X, X]) == pytest.approx(2 / 3, abs=1e-6)
 
 
 def test_sac_of_labels_counts_pairs_judged_alike():
@@ -119,7 +129,7 @@ def test_sac_of_labels_counts_pairs_judged_alike():
 def test_sac_scales_by_d0():
     # d = 1/3 as above; d0 = 1.
     method = SAC(n_queries=3, samples="plain", d0=1.0)
-    assert rate(method, Access.OUTPUT, [X, X, Y], [X, Y, Y]) == pytest.approx(2 / 3)
+    assert rate(method, Access.OUTPUT, [U, U, V], [U, V, V]) == pytest.approx(2 / 3)
 
 
 # ── FBI: r = I / min(H, H) ──────────────────────────────────────────────────────────
@@ -145,7 +155,7 @@ ONE_OFF = [0, 0, 0, 1, 1, 1, 1, 0]  # the joint table is 3, 1, 1, 3 of 8
     ],
 )
 def test_fbi_of_labels(correction, expected):
-    method = FBI(n_queries=8, correction=correction)
+    method = FBI(n_queries=8, reads="labels", correction=correction)
     assert rate(method, Access.LABEL, HALVES, ONE_OFF) == pytest.approx(expected, abs=2e-6)
     renamed = [2 - label for label in ONE_OFF]
     assert rate(method, Access.LABEL, HALVES, renamed) == pytest.approx(expected, abs=2e-6)
@@ -154,7 +164,7 @@ def test_fbi_of_labels(correction, expected):
 def test_fbi_divides_by_the_smaller_entropy():
     # The suspect merges two of the target's four classes in pairs: it is a function of them, and
     # I = its H = ln 2, while the target's H is ln 4.
-    method = FBI(n_queries=8, correction="none")
+    method = FBI(n_queries=8, reads="labels", correction="none")
     assert rate(method, Access.LABEL, [0, 0, 1, 1, 2, 2, 3, 3], HALVES) == pytest.approx(1)
 
 

@@ -42,12 +42,12 @@ class DatasetInference(Fingerprinter):
     by chance. The matching rate is 1 - p: the paper's verdict is at 0.99, and a model that knows
     neither of two like pools has any rate alike often.
 
-    All steps of all walks are asked at once. n_queries // (2 * walks * steps) points of each pool
-    are asked: 100 with these defaults. The paper asks 10 to 50, with 30 walks of up to 50 steps
-    each; it is points that the test gains by, more than by walks of one point.
+    All steps of all walks are queried at once, for n_queries // (2 * walks * steps) points of each
+    pool: 33 with these defaults. The paper has 10 to 50 points, with 30 walks of up to 50 steps
+    each.
 
-    n_queries: 1000, for the 10 points a side that 100 would buy are too few for the test.
-    walks:     per point; their noise is by turns uniform, normal and Laplacian. 30 in the paper.
+    n_queries: 1000, because 100 would allow 3 points of each pool, too few for the test.
+    walks:     per point; their noise is uniform, normal and Laplacian in turn. 30 in the paper.
     steps:     at which a walk asks, evenly spaced; 50 in the paper's code.
     reach:     the last step, in first steps of the paper's code; 50 there, for CIFAR. A first step
                has the size 0.005 (Laplacian: 0.01) of the input range.
@@ -70,10 +70,10 @@ class DatasetInference(Fingerprinter):
         "with 50 training points exposed"
     )
     # 300 points a side: with fewer the gap is not always significant, even on the target itself.
-    quick = {"n_queries": 3000, "epochs": 200}  # noqa: RUF012
+    quick = {"n_queries": 3000, "walks": 1, "epochs": 200}  # noqa: RUF012
 
     n_queries: Positive = 1000
-    walks: Positive = 1
+    walks: Positive = 3
     steps: Positive = 5
     reach: PositiveFloat = 50.0
     examples: Positive = 500

@@ -28,11 +28,9 @@ from fpbench import (
     descend,
     folded,
     hookimpl,
+    log_probabilities,
     reply,
 )
-
-FLOOR = 1e-12
-"""The least probability that is read as it is: a reply of 0 must have a logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +49,8 @@ class CorePoints(Fingerprinter):
     )
     quick = {"steps": 100}  # noqa: RUF012
 
-    start: Literal["noise", "data"] = "noise"
-    confidence: Share = 0.9999
+    start: Literal["noise", "data"] = "data"
+    confidence: Share = 0.99
     steps: Positive = 500
     lr: PositiveFloat = 0.01
     pool: Positive = 1
@@ -109,26 +107,26 @@ class CorePoints(Fingerprinter):
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCore(CorePoints):
-    """Ask points that the target is surest of and compare whole replies. A reconstruction.
+    """Query points of which the target is surest and compare whole replies. A reconstruction.
 
-    Noise is optimised, as often for each class as for any other, until the target is all but
-    certain that it shows the class: a core point, far from every boundary. The matching rate is
-    the mean similarity of a suspect's replies to the target's. Labels alone will not do: so far
-    from the boundaries, independent models may label alike too. The abstract gives the idea and
-    no settings: all of them, and both similarities, are ours.
+    Inputs, equally many for each class, are optimised until the target is almost certain of the
+    class. Such a core point is far from every boundary. The matching rate is the mean similarity
+    of the suspect's replies to the target's. Labels do not suffice, because independent models may
+    give such points the same labels. The abstract has the idea and no settings: all settings and
+    both similarities are ours.
 
-    identify:    "cosine" compares log-probabilities, each reply's about their mean: sure replies
-                 are nearly one-hot, and only logarithms still tell what the small probabilities
-                 say. A cosine below 0 counts as none. "divergence" is 1 - JSD / ln 2, the
-                 Jensen-Shannon divergence of the probabilities.
-    start:       "noise", uniform over the input range, from where a point ends where no data is
-                 and only a copy has a reason to answer alike; "data", training inputs of the
-                 class, on which every good model is sure of the same label.
-    confidence:  a point stops once the target is this sure of its class.
-    steps:       Adam steps at most.
+    identify:    "cosine" compares log-probabilities less their mean over the classes, because
+                 probabilities of a sure model are nearly one-hot. A cosine below 0 counts as 0.
+                 "divergence" is 1 - JSD / ln 2 with the Jensen-Shannon divergence of the
+                 probabilities.
+    start:       where points start: "data", at training inputs of the class, or "noise", uniform
+                 over the input range.
+    confidence:  a point stops when the target's probability of its class is this high.
+    steps:       the most Adam steps.
     lr:          Adam's step size, as a share of the input range.
-    pool:        points optimised for each one kept; the surest are kept.
-    temperature: "divergence" softens both replies by it; above 1, small probabilities count more.
+    pool:        points that are optimised for each one that is kept; the surest are kept.
+    temperature: "divergence" divides both models' logits by it; above 1, small probabilities count
+                 more.
     """
 
     name = "deepcore"
@@ -190,7 +188,7 @@ class DeepCoreCluster(CorePoints):
 
 def _logs(p: Tensor) -> Tensor:
     """Log-probabilities, finite for a broken model's replies too."""
-    return p.nan_to_num(0).clamp(FLOOR, 1).log()
+    return log_probabilities(p.nan_to_num(0), Access.PROBS)
 
 
 def _directions(p: Tensor) -> Tensor:

@@ -30,19 +30,22 @@ from fpbench import (
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFoolFP(Fingerprinter):
-    """Push training points just over the nearest boundary and remember the label found there.
+    """Move training points over the nearest boundary with DeepFool and store the new labels.
 
-    Points that the target labels rightly are pushed, all in one batch, each until its label
-    changes. Of those whose label changed with certainty, the ones that had to be moved least are
-    kept, as even as possible over pairs of old and new label. The matching rate is the share of
-    them a suspect labels as the target does.
+    Points that the target labels correctly move in one batch, each until its label changes. Of
+    those with a clear new label, the points that moved least are kept, as evenly as possible over
+    the pairs of old and new label. The matching rate is the share of them that a suspect labels as
+    the target does.
 
-    steps:      DeepFool's iterations at most; 50 as in public implementations.
-    overshoot:  eta, by which the whole perturbation is stretched past the boundary; 0.02, ibid.
-    candidates: the classes with the largest logits that are tried; 10, ibid.
-    pool:       points pushed for each one kept; the paper does not say.
-    certainty:  the least gap between a kept point's two largest logits: nearer to the boundary,
-                rounding alone could flip it. Our addition.
+    steps:      the most iterations of DeepFool; 50 as in public implementations.
+    overshoot:  eta; the whole perturbation is multiplied by 1 + eta. Public implementations of
+                DeepFool use 0.02, which ends so close to the boundary that any change of the model
+                can relabel the point.
+    candidates: how many classes, those with the largest logits, are tried; 10 as in public
+                implementations.
+    pool:       points that are moved for each one that is kept; the paper does not say.
+    certainty:  the least gap between the two largest logits of a kept point, so that rounding does
+                not change its label. Our addition.
     """
 
     name = "deepfoolfp"
@@ -53,7 +56,7 @@ class DeepFoolFP(Fingerprinter):
     claim = "100 % detection at 0 % false positives on CIFAR-10, CIFAR-100 and ImageNet"
 
     steps: Positive = 50
-    overshoot: NonNegativeFloat = 0.02
+    overshoot: NonNegativeFloat = 1.0
     candidates: Positive = 10
     pool: Positive = 4
     certainty: NonNegativeFloat = 1e-4

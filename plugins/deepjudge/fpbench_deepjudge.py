@@ -47,8 +47,8 @@ class DeepJudge(Fingerprinter):
     seeds:   how many are attacked, surest first; 1000 as in the public code, or all there are.
              Those whose label changes come first into the fingerprint, surest first, as there;
              if they are fewer than N, those that came nearest to a change fill it up: ours.
-    eps:     how far an element may move, as a share of the input range; 0.03 as in the public
-             code, which leaves that ball at random starts, as ours does not.
+    eps:     how far an element may move, as a share of the input range. The public code has 0.03,
+             and its points may leave that ball because they start at random inside it.
     steps:   of projected gradient descent, each eps / steps long; 10, ibid.
     """
 
@@ -62,7 +62,7 @@ class DeepJudge(Fingerprinter):
 
     metric: Literal["auto", "jsd", "robd"] = "auto"
     seeds: Positive = 1000
-    eps: PositiveFloat = 0.03
+    eps: PositiveFloat = 0.06
     steps: Positive = 10
 
     def construct(self, case: Case) -> Fingerprint:

@@ -33,9 +33,9 @@ class FBI(Fingerprinter):
     selection:  the test inputs with the largest "entropy" of the target's probabilities, or
                 "random" ones. The paper ranks inputs by how much known models disagree on them,
                 which takes an ensemble; the target's own doubt stands in for it, which is ours.
-    reads:      what is compared: "labels", or "mistakes", whether each label is right, which is
-                what public code compares of top-1 labels. Of the latter far fewer queries make
-                a good estimate, and renamed classes are all mistakes.
+    reads:      what is compared: "mistakes", whether each label is correct, as in public code for
+                top-1 labels, or "labels". Mistakes need far fewer queries for a good estimate, but
+                a suspect with renamed classes makes only mistakes; "labels" suits such suspects.
     correction: N queries make labels of independent models look related, the more so the more
                 classes there are. "miller-madow" (1955) adds (m - 1) / 2N to each entropy, m the
                 values seen; "chance" takes the mean of I over all reorderings of the labels off
@@ -51,7 +51,7 @@ class FBI(Fingerprinter):
     claim = "a success rate of 95.2 % over more than 1,000 networks"
 
     selection: Literal["entropy", "random"] = "entropy"
-    reads: Literal["labels", "mistakes"] = "labels"
+    reads: Literal["labels", "mistakes"] = "mistakes"
     correction: Literal["miller-madow", "chance", "none"] = "miller-madow"
 
     def construct(self, case: Case) -> Fingerprint:
@@ -62,6 +62,11 @@ class FBI(Fingerprinter):
             order = (log.exp() * log).sum(1).argsort()
         drawn = order[: self.n_queries]
         labels = case.outputs(inputs[drawn]).argmax(1)
+        if self.reads == "mistakes" and len((labels == truth[drawn]).unique()) < 2:
+            raise TrialError(
+                f"expected correct and wrong labels from the target, got one kind for all "
+                f"{len(drawn)} queries; give fbi reads: labels"
+            )
         return Fingerprint(inputs[drawn], {"labels": labels, "truth": truth[drawn]})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:

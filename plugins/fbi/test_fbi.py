@@ -13,10 +13,10 @@ ZOO = toy_zoo(TOYS[0])
 CORRECTIONS = ("miller-madow", "chance", "none")
 
 
-def rate(ours, replies, truth=None, **fields):
+def rate(ours, replies, truth=None, reads="labels", **fields):
     truth = torch.zeros_like(ours) if truth is None else truth
     fingerprint = Fingerprint(torch.zeros(len(ours), 1), {"labels": ours, "truth": truth})
-    return FBI(n_queries=len(ours), **fields).match(fingerprint, replies)
+    return FBI(n_queries=len(ours), reads=reads, **fields).match(fingerprint, replies)
 
 
 def drawn(n_classes, seed, n=100):
@@ -81,3 +81,18 @@ def test_mistakes_are_compared_and_not_which():
 def test_replies_that_are_no_labels_are_refused():
     with pytest.raises(TrialError, match="a label for each of 100 queries"):
         rate(drawn(10, seed=0), torch.zeros(100, 10))
+
+
+def test_a_target_without_mistakes_names_the_way_out():
+    case = ZOO.case(FBI(), Access.LABEL)
+    inputs, _ = case.scenario.data("test")
+    sure = FBI(n_queries=2, reads="mistakes", selection="random")
+    right = next(seed for seed in range(99) if _all_right(inputs, sure.n_queries, seed))
+    with pytest.raises(TrialError, match="reads: labels"):
+        sure.construct(ZOO.case(sure, Access.LABEL, seed=right))
+
+
+def _all_right(inputs, n, seed):
+    drawn = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:n]
+    truth = ZOO.scenario.data("test").truth[drawn]
+    return bool((ZOO.target(inputs[drawn]).argmax(1) == truth).all())

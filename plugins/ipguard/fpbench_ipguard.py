@@ -6,6 +6,7 @@ Fingerprinting the Classification Boundary*, ASIA CCS 2021.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,19 +33,20 @@ from fpbench import (
 
 @dataclass(frozen=True, kw_only=True)
 class IPGuard(Fingerprinter):
-    """Walk training points to the decision boundary and remember the label found there.
+    """Move training points across the decision boundary and store the labels found there.
 
-    All points walk in one batch, each until its own loss is zero. A point is kept when the
-    target gives it the label it was walked to; the kept points nearest the boundary are the
-    fingerprint. The matching rate is the share of them a suspect labels as the target does.
+    All points move in one batch, each until its own loss is zero. Of the points that get their new
+    label from the target, those with the smallest loss are the fingerprint. The matching rate is
+    the share of them that a suspect labels as the target does.
 
-    margin:  k, how far the new label must win, as a share of the spread (standard deviation)
-             of the target's gap between its two largest logits; public implementations use
-             fixed 0.01, 5 and 10, which only suit the logits of their own networks.
-    goal:    the label to walk to: "random", or "least_likely" at the start.
-    steps:   Adam steps at most; 1000 as in public implementations.
+    margin:  k, how far the logit of the new label must be above that of the old one, in standard
+             deviations of the target's gap between its two largest logits. Public implementations
+             use fixed values of 0.01, 5 and 10, which suit the logits of their own networks only.
+             A small margin keeps points that any change of the model relabels.
+    goal:    the new label: "random", or the "least_likely" one at the start.
+    steps:   the most Adam steps; 1000 as in public implementations.
     lr:      Adam's step size, as a share of the input range; public ones use 0.001 and 0.01.
-    pool:    points walked for each one kept.
+    pool:    points that are moved for each one that is kept.
     """
 
     name = "ipguard"
@@ -57,7 +59,7 @@ class IPGuard(Fingerprinter):
     )
     quick = {"steps": 300}  # noqa: RUF012
 
-    margin: NonNegativeFloat = 0.1
+    margin: NonNegativeFloat = 5.0
     goal: Literal["random", "least_likely"] = "random"
     steps: Positive = 1000
     lr: PositiveFloat = 0.01
@@ -76,19 +78,22 @@ class IPGuard(Fingerprinter):
         drawn = torch.randperm(len(inputs), generator=case.rng)[: self.pool * self.n_queries]
         x = inputs[drawn].to(case.device)
         start, goal = self._ends(case.target, x, case.rng)
-        x = self._walk(case, x, start, goal)
+        loss = self._loss(case, x, start, goal)
+        x = descend(
+            loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0,
+            progress=case.progress,
+        )  # fmt: skip
 
         with torch.no_grad():
-            logits = case.target(x)
-        crossed = (logits.argmax(1) == goal).nonzero().squeeze(1)
+            crossed = (case.target(x).argmax(1) == goal).nonzero().squeeze(1)
+            left = loss(x, torch.arange(len(x), device=x.device))
         if len(crossed) < self.n_queries:
             raise TrialError(
                 f"expected {self.n_queries} points to cross the boundary, {len(crossed)} of "
                 f"{len(x)} did in {self.steps} steps; give ipguard a larger pool, more steps or "
                 "a larger lr"
             )
-        top = logits[crossed].topk(2).values
-        kept = crossed[(top[:, 0] - top[:, 1]).argsort()[: self.n_queries]]
+        kept = crossed[left[crossed].argsort(stable=True)[: self.n_queries]]
         return Fingerprint(x[kept].cpu(), {"labels": goal[kept].cpu()})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
@@ -104,8 +109,10 @@ class IPGuard(Fingerprinter):
         shift = torch.randint(1, n_classes, start.shape, generator=rng).to(start)
         return start, (start + shift) % n_classes
 
-    def _walk(self, case: Case, x: Tensor, start: Tensor, goal: Tensor) -> Tensor:
-        """Minimise relu(z_i - z_j + k) + relu(max_t z_t - z_i) for every point (section 4.2)."""
+    def _loss(
+        self, case: Case, x: Tensor, start: Tensor, goal: Tensor
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of points: relu(z_i - z_j + k) + relu(max_t z_t - z_i) (section 4.2)."""
         with torch.no_grad():
             top = case.target(x).topk(2).values
         k = self.margin * float((top[:, 0] - top[:, 1]).std())
@@ -118,10 +125,7 @@ class IPGuard(Fingerprinter):
             total: Tensor = (z_i - z_j + k).relu() + (z_t - z_i).relu()
             return total
 
-        return descend(
-            loss, x, case.scenario.input_range, lr=self.lr, steps=self.steps, enough=0.0,
-            progress=case.progress,
-        )  # fmt: skip
+        return loss
 
 
 @hookimpl

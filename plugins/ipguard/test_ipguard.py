@@ -18,7 +18,7 @@ def gaps(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_points_lie_beside_the_boundary_and_carry_the_targets_label() -> None:
-    method = IPGuard(n_queries=30, steps=300)
+    method = IPGuard(n_queries=30, steps=300, margin=0.1)
     fingerprint = method.construct(ZOO.case(method, Access.LABEL))
     assert torch.equal(ZOO.target(fingerprint.queries).argmax(1), fingerprint.evidence["labels"])
     ordinary = gaps(ZOO.scenario.data("train").inputs)

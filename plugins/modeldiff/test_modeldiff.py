@@ -14,8 +14,11 @@ ZOO = toy_zoo(TOYS[0])
 TINY = ModelDiff(n_queries=4)
 
 
-def fingerprint(ddv: list[float], angles: bool = True) -> Fingerprint:
-    evidence = {"ddv": torch.tensor(ddv).double(), "angles": torch.tensor(angles)}
+def fingerprint(
+    ddv: list[float], access: Access = Access.PROBS, classes: bool = True
+) -> Fingerprint:
+    evidence = {"ddv": torch.tensor(ddv).double(), "access": torch.tensor(access),
+                "classes": torch.tensor(classes)}  # fmt: skip
     return Fingerprint(torch.zeros(2 * len(ddv), 1), evidence)
 
 
@@ -29,21 +32,33 @@ def pairs(queries: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_an_entry_is_the_cosine_distance_within_a_pair() -> None:
-    # First pair: the answers are the same; second: they stand at right angles.
-    replies = torch.tensor([[1.0, 0], [1, 0], [2, 0], [0, 3]])
+    # The replies of the first pair are equal; those of the second are orthogonal.
+    replies = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
     assert TINY.match(fingerprint([0, 1]), replies) == pytest.approx(1)
     assert TINY.match(fingerprint([1, 0]), replies) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("reads", ["probs", "logits"])
+def test_outputs_are_read_as_their_probabilities_are(reads: str) -> None:
+    method = ModelDiff(n_queries=20, reads=reads)
+    rates = [
+        method.verify(construct(method, access=access), ZOO.oracle(ZOO.negatives[0], access))
+        for access in (Access.PROBS, Access.OUTPUT)
+    ]
+    assert rates[0] == pytest.approx(rates[1], abs=1e-4)
+
+
 def test_labels_count_by_whether_they_change() -> None:
     replies = torch.tensor([3, 1, 3, 2])
-    assert TINY.match(fingerprint([0, 1]), replies) == pytest.approx(1)
-    assert TINY.match(fingerprint([1, 1]), replies) == pytest.approx(0.5**0.5)
+    assert TINY.match(fingerprint([0, 1], Access.LABEL), replies) == pytest.approx(1)
+    assert TINY.match(fingerprint([1, 1], Access.LABEL), replies) == pytest.approx(0.5**0.5)
 
 
 def test_in_regression_an_entry_is_how_far_the_answer_moved() -> None:
     replies = torch.tensor([[1.0], [1.0], [4.0], [-3.0]])
-    assert TINY.match(fingerprint([3, 4], angles=False), replies) == pytest.approx(1)
+    assert TINY.match(fingerprint([3, 4], Access.OUTPUT, classes=False), replies) == pytest.approx(
+        1
+    )
 
 
 def test_other_classes_than_the_targets_can_be_compared() -> None:

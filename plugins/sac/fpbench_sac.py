@@ -7,6 +7,7 @@ Networks*, NeurIPS 2022.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,6 +27,7 @@ from fpbench import (
     Share,
     TrialError,
     hookimpl,
+    log_probabilities,
     reply,
 )
 
@@ -51,9 +53,10 @@ class SAC(Fingerprinter):
     cut:     a box's sides, as a share of the image's; 0.2 as in public code.
     place:   a box's centre: in a "corner", within a sixth of both borders as in public code, or
              "anywhere". Each image has a box of its own, which is ours.
-    reads:   of probabilities, the "logits" behind them, known up to a constant as their logarithm
-             less its mean, or "probs" themselves, which where a model is sure hardly tell more
-             than labels do. Public code correlates logits.
+    reads:   what is correlated of a classifier's replies, the same from probabilities and from
+             outputs. "logits": log-probabilities less their mean over the classes. Public code
+             correlates logits as they are; their mean, which probabilities do not have, only
+             adds noise. "probs": probabilities, which are close to labels where a model is sure.
     d0:      the distance rated 0; the paper compares d with a threshold, the map is ours. 0.5 is
              how far the C of orthogonal outputs is from that of equal ones.
     """
@@ -91,12 +94,14 @@ class SAC(Fingerprinter):
     def construct(self, case: Case) -> Fingerprint:
         x = self._samples(case)
         replies = reply(case.outputs(x), case.access)
-        probs = torch.tensor(case.access is Access.PROBS)
-        return Fingerprint(x, {"correlations": self._correlations(replies, probs), "probs": probs})
+        evidence = {"access": torch.tensor(case.access),
+                    "classes": torch.tensor(isinstance(case.scenario, Classification))}  # fmt: skip
+        correlations = correlated(self._read(replies, evidence))
+        return Fingerprint(x, {"correlations": correlations, **evidence})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
-        expected, probs = fingerprint.evidence["correlations"], fingerprint.evidence["probs"]
-        gap = (self._correlations(replies, probs) - expected).abs()
+        expected = fingerprint.evidence["correlations"]
+        gap = (correlated(self._read(replies, fingerprint.evidence)) - expected).abs()
         n = len(gap)
         distance = float((gap.sum() - gap.trace()) / (n * (n - 1)))
         return max(0.0, 1 - distance / self.d0)
@@ -134,17 +139,22 @@ class SAC(Fingerprinter):
         # They were drawn in random order: the next one is a random other.
         return torch.where(box, x.roll(1, 0), x)
 
-    def _correlations(self, replies: Tensor, probs: Tensor) -> Tensor:
-        """C_ij (n, n) of labels (n,) or of outputs (n, ...)."""
-        if replies.ndim == 1:
-            return (replies[:, None] != replies) / 2
-        y = replies.flatten(1).double()
-        if probs and self.reads == "logits":
-            y = y.clamp_min(torch.finfo(replies.dtype).tiny).log()
-            y = y - y.mean(1, keepdim=True)
-        # A broken model's reply is like no other: the zero vector is orthogonal to all.
-        y = normalize(y.nan_to_num(0, 0, 0), dim=1)
-        return (1 - y @ y.T) / 2
+    def _read(self, replies: Tensor, evidence: Mapping[str, Tensor]) -> Tensor:
+        """Return what is correlated of replies at the access level of the evidence."""
+        access = Access(int(evidence["access"]))
+        if access is Access.LABEL or not evidence["classes"]:
+            return replies
+        logs = log_probabilities(replies, access).double()
+        return logs.exp() if self.reads == "probs" else logs - logs.mean(1, keepdim=True)
+
+
+def correlated(y: Tensor) -> Tensor:
+    """Return C_ij (n, n) of labels (n,) or of outputs (n, ...)."""
+    if y.ndim == 1:
+        return (y[:, None] != y) / 2
+    # A broken model's reply is like no other: the zero vector is orthogonal to all.
+    y = normalize(y.flatten(1).double().nan_to_num(0, 0, 0), dim=1)
+    return (1 - y @ y.T) / 2
 
 
 @hookimpl

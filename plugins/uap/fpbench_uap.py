@@ -8,6 +8,7 @@ and Frossard, *Universal adversarial perturbations*, CVPR 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from fpbench import (
     deepfool,
     folded,
     hookimpl,
-    reply,
+    log_probabilities,
 )
 
 BATCH = 256
@@ -57,6 +58,8 @@ class UAP(Fingerprinter):
     batch:       points pushed at a time; one in CVPR 2017, more are ours.
     steps:       DeepFool's iterations at most; 10, ibid.
     overshoot:   DeepFool's eta; 0.02, ibid.
+    reads:       what the encoder reads of a reply: its "probs", or "logits", which are
+                 log-probabilities less their mean over the classes; ours.
     views:       training points nearest each mean, the anchor first; 100 or 200 in public code.
     temperature: tau of the contrastive loss; 0.2, ibid.
     hidden:      widths of the encoder's layers, the last is the encoding's; 50 and 20, ibid.
@@ -82,10 +85,11 @@ class UAP(Fingerprinter):
     batch: Positive = 64
     steps: Positive = 10
     overshoot: NonNegativeFloat = 0.02
+    reads: Literal["probs", "logits"] = "probs"
     views: Positive = 20
     temperature: PositiveFloat = 0.2
     hidden: tuple[Positive, ...] = (50, 20)
-    epochs: Positive = 300
+    epochs: Positive = 1000
     lr: PositiveFloat = 5e-4
 
     def construct(self, case: Case) -> Fingerprint:
@@ -94,7 +98,7 @@ class UAP(Fingerprinter):
         anchors = self._anchors(case, inputs)
         low, high = case.scenario.input_range
         pairs = torch.cat([anchors, (anchors + shift).clamp(low, high)], dim=1)
-        signatures, stolen = _signatures(case, pairs)
+        signatures, stolen = self._signatures(case, pairs)
         encoder = self._encoder(case, signatures, stolen)
         with torch.no_grad():
             evidence = {"encoding": encoder(signatures[0, 0]), **encoder.state_dict()}
@@ -107,7 +111,8 @@ class UAP(Fingerprinter):
         encoder.load_state_dict(weights)
         with torch.no_grad():
             # A broken model's NaN is a probability of zero.
-            found = encoder(replies.nan_to_num().flatten())
+            logs = log_probabilities(replies.nan_to_num(), Access.PROBS)
+            found = encoder(self._read(logs).flatten())
         return min(max((1 + float(F.cosine_similarity(expected, found, dim=0))) / 2, 0.0), 1.0)
 
     def _anchors(self, case: Case, inputs: Tensor) -> Tensor:
@@ -128,6 +133,24 @@ class UAP(Fingerprinter):
         means = KMeans(count, n_init=1, random_state=seed).fit(logits.cpu()).cluster_centers_
         far = torch.cdist(torch.from_numpy(means).to(logits), logits)
         return x[far.topk(self.views, largest=False).indices.T]
+
+    def _read(self, logs: Tensor) -> Tensor:
+        """Return what the encoder reads of log-probabilities (..., classes)."""
+        return logs.exp() if self.reads == "probs" else logs - logs.mean(-1, keepdim=True)
+
+    @torch.no_grad()
+    def _signatures(self, case: Case, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the signatures of the target, its positives and its negatives on pairs
+        (views, 2 K, ...), each (views, 2 K * classes); and which of them are stolen."""
+        ensemble = case.ensemble
+        assert ensemble is not None, "the harness gives an ensemble to methods that need one"
+        parts = []
+        for x in pairs.flatten(0, 1).split(BATCH):
+            outputs = torch.cat([case.target(x)[None], *ensemble.outputs(x)])
+            parts.append(self._read(log_probabilities(outputs, Access.OUTPUT)))
+        replies = torch.cat(parts, dim=1)
+        stolen = torch.arange(len(replies), device=replies.device) <= len(ensemble.positives)
+        return replies.reshape(len(replies), len(pairs), -1), stolen
 
     def _encoder(self, case: Case, signatures: Tensor, stolen: Tensor) -> nn.Sequential:
         """Train it on signatures (models, views, 2 * K * classes), the target's first."""
@@ -201,21 +224,6 @@ def encoder_of(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
         layers += [nn.Linear(inputs, width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers[:-1])
-
-
-@torch.no_grad()
-def _signatures(case: Case, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """What the target, its positives and its negatives reply to pairs (views, 2 K, ...), each
-    (views, 2 K * classes); and which of them are stolen."""
-    ensemble = case.ensemble
-    assert ensemble is not None, "the harness gives an ensemble to who needs one"
-    parts = []
-    for x in pairs.flatten(0, 1).split(BATCH):
-        outputs = torch.cat([case.target(x)[None], *ensemble.outputs(x)])
-        parts.append(reply(outputs, case.access))
-    replies = torch.cat(parts, dim=1)
-    stolen = torch.arange(len(replies), device=replies.device) <= len(ensemble.positives)
-    return replies.reshape(len(replies), len(pairs), -1), stolen
 
 
 def _drawn(inputs: Tensor, n: int, case: Case) -> Tensor:

@@ -7,31 +7,47 @@ Distances*, ICLR 2022.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fpbench import Access, Case, Fingerprint, Fingerprinter, Positive, TrialError, hookimpl, reply
+from fpbench import (
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    Positive,
+    TrialError,
+    hookimpl,
+    log_probabilities,
+    reply,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zest(Fingerprinter):
     """Hide parts of training inputs and compare how much each part matters to two models.
 
-    An input is cut into segments. Random masks hide about half of them each, that is, put the
-    training pool's mean there, and least squares fit the replies by what is left: one weight per
-    segment and output, no constant, as in the paper's code. The weights for all inputs, one after
-    another, are a model's signature. The matching rate is max(0, cos) of the target's and the
-    suspect's signatures: 1 for parallel ones, 0 for orthogonal ones. The paper divides the
-    distance 1 - cos by its mean over pairs of unrelated models instead; here no models are needed.
+    An input is cut into segments. Each random mask hides about half of them: it puts the training
+    pool's mean there. Least squares fit a model's replies by the segments that are left, with one
+    weight per segment and output and no constant, as in the paper's code. The weights of all inputs
+    together are the model's signature. The matching rate is max(0, cos) of the signatures of target
+    and suspect: 1 for parallel ones, 0 for orthogonal ones. The paper divides the distance 1 - cos
+    by its mean over pairs of unrelated models instead; here no other models are needed.
 
-    n_queries // masks inputs are asked, `masks` times each; the paper's code has 128 inputs.
+    Of a classifier, log-probabilities less their mean over the classes are fitted. Probabilities
+    and logits give the same ones. The paper's code fits the replies as they are; probabilities are
+    a poor choice, because they hardly change with the mask where a model is sure.
 
-    masks:    per input; the first hides nothing. 1000 in the paper's code.
-    segments: per input, at most, and fewer than masks: a fit with about as many unknowns as
+    There are n_queries // masks inputs with `masks` queries each; the paper's code has 128 inputs.
+
+    masks:    masks per input; the first hides nothing. 1000 in the paper's code.
+    segments: the most segments per input, fewer than masks. A fit with about as many unknowns as
               replies magnifies what is not linear in them, so ours is half of `masks`. Images are
-              cut by a square grid, anything else into runs of neighbouring values. The paper's
+              cut by a square grid, other inputs into runs of neighbouring values. The paper's
               code cuts by colour and place (quickshift), which needs larger, natural images.
     """
 
@@ -47,8 +63,8 @@ class Zest(Fingerprinter):
     )
     quick = {"masks": 6, "segments": 4}  # noqa: RUF012
 
-    masks: Positive = 20
-    segments: Positive = 9
+    masks: Positive = 33
+    segments: Positive = 16
 
     def construct(self, case: Case) -> Fingerprint:
         segment = segmented(case.scenario.input_shape, self.segments)
@@ -67,13 +83,17 @@ class Zest(Fingerprinter):
         queries = torch.where(kept[..., segment], inputs[drawn][:, None], inputs.mean(0))
         queries = queries.flatten(0, 1)
         replies = reply(case.outputs(queries), case.access)
-        # Least squares is a product with the masks' pseudo-inverse, the same for every model.
-        fit = torch.linalg.pinv(kept.double())
-        return Fingerprint(queries, {"fit": fit, "signature": signature(fit, replies)})
+        evidence = {
+            # Least squares is a product with the masks' pseudo-inverse, the same for every model.
+            "fit": torch.linalg.pinv(kept.double()),
+            "access": torch.tensor(case.access),
+            "classes": torch.tensor(isinstance(case.scenario, Classification)),
+        }
+        return Fingerprint(queries, {"signature": signature(evidence, replies), **evidence})
 
     def match(self, fingerprint: Fingerprint, replies: Tensor) -> float:
         target = fingerprint.evidence["signature"]
-        suspect = signature(fingerprint.evidence["fit"], replies)
+        suspect = signature(fingerprint.evidence, replies)
         cosine = torch.cosine_similarity(target, suspect, dim=0)
         # A model that replies NaN has no signature.
         return float(cosine.nan_to_num(0).clamp(0, 1))
@@ -92,14 +112,19 @@ def segmented(shape: tuple[int, ...], most: int) -> Tensor:
     return (side * row[:, None] + column).expand(shape)
 
 
-def signature(fit: Tensor, replies: Tensor) -> Tensor:
-    """Every input's weights, one per segment and output, in one row.
+def signature(evidence: Mapping[str, Tensor], replies: Tensor) -> Tensor:
+    """Return every input's weights, one per segment and output, in one row.
 
-    fit:     (inputs, segments, masks), the masks' pseudo-inverses.
-    replies: (inputs * masks, ...).
+    evidence: "fit", the masks' pseudo-inverses (inputs, segments, masks); the access level; and
+              whether the replies are those of a classifier.
+    replies:  (inputs * masks, ...).
     """
+    y, fit = replies, evidence["fit"]
+    if evidence["classes"]:
+        y = log_probabilities(y, Access(int(evidence["access"])))
+        y = y - y.mean(1, keepdim=True)
     inputs, _, masks = fit.shape
-    return (fit @ replies.double().view(inputs, masks, -1)).flatten()
+    return (fit @ y.double().view(inputs, masks, -1)).flatten()
 
 
 @hookimpl
