@@ -294,16 +294,18 @@ def perform(
     listener = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
     listener.start()
     timers = [timer(seconds, cut_off)]
-    for line in process.stdout:
-        if line.strip():
-            record["rows"].append(as_row(line.rstrip()))
-            record["seconds"] = time.perf_counter() - began
-            print(f"  {line.rstrip()}", file=sys.stderr, flush=True)
-            keep(record)
-    code = process.wait()
-    for each in timers:
-        each.cancel()
-    end(signal.SIGKILL)  # what the step may have left running
+    try:
+        for line in process.stdout:
+            if line.strip():
+                record["rows"].append(as_row(line.rstrip()))
+                record["seconds"] = time.perf_counter() - began
+                print(f"  {line.rstrip()}", file=sys.stderr, flush=True)
+                keep(record)
+        code = process.wait()
+    finally:  # also of what the step started, and when this script is interrupted
+        for each in timers:
+            each.cancel()
+        end(signal.SIGKILL)
     listener.join(timeout=GRACE)
     record["seconds"] = time.perf_counter() - began
     record["status"] = "cut off" if is_late.is_set() else "failed" if code else "finished"
@@ -428,6 +430,7 @@ def main() -> int:
         parser.error("expected --out FOLDER")
     if given.packages and not given.packages.is_dir():
         stop(f"--packages {given.packages}: expected a folder, found none")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = search_path(out, given.packages)
