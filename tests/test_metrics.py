@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
@@ -180,6 +180,8 @@ def test_calibration_keeps_the_order_and_stays_between_0_and_1(positives, negati
 
 @given(SIDE, SIDE)
 def test_the_calibration_is_the_logistic_regression_of_scikit_learn(positives, negatives):
+    # With equal means the slope is 0, and rounding decides whether it counts as rising.
+    assume(abs(np.mean(positives) - np.mean(negatives)) > 1e-3)
     known = [*positives, *negatives]
     n_pos, n_neg = len(positives), len(negatives)
     stolen = np.array([(n_pos + 1) / (n_pos + 2)] * n_pos + [1 / (n_neg + 2)] * n_neg)

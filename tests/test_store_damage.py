@@ -194,7 +194,7 @@ def test_even_without_checksums_damage_is_told_in_a_sentence(ran, tmp_path, word
 @pytest.mark.parametrize("words", COMMANDS)
 def test_results_of_a_later_fpbench_are_told_from_damage(ran, tmp_path, words):
     data = json.loads((ran / "results.json").read_text())
-    (tmp_path / "results.json").write_text(json.dumps({**data, "schema": "fpbench.results/3"}))
+    (tmp_path / "results.json").write_text(json.dumps({**data, "schema": "fpbench.results/4"}))
     assert "a later fpbench wrote; update fpbench" in refused(tmp_path, words)
 
 

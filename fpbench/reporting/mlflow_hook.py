@@ -145,6 +145,8 @@ def require_server(tracker: Tracker) -> None:
             answer.append(f"HTTP {error.code}" if error.code >= 500 else None)
         except Exception as error:
             reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                return  # no answer in time
             # The server is there too if only MLflow's client knows its certificate.
             answer.append(None if isinstance(reason, ssl.SSLError) else str(reason))
 
