@@ -129,7 +129,8 @@ def cover_zoos(judged: int, zoos: Sequence[int], benchmarks: int, truth: Truth) 
             bound, true = BOUNDS[metric], truth[FIRST, metric]
             for number, of_number in zip(zoos, found, strict=True):
                 _, mean = metrics.mean_interval(first[:number], 0, bound)
-                _, difference = metrics.mean_interval([*ahead[:number]], -bound, bound)
+                # Unbounded, as `compare` computes differences; the bounds only cut its ends.
+                _, difference = metrics.mean_interval([*ahead[:number]], -np.inf)
                 _add(of_number, f"mean {metric}", mean, true)
                 _add(of_number, f"difference in {metric}", difference, true - truth[SECOND, metric])
     return found

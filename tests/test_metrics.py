@@ -144,6 +144,23 @@ def test_the_interval_of_several_zoos_is_students_t_over_their_means(zoos, level
     assert interval == pytest.approx(over_means)
 
 
+@given(st.lists(ANY, min_size=2, max_size=6))
+def test_far_from_its_bounds_a_number_has_students_interval(values):
+    _, plain = metrics.mean_interval([values], -math.inf)
+    _, bounded = metrics.mean_interval([values], -1e4, 1e4)
+    assert bounded == pytest.approx(plain, abs=0.02)
+
+
+def test_near_a_bound_the_interval_is_longer_away_from_it():
+    mean, (low, high) = metrics.mean_interval([[0.99], [0.95], [0.97]], 0, 1)
+    assert high < 1
+    assert mean - low > 2 * (high - mean)
+    # By hand: logit(0.97) +- 4.303 * 0.02 / sqrt(3) / (0.97 * 0.03)
+    on_scale = 4.30265 * 0.02 / 3**0.5 / (0.97 * 0.03)
+    expected = [1 / (1 + math.exp(-(math.log(0.97 / 0.03) + sign * on_scale))) for sign in (-1, 1)]
+    assert [low, high] == pytest.approx(expected, abs=1e-5)
+
+
 @given(st.lists(st.lists(ANY, min_size=1, max_size=4), min_size=1, max_size=6))
 def test_an_interval_holds_the_mean_and_stays_within_the_bounds(zoos):
     mean, interval = metrics.mean_interval(zoos, 0, 1)

@@ -89,18 +89,22 @@ def mean_interval(
     """Return the mean of a number over zoos, and the interval of that mean.
 
     values:    by zoo, the number in each repeat.
-    low, high: the bounds of the number. The interval does not pass them.
+    low, high: the bounds of the number.
 
     With several zoos the model is a one-way random-effects model: zoos are drawn at random, and
-    repeats are nested in them. The interval is mean of the zoos' means +- t(Z - 1) s / sqrt(Z)
-    for Z zoos, with s the standard deviation of the zoos' means. This is exact for normal effects
-    if all zoos have the same number of repeats (Searle, Casella and McCulloch, *Variance
-    Components*, 1992, chapter 3).
+    repeats are nested in them. The standard error is s / sqrt(Z) for Z zoos, with s the standard
+    deviation of the zoos' means, and Student's distribution has Z - 1 degrees of freedom. This is
+    exact for normal effects if all zoos have the same number of repeats (Searle, Casella and
+    McCulloch, *Variance Components*, 1992, chapter 3).
 
-    With one zoo the interval is Student's over its repeats, and holds for this zoo only. A single
-    repeat of a single zoo has no interval.
+    With one zoo the error is that of the mean of its repeats, and the interval holds for this zoo
+    only. A single repeat of a single zoo has no interval.
+
+    Near a bound a number is skewed, so the interval of a number with two bounds is computed on the
+    logit scale, with the error there by the delta method. So it never passes a bound.
     """
     from scipy import stats
+    from scipy.special import expit, logit
 
     means = [float(np.mean(of_zoo)) for of_zoo in values]
     sample = means if len(means) > 1 else [float(value) for value in values[0]]
@@ -108,7 +112,12 @@ def mean_interval(
     if len(sample) < 2:
         return mean, None
     half = float(stats.sem(sample) * stats.t.ppf((1 + level) / 2, len(sample) - 1))
-    return mean, (max(low, mean - half), min(high, mean + half))
+    if math.isinf(high) or not low < mean < high or not half:
+        return mean, (max(low, mean - half), min(high, mean + half))
+    share = (mean - low) / (high - low)
+    on_scale = half / (high - low) / (share * (1 - share))
+    ends = low + (high - low) * expit(logit(share) + on_scale * np.array([-1, 1]))
+    return mean, (min(mean, float(ends[0])), max(mean, float(ends[1])))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
