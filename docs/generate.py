@@ -23,8 +23,9 @@ from fpbench.reporting.tables import show_methods
 from fpbench.testing.toys import TOYS
 
 sys.path.insert(0, str(Path(__file__).parent))
+import settings
 from reproduction import Kept, kept, reproduction
-from settings import SUITE, keep, kept_settings, section, table
+from settings import table
 
 DOCS = Path(__file__).parent
 
@@ -58,8 +59,8 @@ What the papers claim, on their own zoos:
 def take(files: Sequence[Path]) -> None:
     """Keep what documents are made from: everything but single models, trials and the machine."""
     records = [RunRecord.of(json.loads(file.read_text()), file) for file in files]
-    if records[0].suite.name == SUITE:
-        keep(records)
+    if records[0].suite.name == settings.SUITE:
+        settings.keep(records)
         return
     found = Kept.of(records[0].as_json(), files[0])
     text = json.dumps(found.as_json()) + "\n"
@@ -97,7 +98,7 @@ def methods() -> str:
             table(["method", "ARUC", "calibrated", "AUC", "R at U = 1", "construct"], measured),
             CLAIMS,
             table(["method", "claim"], claims),
-            section(tried) if (tried := kept_settings()) else "",
+            settings.section(tried) if (tried := settings.kept()) else "",
         ]
     )  # fmt: skip
 

@@ -99,13 +99,13 @@ def keep(records: Sequence[RunRecord]) -> None:
     (RESULTS / f"{SUITE}.json").write_bytes(RUNS.dump_json(runs) + b"\n")
 
 
-def kept_settings() -> tuple[SettingsRun, ...]:
+def kept() -> tuple[SettingsRun, ...]:
     """Return the kept runs of the suite of settings; none if there is no file."""
     file = RESULTS / f"{SUITE}.json"
     return RUNS.validate_json(file.read_bytes()) if file.is_file() else ()
 
 
-def settings_of_methods(runs: Sequence[SettingsRun]) -> dict[str, list[Setting]]:
+def by_method(runs: Sequence[SettingsRun]) -> dict[str, list[Setting]]:
     """Return the settings tried for each method, in the order of the suite."""
     offers = Registry.load().methods
     found: dict[str, list[Setting]] = {}
@@ -143,7 +143,7 @@ def choose(settings: Sequence[Setting]) -> Setting:
 def section(runs: Sequence[SettingsRun]) -> str:
     """Return the rule, and a table of the settings tried for each method, as Markdown."""
     rows = []
-    for settings in settings_of_methods(runs).values():
+    for settings in by_method(runs).values():
         chosen = choose(settings)
         for s in settings:
             name = f"**{s.label}**" if s.is_default else s.label

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -79,12 +80,24 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     assert listed == {path.name for path in ROOT.glob("docs/*.md")}
 
 
-def test_generated_documents_are_what_methods_and_results_say() -> None:
+def generator() -> Any:
+    """Return docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     assert spec
     assert spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
+    return generate
+
+
+def test_the_default_of_each_method_is_the_choice_of_the_rule() -> None:
+    settings = generator().settings
+    for tried in settings.by_method(settings.kept()).values():
+        assert settings.choose(tried).is_default, tried
+
+
+def test_generated_documents_are_what_methods_and_results_say() -> None:
+    generate = generator()
     files = {"methods": "docs/methods.md", "reproduction": "docs/reproduction.md",
              "readme": "README.md"}  # fmt: skip
     for name, file in files.items():

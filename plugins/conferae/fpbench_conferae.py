@@ -59,8 +59,8 @@ class ConferAE(Fingerprinter):
                  outvote the rest (ours).
     eps:         the ball's radius as a share of the input range; 0.15 as in that
                  re-implementation.
-    steps, lr:   of Adam, lr as a share of the input range. Ours: enough to cross the ball; 100
-                 steps at 0.0005, ibid., are not.
+    steps, lr:   of Adam, lr as a share of the input range. The public re-implementation has 100
+                 steps with 0.0005, which are too few to cross the ball.
     dropout:     the probability with which a step leaves out a member, for each point anew;
                  0.3, ibid. No group is ever left empty.
     alpha, beta, gamma: weights of the three terms; 1, ibid.
@@ -88,7 +88,7 @@ class ConferAE(Fingerprinter):
 
     surrogates: Literal["distill", "all"] = "distill"
     eps: PositiveFloat = 0.15
-    steps: Positive = 50
+    steps: Positive = 100
     lr: PositiveFloat = 0.01
     dropout: Probability = 0.3
     alpha: NonNegativeFloat = 1.0

@@ -43,14 +43,14 @@ class DatasetInference(Fingerprinter):
     neither of two like pools has any rate alike often.
 
     All steps of all walks are queried at once, for n_queries // (2 * walks * steps) points of each
-    pool: 33 with these defaults. The paper has 10 to 50 points, with 30 walks of up to 50 steps
+    pool: 100 with these defaults. The paper has 10 to 50 points, with 30 walks of up to 50 steps
     each.
 
-    n_queries: 1000, because 100 would allow 3 points of each pool, too few for the test.
+    n_queries: 1000, because 100 would allow 10 points of each pool, too few for the test.
     walks:     per point; their noise is uniform, normal and Laplacian in turn. 30 in the paper.
-    steps:     at which a walk asks, evenly spaced; 50 in the paper's code.
-    reach:     the last step, in first steps of the paper's code; 50 there, for CIFAR. A first step
-               has the size 0.005 (Laplacian: 0.01) of the input range.
+    steps:     queries of a walk, evenly spaced; 50 in the paper's code.
+    reach:     the length of a walk, in first steps of the paper's code; 50 there, for CIFAR. A
+               first step has the size 0.005 (Laplacian: 0.01) of the input range.
     examples:  points of each pool the regressor learns from, at most; 500 in the paper's code.
     hidden:    its hidden units; 100 in the paper's code, as all of:
     epochs:    1000 steps of gradient descent on all examples,
@@ -70,12 +70,12 @@ class DatasetInference(Fingerprinter):
         "with 50 training points exposed"
     )
     # 300 points a side: with fewer the gap is not always significant, even on the target itself.
-    quick = {"n_queries": 3000, "walks": 1, "epochs": 200}  # noqa: RUF012
+    quick = {"n_queries": 3000, "epochs": 200}  # noqa: RUF012
 
     n_queries: Positive = 1000
-    walks: Positive = 3
+    walks: Positive = 1
     steps: Positive = 5
-    reach: PositiveFloat = 50.0
+    reach: PositiveFloat = 100.0
     examples: Positive = 500
     hidden: Positive = 100
     epochs: Positive = 1000

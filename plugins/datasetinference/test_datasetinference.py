@@ -14,7 +14,7 @@ from fpbench import Access, Fingerprint, TrialError
 from fpbench.testing import TOYS, toy_zoo
 
 ZOO = toy_zoo(TOYS[0])
-METHOD = DatasetInference(n_queries=3000, walks=1, epochs=200)
+METHOD = DatasetInference(n_queries=3000, epochs=200)
 
 
 @cache
@@ -81,7 +81,7 @@ def test_replies_that_are_all_alike_are_rated_zero() -> None:
     assert METHOD.match(Fingerprint(constructed().queries, evidence), silent) == 0
 
 
-@pytest.mark.parametrize("settings", [{"n_queries": 12}, {"n_queries": 30_000}])
+@pytest.mark.parametrize("settings", [{"n_queries": 12}, {"n_queries": 10_000}])
 def test_too_few_points_say_what_to_change(settings) -> None:
     method = DatasetInference(**settings)
     with pytest.raises(TrialError, match="change n_queries, or walks and steps"):

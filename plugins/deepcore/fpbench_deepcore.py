@@ -50,7 +50,7 @@ class CorePoints(Fingerprinter):
     quick = {"steps": 100}  # noqa: RUF012
 
     start: Literal["noise", "data"] = "data"
-    confidence: Share = 0.99
+    confidence: Share = 0.9999
     steps: Positive = 500
     lr: PositiveFloat = 0.01
     pool: Positive = 1
@@ -153,20 +153,21 @@ class DeepCore(CorePoints):
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCoreCluster(CorePoints):
-    """Ask DeepCore's points and tell which cluster of known models a suspect is nearer to.
+    """Query DeepCore's points and find out which of two clusters of models a suspect is nearer to.
 
-    The clusters are those of the verifier's own models, whose origin it knows: the target with
-    the ensemble's positives, and the ensemble's negatives. A model is a point: its replies to
-    all core points, compared as by deepcore's "cosine". The matching rate is how far a suspect
-    is on the way from the negatives' centre (0) to the target's (1); above one half, it is
-    nearer to the target's. A reconstruction: the abstract says that clustering is one of its
-    three identifications, and no more.
+    The clusters are the target with the ensemble's positives, and the ensemble's negatives. A model
+    is a point: its replies to all core points, compared as by deepcore's "cosine". The matching
+    rate is how far a suspect is on the way from the centre of the negatives (0) to the centre of
+    the target's cluster (1). A reconstruction: the abstract only says that clustering is one of its
+    three identifications.
 
     start, confidence, steps, lr, pool: as in deepcore.
     """
 
     name = "deepcore_cluster"
     needs_ensemble = True
+
+    confidence: Share = 0.99
 
     def construct(self, case: Case) -> Fingerprint:
         assert case.ensemble is not None, "the harness gives an ensemble to who needs one"

@@ -60,9 +60,9 @@ class MetaFinger(Fingerprinter):
     weight:     of the second term.
     pool:       points trained for each one kept, all at once; ours (there 70 at a time, until
                 enough are kept).
-    transform:  whether points are transformed: as they are, mirrored, sheared and moved and
-                zoomed, blurred by a 3 x 3 mean, or under normal or uniform noise, by turns.
-                Inputs that are not images (channels, height, width) get the noise alone (ours).
+    transform:  whether points are transformed in each step, as in the authors' code: unchanged,
+                mirrored, sheared and moved and zoomed, blurred by a 3 x 3 mean, or under normal or
+                uniform noise, by turns. Inputs that are not images get the noise only (ours).
     noise:      the noise's standard deviation or bound, as a share of the input range.
     shear:      at most, as a share of the image; the authors move and zoom apart from it.
     shift:      at most, as a share of the image; 5 of 32 pixels there.
@@ -89,7 +89,7 @@ class MetaFinger(Fingerprinter):
     sample: Positive = 3
     weight: NonNegativeFloat = 1.0
     pool: Positive = 4
-    transform: bool = True
+    transform: bool = False
     noise: NonNegativeFloat = 0.05
     shear: NonNegativeFloat = 0.1
     shift: NonNegativeFloat = 0.15

@@ -63,7 +63,7 @@ def test_the_widest_gaps_come_first_and_there_are_none_without_a_gap() -> None:
 
 
 def test_the_transformed_inputs_are_what_the_models_see() -> None:
-    method = MetaFinger(n_queries=20, epochs=2)
+    method = MetaFinger(n_queries=20, epochs=2, transform=True)
     plain = replace(method, transform=False)
     one, two = (m.construct(case(m)).queries for m in (method, plain))
     assert one.shape != two.shape or not torch.equal(one, two)
@@ -71,7 +71,7 @@ def test_the_transformed_inputs_are_what_the_models_see() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 4), (3, 3, 7, 5), (3, 31), (3, 2, 9)], ids=str)
 def test_transformations_fit_inputs_of_any_shape_and_stay_in_the_range(shape) -> None:
-    method, rng = MetaFinger(noise=0.5), torch.Generator().manual_seed(0)
+    method, rng = MetaFinger(noise=0.5, transform=True), torch.Generator().manual_seed(0)
     x = 4 * torch.rand(shape, generator=rng) - 3
     for _ in range(40):
         seen = method._transformed(x, -3.0, 1.0, rng)
@@ -81,7 +81,7 @@ def test_transformations_fit_inputs_of_any_shape_and_stay_in_the_range(shape) ->
 
 
 def test_rows_of_a_table_are_not_mirrored_nor_blurred() -> None:
-    method, rng = MetaFinger(noise=0.01), torch.Generator().manual_seed(0)
+    method, rng = MetaFinger(noise=0.01, transform=True), torch.Generator().manual_seed(0)
     x = torch.rand(20, 31, generator=rng)
     assert all((method._transformed(x, 0.0, 1.0, rng) - x).abs().max() < 0.1 for _ in range(40))
 
@@ -94,7 +94,7 @@ def test_a_motion_of_nothing_leaves_an_image_alone() -> None:
 
 
 def test_what_moves_in_has_the_lowest_value() -> None:
-    method, rng = MetaFinger(noise=0), torch.Generator().manual_seed(0)
+    method, rng = MetaFinger(noise=0, transform=True), torch.Generator().manual_seed(0)
     x = torch.full((2, 1, 6, 8), -3.0)
     for _ in range(40):
         torch.testing.assert_close(method._transformed(x, -3.0, 1.0, rng), x)
