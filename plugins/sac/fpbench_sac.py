@@ -70,7 +70,7 @@ class SAC(Fingerprinter):
     claim = "the best AUC across data sets, architectures and attacks, transfer learning among them"
 
     n_queries: Annotated[int, Field(ge=2)] = 100
-    samples: Literal["wrong", "cutmix", "plain"] = "cutmix"
+    samples: Literal["wrong", "cutmix", "plain"] = "plain"
     cut: Share = 0.2
     place: Literal["corner", "anywhere"] = "corner"
     reads: Literal["logits", "probs"] = "logits"

@@ -54,7 +54,7 @@ def asked(scenario, **fields):
         scenario=scenario, target=target, access=Access.PROBS,
         rng=torch.Generator().manual_seed(0), device=torch.device("cpu"),
     )  # fmt: skip
-    return SAC(n_queries=40, **fields).construct(case).queries
+    return SAC(n_queries=40, **{"samples": "cutmix", **fields}).construct(case).queries
 
 
 @pytest.mark.parametrize("access", LEVELS)
