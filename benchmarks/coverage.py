@@ -1,6 +1,6 @@
 """Measures how many of the 95 % intervals hold the true value, on simulated benchmarks.
 
-python benchmarks/coverage.py [--benchmarks 1000] [--judged 35]
+python benchmarks/coverage.py [--judged 35] [--benchmarks 1000]
 
 A simulated benchmark has the matching rates of two methods. A rate is the logistic function of a
 sum of normal effects, rounded to hundredths: of the side (positive or negative), of the method on
@@ -8,16 +8,17 @@ this zoo, of the suspect (shared by all methods and repeats), of the method on t
 method's seed in this repeat, and of each single answer. A fifth of the positives is harder to find.
 Each repeat draws the split again.
 
-The true values are means over a large simulation of benchmarks of the same size. For intervals over
-zoos, everything is drawn again in it. For intervals of one zoo, the zoo's effects are fixed: the
-true mean is over the splits and seeds of the same suspects, the true difference over suspects too.
-The intervals are computed by the functions that runs use.
+Intervals over zoos: a large number of zoos is simulated. It is the population, so its mean is the
+true value, and each benchmark draws some of its zoos. Intervals of one zoo: the population is many
+repeats on the same suspects, and a benchmark draws some of them. For a difference on one zoo, the
+zoo's effects are fixed and its suspects are drawn in every benchmark; the true difference is that
+of a separate simulation. The intervals are computed by the functions that runs use.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,11 @@ REPEATS = 3
 RESAMPLES = 250
 """Fewer than in a run, to save time."""
 
-OTHERS = 60
-"""Repeats on the same zoo whose mean is the true mean of this zoo."""
+SPLITS = 100
+"""Repeats in the population of one zoo."""
+
+PER_ZOO = 20
+"""Benchmarks that draw from the same population of repeats."""
 
 FIRST, SECOND = "clear", "middling"
 """The methods whose difference is looked at."""
@@ -97,62 +101,66 @@ def simulate(
     return benchmark
 
 
-Truth = Mapping[tuple[str, Metric], float]
-"""The true value of a method's metric."""
+Values = dict[tuple[str, Metric], metrics.Floats]
+"""Values of many zoos (zoos, repeats) by method and metric."""
 
 Found = dict[str, list[bool]]
 """By interval, whether it holds the true value in each benchmark."""
 
 
-def true_values(judged: int, simulations: int, *, zoo_effects: bool) -> Truth:
-    """Return the means of every method and metric over many zoos."""
-    rng = np.random.default_rng((judged, simulations))
-    sums = {(name, metric): 0.0 for name in METHODS for metric in METRICS}
-    for _ in range(simulations):
-        one = simulate(rng, judged, 1, repeats=1, zoo_effects=zoo_effects)
-        for name, metric in sums:
-            sums[name, metric] += one[name][0, 0].value(metric) / simulations
-    return sums
-
-
-def cover_zoos(judged: int, zoos: Sequence[int], benchmarks: int, truth: Truth) -> list[Found]:
-    """Return, for each number of zoos, which intervals over zoos hold the true value."""
-    found: list[Found] = [{} for _ in zoos]
-    for seed in range(benchmarks):
-        benchmark = simulate(np.random.default_rng((judged, 2, seed)), judged, max(zoos))
-        for metric in METRICS:
-            first, second = (
-                [[rates[zoo, k].value(metric) for k in range(REPEATS)] for zoo in range(max(zoos))]
-                for rates in benchmark.values()
-            )
-            ahead = np.subtract(first, second)
-            bound, true = BOUNDS[metric], truth[FIRST, metric]
-            for number, of_number in zip(zoos, found, strict=True):
-                _, mean = metrics.mean_interval(first[:number], 0, bound)
-                # Unbounded, as `compare` computes differences; the bounds only cut its ends.
-                _, difference = metrics.mean_interval([*ahead[:number]], -np.inf)
-                _add(of_number, f"mean {metric}", mean, true)
-                _add(of_number, f"difference in {metric}", difference, true - truth[SECOND, metric])
+def values(judged: int, zoos: int, repeats: int, *, seed: int, zoo_effects: bool) -> Values:
+    """Return the values of many zoos (zoos, repeats) by method and metric."""
+    found = {(name, metric): np.empty((zoos, repeats)) for name in METHODS for metric in METRICS}
+    for zoo in range(zoos):
+        rng = np.random.default_rng((judged, seed, zoo))
+        one = simulate(rng, judged, 1, repeats=repeats, zoo_effects=zoo_effects)
+        for (name, metric), of_zoos in found.items():
+            of_zoos[zoo] = [one[name][0, k].value(metric) for k in range(repeats)]
     return found
 
 
-def cover_one_zoo(judged: int, benchmarks: int, truth: Truth) -> Found:
-    """Return which intervals of a single zoo hold the true value."""
+def cover_zoos(judged: int, numbers: Sequence[int], benchmarks: int, zoos: int) -> list[Found]:
+    """Return, for each number of zoos, which intervals over zoos hold the true value.
+
+    zoos: the size of the population.
+    """
+    population = values(judged, zoos, REPEATS, seed=2, zoo_effects=True)
+    found: list[Found] = [{} for _ in numbers]
+    for number, of_number in zip(numbers, found, strict=True):
+        rng = np.random.default_rng((judged, number))
+        for drawn in rng.integers(zoos, size=(benchmarks, number)):
+            for metric in METRICS:
+                first, second = (population[name, metric] for name in (FIRST, SECOND))
+                bound, ahead = BOUNDS[metric], first - second
+                _, mean = metrics.mean_interval([*first[drawn]], 0, bound)
+                # Without bounds, as `compare` computes a difference.
+                _, difference = metrics.mean_interval([*ahead[drawn]], -np.inf)
+                _add(of_number, f"mean {metric}", mean, float(first.mean()))
+                _add(of_number, f"difference in {metric}", difference, float(ahead.mean()))
+    return found
+
+
+def cover_one_zoo(judged: int, benchmarks: int, zoos: int) -> Found:
+    """Return which intervals of a single zoo hold the true value.
+
+    zoos: how many are simulated for the true differences.
+    """
     found: Found = {}
+    population = values(judged, benchmarks // PER_ZOO, SPLITS, seed=1, zoo_effects=True)
+    rng = np.random.default_rng(judged)
+    for metric in METRICS:
+        for repeats in population[FIRST, metric]:
+            for drawn in rng.choice(repeats, size=(PER_ZOO, REPEATS)):
+                _, mean = metrics.mean_interval([drawn], 0, BOUNDS[metric])
+                _add(found, f"mean {metric}", mean, float(repeats.mean()))
+    true = values(judged, zoos, 1, seed=3, zoo_effects=False)
     for seed in range(benchmarks):
-        rng = np.random.default_rng((judged, 1, seed))
-        many = simulate(rng, judged, 1, repeats=REPEATS + OTHERS, zoo_effects=False)
-        benchmark = {
-            name: {key: rates[key] for key in rates if key[1] < REPEATS}
-            for name, rates in many.items()
-        }
+        rng = np.random.default_rng((judged, 4, seed))
+        benchmark = simulate(rng, judged, 1, zoo_effects=False)
         for metric in METRICS:
-            values = [rates.value(metric) for rates in many[FIRST].values()]
-            _, mean = metrics.mean_interval([values[:REPEATS]], 0, BOUNDS[metric])
-            _add(found, f"mean {metric}", mean, float(np.mean(values[REPEATS:])))
             (ahead,) = compare(metric, benchmark, resamples=RESAMPLES)
-            true = truth[FIRST, metric] - truth[SECOND, metric]
-            _add(found, f"difference in {metric}", (ahead.low, ahead.high), true)
+            difference = float((true[FIRST, metric] - true[SECOND, metric]).mean())
+            _add(found, f"difference in {metric}", (ahead.low, ahead.high), difference)
     return found
 
 
@@ -164,19 +172,17 @@ def _add(found: Found, name: str, interval: metrics.Interval | None, true: float
 def main() -> None:
     """Print a table in Markdown, a row per interval."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--benchmarks", type=int, default=1000)
     parser.add_argument("--judged", type=int, default=35, help="positives, and negatives")
-    parser.add_argument("--simulations", type=int, default=5000, help="zoos for the true values")
+    parser.add_argument("--benchmarks", type=int, default=1000)
+    parser.add_argument("--zoos", type=int, default=2000, help="the size of the population")
     given = parser.parse_args()
     numbers = (2, 3, 5)
-    truth = true_values(given.judged, given.simulations, zoo_effects=True)
-    columns = cover_zoos(given.judged, numbers, given.benchmarks, truth)
-    truth = true_values(given.judged, given.simulations, zoo_effects=False)
-    columns.insert(0, cover_one_zoo(given.judged, given.benchmarks, truth))
+    columns = cover_zoos(given.judged, numbers, given.benchmarks, given.zoos)
+    columns.insert(0, cover_one_zoo(given.judged, given.benchmarks, given.zoos))
     heads = ["1 zoo", *(f"{number} zoos" for number in numbers)]
     print(f"| {given.judged} + {given.judged} judged | {' | '.join(heads)} |")
     print(f"| --- | {' | '.join('---:' for _ in heads)} |")
-    for name in columns[0]:
+    for name in columns[1]:
         shares = (f"{100 * np.mean(found[name]):.1f} %" for found in columns)
         print(f"| {name.replace('_', ' ')} | {' | '.join(shares)} |")
 
