@@ -78,7 +78,9 @@ def load_qurd(folder: Path) -> Make:
     if not (folder / "qurd" / "fingerprint").is_dir():
         stop(f"--qurd {folder}: expected a checkout of QuRD with a folder qurd/fingerprint, found "
              "none; clone https://github.com/grodino/QuRD and give its path")  # fmt: skip
-    sys.path.insert(0, str(folder))
+    # Numba imports the package coverage, and a script beside this one has the same name.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(folder), *(path for path in sys.path if Path(path).resolve() != here)]
     try:
         make: Make = importlib.import_module("qurd.fingerprint").make_fingerprint
     except ModuleNotFoundError as error:
