@@ -120,19 +120,14 @@ class Coloured(nn.Sequential):
         return out
 
 
-class DoubleOutputs(nn.Sequential):
-    """A network whose outputs are in double precision: QuRD subtracts cosines from 1."""
+class CentredOutputs(nn.Sequential):
+    """A network with centred outputs, so that it does not matter whether a method centres them.
+
+    They are in double precision, because QuRD subtracts cosines from 1.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = super().forward(x)
-        return out.double()
-
-
-class CentredOutputs(DoubleOutputs):
-    """A network with centred outputs, so that it does not matter whether a method centres them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
+        out: Tensor = super().forward(x).double()
         return out - out.mean(1, keepdim=True)
 
 
@@ -283,9 +278,9 @@ def equal_queries(make: Make, zoo: Zoo) -> Iterator[tuple[str, float]]:
         )
 
     represent, cosine = qurds("ModelDiff")
-    yield "modeldiff on logits, 1 - cosine", largest(
-        ModelDiff(centred=False), Access.OUTPUT, represent, lambda a, b: 1 - cosine(a, b),
-        wrap=DoubleOutputs, halves=True,
+    yield "modeldiff on centred logits, 1 - cosine", largest(
+        ModelDiff(reads="logits"), Access.OUTPUT, represent, lambda a, b: 1 - cosine(a, b),
+        wrap=CentredOutputs, halves=True,
     )  # fmt: skip
 
     represent, l2 = qurds("SAC")
