@@ -90,7 +90,7 @@ def step_cohorts(tiny: bool) -> None:
 
     from fpbench import Pool, Recipe, fit
     from fpbench.engine.environment import tune
-    from fpbench.engine.plan import Plan, cohorts
+    from fpbench.engine.plan import Plan
     from fpbench.session import load_suite
 
     tune()
@@ -98,8 +98,8 @@ def step_cohorts(tiny: bool) -> None:
     overrides = ("scenario.size=32",) if tiny else ()
     _, suite = load_suite(SUITES / "skin.yaml", (), overrides, ("random",))
     scenario = suite.scenario
-    generations = Plan.of(suite).generations()
-    planned = [group for recipes in generations for group in cohorts(recipes, scenario)]
+    plan = Plan.of(suite)
+    planned = [group for recipes in plan.generations() for group in plan.cohorts(recipes)]
     images: dict[str, int] = {}
     for recipe in (recipe for group in planned for recipe in group):
         seen = sum(epochs * scenario.pool_sizes[pool] for pool, epochs in recipe.passes().items())
