@@ -351,7 +351,7 @@ def describe_distributions(folder: Path) -> None:
 
 
 def search_path(out: Path, packages: Path | None) -> list[str]:
-    """Put this checkout and the packages on `sys.path`, and return what was added."""
+    """Add the folders of this checkout and of the packages to `sys.path`, and return these folders."""
     described = out / "distributions"
     describe_distributions(described)
     added = [

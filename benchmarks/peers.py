@@ -187,7 +187,7 @@ Gaps = list[tuple[int, str, float]]
 
 
 def by_fpbench(report: fpbench.Report, zoo: Zoo) -> dict[str, Found]:
-    """Return what a run found, by method."""
+    """Return the results of a run of fpbench, by method."""
     found = {name: Found() for name in NAMES}
     for trial in report.record.trials:
         if trial.error is None:
@@ -245,7 +245,7 @@ def unchanged(channels: int) -> v2.Compose:
 
 
 def equal_queries(make: Make, zoo: Zoo) -> Iterator[tuple[str, float]]:
-    """Yield what is compared, and the largest difference of the rates of the two sides."""
+    """Yield the name of each check, and the largest difference between QuRD's rates and ours."""
     transform = unchanged(zoo.scenario.input_shape[0])
 
     def qurds(name: str) -> tuple[Any, Callable[[Any, Any], float]]:

@@ -69,7 +69,7 @@ class SettingsRun(BaseModel):
 
     @classmethod
     def of(cls, record: RunRecord) -> SettingsRun:
-        """Keep what the documents show of a run's record."""
+        """Return the parts of a run's record that the documents show."""
         given = record.as_json()
         tried = [
             {"label": m.method, "method": m.name, "fields": m.fields, "auc": m.summary.auc,

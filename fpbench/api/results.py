@@ -226,7 +226,7 @@ class Summary(Part):
 
     @property
     def interval_over(self) -> str:
-        """What the intervals are over, in words."""
+        """A phrase that says whether the intervals are over zoos or over the splits of one zoo."""
         if self.zoos > 1:
             return f"95 % interval over {self.zoos} zoos"
         return (

@@ -262,7 +262,7 @@ LAYOUTS = (
 
 def _method_table(methods: Sequence[MethodRecord], columns: Sequence[str]) -> Table:
     summaries = [method.summary for method in methods if method.summary]
-    # Nothing is shown of what no method has: results of earlier schemas have no such numbers.
+    # Results of earlier schemas lack these numbers, and then their columns are left out.
     if not any(summary.aruc_learned is not None for summary in summaries):
         columns = [column for column in columns if column != "learned"]
     if not any(summary.found is not None for summary in summaries):
@@ -282,7 +282,7 @@ def _method_table(methods: Sequence[MethodRecord], columns: Sequence[str]) -> Ta
 
 
 def make_notes(methods: Sequence[MethodRecord], weigh: Mapping[str, float]) -> list[str]:
-    """Return sentences that say what the numbers of a table of methods are."""
+    """Return notes that explain the numbers in the table of methods."""
     done = [(method.method, method.summary) for method in methods if method.summary]
     if not done:
         return []

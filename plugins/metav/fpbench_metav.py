@@ -111,6 +111,10 @@ class MetaV(Fingerprinter):
             query_lr = self.lr if self.query_lr is None else self.query_lr
             optimizers.append(torch.optim.Adam([w], lr=query_lr, fused=True))
             alone = None if self.objective == "full" else _alone(case, _queries(w.detach(), case))
+
+        def everyone() -> Tensor:
+            return self._everyone(w, case) if known is None else known
+
         scale = torch.zeros(()), torch.ones(())
         for step in range(self.steps):
             if known is None:
@@ -121,7 +125,7 @@ class MetaV(Fingerprinter):
                 if self.objective == "full":
                     scale = self._scale(answers)
                 elif step % REFRESH == 0:
-                    scale = self._scale(self._everyone(w, case) if known is None else known)
+                    scale = self._scale(everyone())
                 if self.reads == "distances":
                     scale = answers[:1], scale[1]
             # -(log p+(F) + E log p+(M+) + E log p-(M-)): equation 1, or one draw of it.
@@ -136,7 +140,7 @@ class MetaV(Fingerprinter):
             case.progress(loss)
 
         if self.reads in SCALED:
-            scale = self._scale(self._everyone(w, case))
+            scale = self._scale(everyone())
         evidence = {
             "centre": scale[0],
             "spread": scale[1],

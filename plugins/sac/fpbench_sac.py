@@ -140,7 +140,7 @@ class SAC(Fingerprinter):
         return torch.where(box, x.roll(1, 0), x)
 
     def _read(self, replies: Tensor, evidence: Mapping[str, Tensor]) -> Tensor:
-        """Return what is correlated of replies at the access level of the evidence."""
+        """Return the numbers that are correlated, computed from a suspect's replies."""
         access = Access(int(evidence["access"]))
         if access is Access.LABEL or not evidence["classes"]:
             return replies
