@@ -351,7 +351,7 @@ def describe_distributions(folder: Path) -> None:
 
 
 def search_path(out: Path, packages: Path | None) -> list[str]:
-    """Add the folders of this checkout and of the packages to `sys.path`, and return these folders."""
+    """Add this checkout's folders and the packages to `sys.path`, and return what was added."""
     described = out / "distributions"
     describe_distributions(described)
     added = [
