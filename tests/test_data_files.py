@@ -10,6 +10,7 @@ import pytest
 
 from conftest import Desk
 from fpbench import DataFile, ResourceError
+from fpbench.api.scenario import forget_data
 
 HELLO = DataFile("greetings", "hello.txt", "md5:5d41402abc4b2a76b9719d911017c592", "http://x/hello")
 
@@ -54,6 +55,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FPBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    forget_data()  # what other tests loaded
     return tmp_path / "data"
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 
 from conftest import Bench
 from fpbench import Pool, ResourceError
+from fpbench.api.scenario import forget_data
 from fpbench.builtin.recipes.prune import PruneFilters
 from fpbench.builtin.recipes.train import Train
 from fpbench.builtin.scenarios import derma, skin_networks
@@ -43,7 +45,7 @@ def test_networks_are_named_without_waiting_for_torchvision():
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Both archives, shrunk to a few images, in $FPBENCH_DATA; no cache and no network."""
     rng = np.random.default_rng(0)
     for name, archive in derma.ARCHIVES.items():
@@ -66,7 +68,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FPBENCH_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return tmp_path
+    forget_data()
+    yield tmp_path
+    forget_data()
 
 
 def image_file(folder: Path, name: str) -> Path:
