@@ -105,6 +105,28 @@ def test_a_suspect_is_called_stolen_if_at_most_a_share_fpr_of_innocents_is_rated
         )
 
 
+def test_a_method_that_learned_is_judged_by_models_that_it_has_not_learned_from(
+    trials: list[Trial],
+) -> None:
+    trial = trials[0]
+    assert trial.method.name == "metav"
+    assert trial.ensemble
+
+    def rate(recipe: Any) -> float:
+        if recipe in trial.calibration:  # learned from: a threshold of 0 would accuse everybody
+            return 1.0 if recipe.descends_from(trial.target) else 0.0
+        return 0.9 if recipe.descends_from(trial.target) else 0.1 + recipe.seed / 100
+
+    result = judged_by(trial, rate)
+    s = summarise([result], fpr=0.05)
+    negatives = result.rates(positive=False)
+    assert len(negatives) == 20
+    assert s.smallest_p_value == s.fpr == 1 / 20
+    highest = sum(value == max(negatives) for value in negatives)
+    assert s.false_positives == pytest.approx(1 / 20 if highest == 1 else 0)
+    assert s.found == 1
+
+
 def test_the_default_rate_is_5_percent_or_the_smallest_that_the_negatives_support(
     trials: list[Trial], tmp_path: Path
 ) -> None:
@@ -115,7 +137,7 @@ def test_the_default_rate_is_5_percent_or_the_smallest_that_the_negatives_suppor
     out = io.StringIO()
     show_results(few.record, Screen(file=out, width=120))
     assert "20 % false positives" in out.getvalue()
-    assert "smallest rate that these support" in " ".join(out.getvalue().split())
+    assert "smallest rate that the negatives support" in " ".join(out.getvalue().split())
 
 
 def test_kinds_are_shown_by_how_many_were_called_stolen(tmp_path: Path) -> None:

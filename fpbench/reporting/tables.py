@@ -294,17 +294,20 @@ def make_notes(methods: Sequence[MethodRecord], weigh: Mapping[str, float]) -> l
         weights = ", ".join(f"{kind} {weight:g}" for kind, weight in weigh.items())
         notes.append(f"ARUC and calibrated ARUC weigh the kinds of suspects: {weights}")
     if first.fpr is not None:
+        learners = [label for label, s in done if s.calibrated_on == "models learned from"]
         smallest = first.fpr > DEFAULT_FPR and first.fpr == first.smallest_p_value
+        rates = " or ".join(f"{100 * fpr:.3g}" for fpr in sorted({s.fpr for _, s in done if s.fpr}))
+        fixed = "fixed on models that are not judged"
+        if learners:
+            fixed += (
+                f"; for {', '.join(learners)}, which learned from these, fixed on the other judged "
+                "models"
+            )
         notes.append(
             "found, false: the shares of positives and of negatives called stolen at a threshold "
-            f"for {100 * first.fpr:.3g} % false positives, fixed on models that are not judged"
-            + (" (the smallest rate that these support)" if smallest else "")
-        )
-    learners = [label for label, s in done if s.calibrated_on == "models learned from"]
-    if learners and first.fpr is not None:
-        notes.append(
-            f"the thresholds of {', '.join(learners)} are optimistic, because these methods "
-            "learned from the models that fix them"
+            f"for {rates} % false positives"
+            + (" (the smallest rate that the negatives support)" if smallest else "")
+            + f", {fixed}"
         )
     notes += [
         f"{label} is overfitted: ARUC {s.aruc_learned:.2f} on the models it learned from, "

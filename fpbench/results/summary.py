@@ -29,15 +29,17 @@ def summarise(
 ) -> Summary:
     """Return a method's metrics: means over zoos and repeats, and 95 % intervals.
 
-    fpr:   the false positive rate at which suspects are called stolen. If the models that are not
-           judged have too few negatives for it, the smallest rate that they support is used.
+    fpr:   the false positive rate at which suspects are called stolen. If there are too few
+           negatives for it, the smallest rate that they support is used.
     weigh: the weight of each kind of suspect in ARUC. A kind without a weight does not count. If
            it is empty, every suspect counts the same.
     """
     sides = [(r.rates(positive=True), r.rates(positive=False)) for r in results]
-    smallest_p = 1 / (1 + min(len(r.known_rates(positive=False)) for r in results))
+    smallest_p = max(_smallest_p_value(result) for result in results)
     fpr = max(fpr, smallest_p)
-    called = [_called(result, fpr) for result in results]
+    called = [
+        {digest: is_called(p, fpr) for digest, p in p_values(result).items()} for result in results
+    ]
     ceiling = metrics.ARUC_CEILING
     judged = [_judged(result, weigh) for result in results]
     arucs = [j.value("aruc") for j in judged]
@@ -119,17 +121,33 @@ def _aruc_learned(result: Result) -> float | None:
     return metrics.aruc(*learned) if all(learned) else None
 
 
-def _called(result: Result, fpr: float) -> dict[str, bool]:
-    """Return which suspects are called stolen, by digest.
+def p_values(result: Result) -> dict[str, float]:
+    """Return the conformal p-value of each judged suspect, by digest.
 
-    The threshold is conformal: a suspect is called stolen if its p-value, over the negatives that
-    are not judged, is at most `fpr`.
+    A suspect is compared with negatives that the method has not learned from and that are not the
+    suspect itself: those that are not judged or, if the method learned from these, the other judged
+    ones.
     """
-    innocent = result.known_rates(positive=False)
+    trial = result.trial
+    if not trial.ensemble:
+        known = result.known_rates(positive=False)
+        return {d: metrics.p_value(rate, known) for d, rate in result.matching_rates.items()}
+    judged = {
+        recipe.digest: result.matching_rates[recipe.digest]
+        for recipe in trial.suspects
+        if not recipe.descends_from(trial.target)
+    }
     return {
-        digest: is_called(metrics.p_value(rate, innocent), fpr)
+        digest: metrics.p_value(rate, [r for other, r in judged.items() if other != digest])
         for digest, rate in result.matching_rates.items()
     }
+
+
+def _smallest_p_value(result: Result) -> float:
+    """Return the smallest p-value that every judged suspect can have."""
+    if result.trial.ensemble:
+        return 1 / len(result.rates(positive=False))  # a negative is compared with the others
+    return 1 / (1 + len(result.known_rates(positive=False)))
 
 
 def _share(result: Result, called: Mapping[str, bool], positive: bool) -> float:
@@ -163,11 +181,11 @@ def compute_verdicts(result: Result) -> Verdicts:
     values = [*rates.values()]
     binomial: dict[str, float] = {}
     if result.trial.method.counts_agreement:
-        p_values = metrics.binomial_p_values(values, result.queries, innocent)
-        binomial = dict(zip(rates, p_values, strict=True))
+        agreed = metrics.binomial_p_values(values, result.queries, innocent)
+        binomial = dict(zip(rates, agreed, strict=True))
     return Verdicts(
         dict(zip(rates, _calibration(result)(values), strict=True)),
-        {digest: metrics.p_value(rate, innocent) for digest, rate in rates.items()},
+        p_values(result),
         binomial,
     )
 
