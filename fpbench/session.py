@@ -144,6 +144,17 @@ def load_suite(
     return registry, Suite.load(suite, registry, overrides=overrides, only=only)
 
 
+def load_case(
+    case: Path, plugins: tuple[Path, ...], overrides: tuple[str, ...], methods: tuple[str, ...]
+) -> tuple[Registry, Suite]:
+    """Load an owner's case. `methods` are names, or `auto` for all that are installed."""
+    if "auto" not in methods:
+        return load_suite(case, plugins, overrides, methods)
+    names = sorted(load_plugins(plugins).methods)
+    entries = json.dumps([{"method": name} for name in names])
+    return load_suite(case, plugins, (f"methods={entries}", *overrides), ())
+
+
 def additions(methods: tuple[str, ...]) -> tuple[str, ...]:
     """Return the overrides that add methods to a suite, as `--with` does."""
     from .engine.source import addition

@@ -63,6 +63,10 @@ class Recipe(ABC):
     places: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something is, such as a path. They do not identify the model."""
 
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Fields that an earlier version of the recipe did not have. At their defaults they do not
+    identify the model, so models that were made before keep their names."""
+
     scenario: str
     parent: Recipe | None = None
     seed: Count = 0
@@ -77,11 +81,16 @@ class Recipe(ABC):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _entry(self) -> dict[str, Any]:
+        changed = changed_fields(self) if self.added else {}
         return {
             "scheme": SCHEME,
             "recipe": self.name,
             "version": self.version,
-            "fields": fields_as_json(self, skip=self.places | {"parent"}),
+            "fields": {
+                name: value
+                for name, value in fields_as_json(self, skip=self.places | {"parent"}).items()
+                if name not in self.added or name in changed
+            },
             "parent": self.parent.digest if self.parent else None,
         }
 
@@ -130,6 +139,20 @@ class Recipe(ABC):
         )
         own = f"{self.name}({fields})#{self.seed}" if fields else f"{self.name}#{self.seed}"
         return f"{self.parent} > {own}" if self.parent else own
+
+    @classmethod
+    def default_zoo(
+        cls, scenario: Scenario, target: Mapping[str, Any], train: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the key `zoo` for suites whose target has this recipe and that name no suspects.
+
+        target: the fields of the target in the suite.
+        train:  the fields that the suite sets for the recipe `train`.
+
+        Default: None, so the suite must name its suspects.
+        """
+        del scenario, target, train
+        return None
 
     @abstractmethod
     def make(self, lab: Lab) -> nn.Module:

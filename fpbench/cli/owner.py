@@ -18,8 +18,9 @@ from .options import FILE, PATH
               help="Where the fingerprint goes.")  # fmt: skip
 @click.option("--false-positive-rate", default=0.05, show_default=True, metavar="SHARE",
               help="Share of independent models that may be judged copies.")  # fmt: skip
-@click.option("--only", multiple=True, metavar="METHOD", shell_complete=completion.names,
-              help="The method, if CASE has several.")  # fmt: skip
+@click.option("--method", "only", multiple=True, metavar="METHOD", shell_complete=completion.names,
+              help="Methods to try, or `auto` for all that are installed; the best on your zoo is "
+              "taken.  [default: those of CASE]")  # fmt: skip
 @options.STORE
 @options.DEVICE
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
@@ -33,7 +34,8 @@ def fingerprint(
     """Make a fingerprint of your own model. CASE is a suite with the target `given`.
 
     The zoo is built from your model, as in a run. The models that the method does not learn from
-    calibrate the threshold. docs/verify.md explains every step.
+    calibrate the threshold. A case without `zoo:` gets a reference population of independent
+    models of many makings. docs/verify.md explains every step.
     """
     click.get_current_context().with_resource(process.stoppable())
     from ..engine.run import Setting
@@ -41,7 +43,7 @@ def fingerprint(
     from ..reporting.terminal import Terminal
     from ..store.store import Store
 
-    registry, suite = session.load_suite(case, plugins, overrides, only)
+    registry, suite = session.load_case(case, plugins, overrides, only)
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
     found = session.find_device(device)
@@ -56,17 +58,29 @@ def fingerprint(
         return
     calibration = meta["calibration"]
     threshold, caught = calibration["threshold"], calibration["caught"]
+    negatives = [model for model in calibration["models"] if not model["positive"]]
     utility = ", ".join(f"{k} {v:.3f}" for k, v in (meta["target"]["utility"] or {}).items())
+    low, high = threshold["interval"]
+    worst, share = threshold["worst_kind"]
     click.echo(f"target       {meta['target']['name']}, {utility}")
+    for tried in meta["tried"] if len(meta["tried"]) > 1 else []:
+        result = tried["reason"] or (
+            f"{tried['found']} of {tried['of']} known copies recognised, "
+            f"{100 * tried['left_out']:.1f} % false positives with a making left out"
+        )
+        click.echo(f"tried        {tried['method']}: {result}")
+    click.echo(f"method       {meta['method']['name']}")
     click.echo(
-        f"threshold    {threshold['rate']:.3f}; expected false positives "
-        f"{100 * threshold['false_positive_rate']:.1f} % (95 % interval "
-        f"{100 * threshold['interval'][0]:.1f} to {100 * threshold['interval'][1]:.1f} %, "
-        f"from {len(calibration['negatives'])} negatives)"
+        f"threshold    {threshold['rate']:.3f} for {100 * threshold['false_positive_rate']:.3g} % "
+        f"false positives, from {len(negatives)} independent models of "
+        f"{len({model['making'] for model in negatives})} makings"
+    )
+    click.echo(
+        f"left out     {100 * threshold['left_out']:.1f} % of the models of a making that was left "
+        f"out are above the threshold (95 % interval {100 * low:.1f} to {100 * high:.1f} %); "
+        f"worst {100 * share:.0f} %, {worst}"
     )
     click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
-    if not caught["count"]:
-        click.echo("note: this fingerprint recognises no known copy; try another method")
     click.echo(f"fingerprint  {out}")
 
 

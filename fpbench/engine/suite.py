@@ -336,6 +336,7 @@ class _Reader(Entries):
         self.without_seed: dict[str, Recipe] = {}
 
     def suite(self, overrides: tuple[str, ...]) -> Suite:
+        self._add_default_zoo()
         file = validate(self.source)
         scenario = self._scenario(file.scenario)
         api = Access[file.api.upper()]
@@ -356,6 +357,22 @@ class _Reader(Entries):
             methods=tuple(self._methods(file.methods)), smaller=tuple(file.smaller),
             places=self.places,
         )  # fmt: skip
+
+    def _add_default_zoo(self) -> None:
+        """Add suspects to a suite that names none, if the target's recipe offers some."""
+        data = self.source.data
+        target, zoo, scenario = (data.get(key, {}) for key in ("target", "zoo", "scenario"))
+        if not isinstance(target, dict) or not isinstance(zoo, dict):
+            return
+        offer = self.registry.recipes.get(str(target.get("recipe")))
+        named = {"positives", "negatives"} & {*zoo}
+        if offer is None or named or not scenario or not isinstance(scenario, str | dict):
+            return
+        recipes = data.get("recipes", {})
+        train = recipes.get("train", {}) if isinstance(recipes, dict) else {}
+        made = offer.cls.default_zoo(self._scenario(scenario), target, train)
+        if made:
+            data["zoo"] = {**made, **zoo}
 
     def _zoo(self, file: Schema, scenario: Scenario, seed: int) -> Zoo:
         base_seed = seed * SEEDS_PER_ZOO

@@ -1,4 +1,4 @@
-"""Notes on a suspect that differs from the known models that calibrated the fingerprint."""
+"""Whether a suspect is like the models that a verdict's figures are based on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..api.errors import ResourceError
 from ..api.scenario import Scenario
 from ..compute.stack import parts
 from .tensor_layout import RefusedError
+
+SLACK = 0.5
+"""The part of the references' range by which a suspect's number may lie outside of it."""
 
 
 def measure_utility(
@@ -34,46 +37,51 @@ def measure_utility(
     return measures if all(map(math.isfinite, measures.values())) else None
 
 
-def note_on_rate(rate: float, negatives: Sequence[float], positives: Sequence[float]) -> list[str]:
-    """Return a note if a matching rate is higher or lower than those of all known models."""
-    low, high = min(*negatives, *positives), max(*negatives, *positives)
-    if rate > high:
-        return [
-            f"no known model is rated as high, not even a copy (at most {high:.3f}): the suspect "
-            "is closer to the target than they are, or its rate has another cause"
-        ]
-    if rate < low:
-        return [
-            f"no known model is rated as low, not even an independent one (at least {low:.3f}): "
-            "the suspect differs more from the target than they do, or it expects other inputs, or "
-            "its classes are in another order"
-        ]
-    return []
+def profile_of(replies: Tensor, scenario: Scenario) -> dict[str, float]:
+    """Return numbers that describe answers to a fingerprint's queries.
 
-
-def note_on_model(
-    models: Sequence[Mapping[str, Any]], arch: str | None, utility: Mapping[str, float] | None, *,
-    copy: bool,
-) -> list[str]:  # fmt: skip
-    """Return a note if a suspect differs from the models that the verdict's figures are based on.
-
-    models: the known models; for each whether it is `positive`, its `arch` and its `utility`.
-    copy:   the verdict. A suspect that was judged a copy is compared with independent models
-            only, another one with all known models.
+    replies: labels (n,), scores (n, n_classes), or a task's outputs (n, *output_shape).
     """
-    compared = [model for model in models if not (copy and model["positive"])]
-    differences = []
+    if scenario.task == "classification":
+        labels = replies if replies.dim() == 1 else replies.argmax(-1)
+        return {"share of the commonest answer": float(labels.bincount().max()) / len(labels)}
+    flat = replies.double().flatten(1) if replies.dim() > 1 else replies.double()[:, None]
+    return {"mean answer": float(flat.mean()), "spread of the answers": float(flat.std(0).mean())}
+
+
+def reasons_not_to_judge(
+    references: Sequence[Mapping[str, Any]], suspect: Mapping[str, Any], *, above: bool
+) -> list[str]:
+    """Return how a suspect is unlike every reference; empty if it can be judged.
+
+    references: the known models, each with `positive`, `arch`, `rate`, `utility` and `profile`.
+    suspect:    the same of the suspect; `arch` and `utility` are None if they are unknown.
+    above:      whether its rate is above the threshold. It is then compared with the independent
+                models alone, because only they show how high an innocent model is rated.
+    """
+    compared = [model for model in references if not (above and model["positive"])]
+    reasons = []
+    arch = suspect["arch"]
     # An architecture in a file of the user's may be one of theirs under another name.
     if arch and ".py:" not in arch and arch not in (archs := {str(m["arch"]) for m in compared}):
-        differences.append(f"architecture {arch}, theirs {', '.join(sorted(archs))}")
-    for name, value in (utility or {}).items():
-        theirs = [m["utility"][name] for m in compared if name in (m["utility"] or {})]
-        if theirs and not min(theirs) <= value <= max(theirs):
-            differences.append(f"{name} {value:.3f}, theirs {min(theirs):.3f} to {max(theirs):.3f}")
-    if not compared or not differences:
-        return []
-    group = "independent" if copy else "known"
-    return [
-        f"these figures are based on {len(compared)} {group} models, and the suspect differs from "
-        f"all of them: {'; '.join(differences)}"
-    ]
+        reasons.append(f"its architecture is {arch}, theirs are {', '.join(sorted(archs))}")
+    for group in ("utility", "profile"):
+        for name, value in (suspect[group] or {}).items():
+            theirs = [m[group][name] for m in compared if name in (m[group] or {})]
+            if theirs and not _inside(value, theirs):
+                reasons.append(
+                    f"its {name} is {value:.3f}, theirs are {min(theirs):.3f} to {max(theirs):.3f}"
+                )
+    rates = [m["rate"] for m in references]
+    if suspect["rate"] < min(rates) - SLACK * (max(rates) - min(rates)):
+        reasons.append(
+            f"its matching rate is {suspect['rate']:.3f}, theirs are at least {min(rates):.3f}; it "
+            "may expect other inputs, or its classes may be in another order"
+        )
+    return reasons
+
+
+def _inside(value: float, theirs: Sequence[float]) -> bool:
+    low, high = min(theirs), max(theirs)
+    slack = SLACK * (high - low)
+    return low - slack <= value <= high + slack

@@ -24,7 +24,7 @@ from .model_file import kind_of, read
 from .tensor_layout import RefusedError, header
 from .threshold import Threshold
 
-SCHEMA = "fpbench.fingerprint/1"
+SCHEMA = "fpbench.fingerprint/2"
 MAX_BYTES = 4 * 2**30
 
 
@@ -33,7 +33,7 @@ class Saved:
     """A fingerprint that was read from a file, ready to verify suspects.
 
     quantised: round the queries to 8 bits, as the calibration did.
-    negatives: the matching rates of the independent models of the calibration.
+    models:    the known models of the calibration, with their makings, rates and profiles.
     meta:      the file's metadata.
     sha256:    the sha256 of the file.
     """
@@ -44,7 +44,7 @@ class Saved:
     access: Access
     quantised: bool
     threshold: Threshold
-    negatives: tuple[float, ...]
+    models: tuple[Mapping[str, Any], ...]
     meta: Mapping[str, Any]
     sha256: str
 
@@ -109,9 +109,10 @@ def _saved(
         access=Access[meta["access"].upper()],
         quantised=meta["quantised"],
         threshold=Threshold(
-            threshold["rate"], threshold["false_positive_rate"], tuple(threshold["interval"])
+            threshold["rate"], threshold["false_positive_rate"], threshold["left_out"],
+            tuple(threshold["interval"]), tuple(threshold["worst_kind"]),
         ),
-        negatives=tuple(meta["calibration"]["negatives"]),
+        models=tuple(meta["calibration"]["models"]),
         meta=meta,
         sha256=digest,
     )  # fmt: skip

@@ -3,52 +3,122 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..api.errors import FpbenchError, SuiteError, TrialError
+from ..api.errors import FpbenchError, InputError, SuiteError, TrialError
 from ..api.fields import fields_as_json
-from ..api.work import Result, Trial
+from ..api.fingerprinter import Fingerprint
+from ..api.oracle import oracle_of
+from ..api.recipe import Recipe
+from ..api.work import Trial
 from ..engine.attempt import run_trial
 from ..engine.environment import device_name, versions
 from ..engine.isolation import isolated
 from ..engine.key import weights_of
-from ..engine.plan import Plan, trials_without
+from ..engine.plan import Plan, derived_seed, trials_without
 from ..engine.registry import Registry
 from ..engine.run import Setting, build_zoo, prepared, twins_of
 from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
+from .comparable import profile_of
 from .fingerprint_file import save
-from .threshold import clopper_pearson, find_threshold, require_negatives
+from .threshold import (
+    Kinds,
+    Threshold,
+    clopper_pearson,
+    find_threshold,
+    kinds_needed,
+    require_kinds,
+)
+
+LEAST_FOUND = 0.5
+"""The share of known copies that a useful method recognises."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that was tried on the owner's zoo.
+
+    found, of: the number of known copies above the threshold, of those not learned from.
+    reason:    why the method has no fingerprint; None if it has one.
+    """
+
+    label: str
+    trial: Trial | None = None
+    fingerprint: Fingerprint | None = None
+    seconds: float = 0.0
+    threshold: Threshold | None = None
+    models: Sequence[Mapping[str, Any]] = ()
+    found: int = 0
+    of: int = 0
+    reason: str | None = None
+
+    def rank(self, level: float) -> tuple[bool, float, float, int]:
+        """Return a key by which the best candidate is the largest.
+
+        A method that keeps the level when kinds are left out comes first, then the one that
+        recognises the most known copies, then the lower rate of false positives.
+        """
+        if self.threshold is None or self.trial is None:
+            return False, -1.0, 0.0, 0
+        left_out = self.threshold.left_out
+        return left_out <= level, self.found / self.of, -left_out, -self.trial.method.n_queries
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the fingerprint's file says of a method that was tried."""
+        return {
+            "method": self.label, "reason": self.reason, "found": self.found, "of": self.of,
+            "left_out": self.threshold and self.threshold.left_out,
+            "threshold": self.threshold and self.threshold.rate,
+        }  # fmt: skip
 
 
 def make_fingerprint(
-    suite: Suite, setting: Setting, registry: Registry, out: Path, false_positive_rate: float
+    suite: Suite, setting: Setting, registry: Registry, out: Path, level: float
 ) -> dict[str, Any]:
     """Construct the fingerprint of a suite's target, write its file and return its metadata.
 
-    The threshold follows from the rates of the models that the method does not learn from. Raises
-    SuiteError unless the suite has one zoo and one method, which applies; InputError if there are
-    too few negatives for the false positive rate; TrialError if the method or the target fails.
+    Of several methods the one is taken that is best on the zoo of the suite, before any suspect is
+    seen. The threshold follows from the rates of the models that the method does not learn from.
+
+    level: the false positive rate.
+
+    Raises SuiteError unless the suite has one zoo and a method that applies; InputError if there
+    are too few kinds of independent models for the level, or if no method recognises known copies;
+    TrialError if the target or the only method fails.
     """
     plan = Plan.of(replace(suite, repeats=1))
-    trial = _trial(plan)
-    require_negatives(
-        sum(not positive for positive in _calibration_models(trial).values()), false_positive_rate
-    )
+    _check(plan, level)
     with prepared(plan, setting):
         failures = build_zoo(plan, setting)
-        if (reason := failures.get(trial.target.digest)) is not None:
+        target = plan.suite.zoos[0].target
+        if (reason := failures.get(target.digest)) is not None:
             raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
         twins = twins_of(plan, weights_of(plan, setting.store), failures)
-        (trial,) = trials_without(plan, {*failures, *twins})
-        result, fingerprint = _attempt(trial, setting)
+        tried = [
+            _try(_by_makings(trial, suite.seed, level), setting, level)
+            for trial in trials_without(plan, {*failures, *twins})
+        ]
+    tried += [Candidate(label, reason=reason) for label, reason in plan.refusals.items()]
+    best = max(tried, key=lambda candidate: candidate.rank(level))
+    if best.trial is None or best.fingerprint is None or best.threshold is None:
+        raise TrialError(best.reason or "no method made a fingerprint")
+    if best.found < LEAST_FOUND * best.of:
+        raise InputError(
+            f"expected a method that recognises at least half of the known copies at "
+            f"{100 * level:.3g} % false positives, got {best.found} of {best.of} from {best.label}"
+            + ("" if len(tried) > 1 else "; --method auto takes the best of all installed methods"),
+            "--method",
+        )
+    trial = best.trial
     meta = {
         "case": suite.name,
         "scenario": {
@@ -61,103 +131,142 @@ def make_fingerprint(
             "fields": fields_as_json(trial.method),
             "from": registry.methods[trial.method.name].source,
         },
+        "tried": [candidate.as_json() for candidate in tried],
         "access": str(trial.access),
         "quantised": trial.quantised,
         "target": _describe_target(trial, setting.store),
         "calibration": {
-            **calibrate(trial, result, false_positive_rate),
-            "models": _describe_models(trial, setting.store),
+            "threshold": asdict(best.threshold),
+            "models": list(best.models),
+            "caught": {
+                "count": best.found, "of": best.of,
+                "interval": clopper_pearson(best.found, best.of),
+            },
         },
         "suite": {
             "sha256": sha256(suite.source.text.encode()),
             "text": suite.source.text,
             "overrides": list(suite.overrides),
         },
-        "construct_seconds": result.construct_seconds,
+        "construct_seconds": best.seconds,
         "device": device_name(setting.device),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {**versions(), "platform": platform.platform()},
-    }
-    save(out, fingerprint, meta)
+    }  # fmt: skip
+    save(out, best.fingerprint, meta)
     return meta
 
 
-def _trial(plan: Plan) -> Trial:
-    """Return the trial of a suite's only method and only zoo.
-
-    Raises SuiteError if there are several methods or zoos, or the method declines.
-    """
+def _check(plan: Plan, level: float) -> None:
+    """Raise SuiteError if there are several zoos or no method applies, InputError if the negatives
+    cannot support the level."""
     suite = plan.suite
-    labels = [variant.label for variant in suite.methods]
-    if len(labels) != 1:
-        raise SuiteError(
-            f"expected one method, got {', '.join(labels)}; choose one by --only METHOD",
-            suite.source.where(("methods",)),
-        )
     if len(suite.zoos) > 1:
         raise SuiteError(
             f"expected one zoo, got {len(suite.zoos)}; choose one by -o zoo.seed=SEED",
             suite.source.where(("zoo", "seeds")),
         )
-    if plan.refusals:
-        raise SuiteError(plan.refusals[labels[0]], suite.methods[0].place)
-    return plan.trials[0]
+    if not plan.trials:
+        first = suite.methods[0]
+        raise SuiteError(plan.refusals[first.label], first.place)
+    makings = {making_of(recipe) for recipe in suite.zoos[0].negatives}
+    require_kinds(len(makings), level)
 
 
-def _attempt(trial: Trial, setting: Setting) -> tuple[Result, Any]:
+def making_of(recipe: Recipe) -> str:
+    """Return how a model was made, without its seed. Models of one making are of one kind here."""
+    return str(recipe).rpartition("#")[0] or str(recipe)
+
+
+def _by_makings(trial: Trial, seed: int, level: float) -> Trial:
+    """Return a trial in which a method that learns does so from whole makings of negatives, and in
+    which all other models are judged.
+
+    A method rates makings that it has learned from better than new ones, so only makings that are
+    new to it may decide its threshold. It gets at most half of them, and leaves as many as the
+    level needs.
+    """
+    if not trial.method.needs_ensemble:
+        return trial
+    models = (*trial.suspects, *trial.calibration)
+    makings: dict[str, list[Recipe]] = {}
+    for recipe in models:
+        if not recipe.descends_from(trial.target):
+            makings.setdefault(making_of(recipe), []).append(recipe)
+    order = sorted(makings)
+    random.Random(derived_seed("makings", seed)).shuffle(order)  # noqa: S311
+    n = max(0, min(len(order) // 2, len(order) - kinds_needed(level)))
+    negatives = [recipe for making in order[:n] for recipe in makings[making]]
+    positives = [recipe for recipe in trial.ensemble if recipe.descends_from(trial.target)]
+    per_side = min(len(positives), len(negatives))
+    ensemble = (*positives[:per_side], *negatives[:per_side])
+    learned = {recipe.digest for recipe in (*ensemble, *negatives)}
+    judged = tuple(recipe for recipe in models if recipe.digest not in learned)
+    return replace(trial, ensemble=ensemble, suspects=judged, calibration=())
+
+
+def _try(trial: Trial, setting: Setting, level: float) -> Candidate:
+    """Construct a method's fingerprint and rate the models that it has not learned from."""
+    if trial.method.judges_data:
+        return Candidate(trial.label, reason="judges every model of the owner's data a copy")
+    if trial.method.needs_ensemble and not trial.ensemble:
+        return Candidate(
+            trial.label, reason="the zoo has too few makings to learn from some and judge by others"
+        )
+    device = torch.device(setting.device)
     try:
         with isolated():
-            return run_trial(trial, setting.store, torch.device(setting.device))
-    except (FpbenchError, MemoryError):
-        raise
+            result, fingerprint = run_trial(trial, setting.store, device)
+    except (FpbenchError, MemoryError) as error:
+        if not isinstance(error, TrialError):
+            raise
+        return Candidate(trial.label, reason=str(error))
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
-        raise TrialError(f"{trial.label} failed: {type(error).__name__}: {reason}") from error
-
-
-def _calibration_models(trial: Trial) -> dict[str, bool]:
-    """Return the models that the method does not learn from: by digest, whether it is positive."""
-    learnt = {recipe.digest for recipe in trial.ensemble}
-    return {
-        recipe.digest: recipe.descends_from(trial.target)
+        return Candidate(
+            trial.label, reason=f"{trial.label} failed: {type(error).__name__}: {reason}"
+        )
+    rates = {**result.matching_rates, **result.calibration_rates}
+    models = [
+        _describe(recipe, rates[recipe.digest], fingerprint, trial, setting.store, device)
         for recipe in (*trial.suspects, *trial.calibration)
-        if recipe.digest not in learnt
-    }
-
-
-def calibrate(trial: Trial, result: Result, false_positive_rate: float) -> dict[str, Any]:
-    """Return the threshold that the known models' rates give, and the share of copies above it."""
-    rates = {**result.calibration_rates, **result.matching_rates}
-    models = _calibration_models(trial)
-    negatives, positives = (
-        sorted(rates[digest] for digest, side in models.items() if side is positive)
-        for positive in (False, True)
-    )
-    threshold = find_threshold(negatives, false_positive_rate)
-    caught = sum(rate > threshold.rate for rate in positives)
-    return {
-        "threshold": asdict(threshold),
-        "wanted_false_positive_rate": false_positive_rate,
-        "negatives": negatives,
-        "positives": positives,
-        "caught": {
-            "count": caught, "of": len(positives),
-            "interval": clopper_pearson(caught, len(positives)),
-        },
-    }  # fmt: skip
-
-
-def _describe_models(trial: Trial, store: Store) -> list[dict[str, Any]]:
-    """Return the architecture and utility of the known models. Suspects are compared with them."""
-    recipes = {recipe.digest: recipe for recipe in (*trial.suspects, *trial.calibration)}
-    return [
-        {
-            "positive": positive,
-            "arch": recipes[digest].arch,
-            "utility": (store.made(recipes[digest], trial.scenario) or {}).get("utility"),
-        }
-        for digest, positive in _calibration_models(trial).items()
     ]
+    threshold = find_threshold(kinds_of(models), level)
+    copies = [model["rate"] > threshold.rate for model in models if model["positive"]]
+    return Candidate(
+        trial.label, trial, fingerprint, result.construct_seconds, threshold, models,
+        found=sum(copies), of=len(copies),
+    )  # fmt: skip
+
+
+def kinds_of(models: Sequence[Mapping[str, Any]]) -> Kinds:
+    """Return the matching rates of the independent models by the kind of their making."""
+    kinds: dict[str, list[float]] = {}
+    for model in models:
+        if not model["positive"]:
+            kinds.setdefault(model["making"], []).append(model["rate"])
+    return kinds
+
+
+def _describe(
+    recipe: Recipe, rate: float, fingerprint: Fingerprint, trial: Trial, store: Store,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a verdict needs to know of a known model. Suspects are compared with it."""
+    scenario = trial.scenario
+    ask = oracle_of(
+        store.load(recipe, scenario, device), trial.access, input_shape=scenario.input_shape,
+        input_range=scenario.input_range, device=device, quantised=trial.quantised,
+    )  # fmt: skip
+    return {
+        "digest": recipe.digest,
+        "making": making_of(recipe),
+        "positive": recipe.descends_from(trial.target),
+        "rate": rate,
+        "arch": recipe.arch,
+        "utility": (store.made(recipe, scenario) or {}).get("utility"),
+        "profile": profile_of(ask(fingerprint.queries), scenario),
+    }
 
 
 def _describe_target(trial: Trial, store: Store) -> Mapping[str, Any]:

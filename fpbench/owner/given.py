@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ..api.errors import FieldError, InputError
 from ..api.recipe import Lab, Recipe
+from ..api.scenario import Scenario
 from .model_file import fill, most_bytes, read
 from .onnx_target import load_onnx
+from .reference import reference_zoo
 from .tensor_layout import RefusedError
 
 
@@ -63,6 +66,12 @@ class Given(Recipe):
     @property
     def uses_seed(self) -> bool:
         return False
+
+    @classmethod
+    def default_zoo(
+        cls, scenario: Scenario, target: Mapping[str, Any], train: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        return reference_zoo(scenario, target, train) if "model" in target else None
 
     def __str__(self) -> str:
         return f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"

@@ -16,7 +16,7 @@ from ..api.oracle import Access, oracle_of
 from ..api.scenario import Scenario
 from ..store.files import sha256
 from .adapter import Adapter, check_images
-from .comparable import measure_utility
+from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
 from .model_file import fill, kind_of, layout_of, most_bytes, read
 from .onnx_target import as_logits
@@ -54,6 +54,7 @@ class Suspect:
         scenario = saved.scenario
         self.model, self.about, self.notes = model, about, list[str]()
         self.answers: list[tuple[str, Any]] = []
+        self._replies: list[Tensor] = []
         self._ask = oracle_of(
             model, saved.access, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
@@ -67,8 +68,13 @@ class Suspect:
         # An ONNX suspect starts a process for each call, so it gets one call.
         return measure_utility(self.model, scenario, at_once=isinstance(self.model, OnnxSuspect))
 
+    def profile(self, scenario: Scenario) -> dict[str, float]:
+        """Return numbers that describe the answers so far."""
+        return profile_of(torch.cat(self._replies), scenario) if self._replies else {}
+
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)
+        self._replies.append(replies)
         self.answers += [
             (sha256(query.numpy().tobytes()), _as_json(answer))
             for query, answer in zip(x, replies, strict=True)

@@ -1,68 +1,171 @@
-"""The threshold of a fingerprint and its false positive rate."""
+"""The threshold of a fingerprint, valid for independent models of a making that it has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from statistics import fmean
+
+import numpy as np
 
 from ..api.errors import InputError
+
+Kinds = Mapping[str, Sequence[float]]
+"""The matching rates of the independent models, by the kind of their making."""
+
+MARGIN = 0.005
+"""Rates are kept this far from 0 and 1 before the logit is taken."""
 
 
 @dataclass(frozen=True)
 class Threshold:
     """A threshold: a suspect with a matching rate strictly above `rate` is consistent with a copy.
 
-    false_positive_rate: the chance that an independent model is above the threshold, if it is
-                         drawn like the known negatives: k / (n + 1), never below 1 / (n + 1).
-    interval:            the 95 % Clopper-Pearson interval of the share of negatives above the
-                         threshold. The threshold is the k-th largest of n rates. The false
-                         positive rate of this order statistic is beta distributed, so the upper
-                         end is exact.
+    rate:                the largest of two bounds, see `find_threshold`.
+    false_positive_rate: the level that both bounds keep.
+    left_out:            the share of the independent models that were above the threshold of the
+                         other kinds, when their own kind was left out. Every kind counts the same.
+    interval:            the 95 % interval of `left_out`, Clopper and Pearson's with one trial for
+                         each kind.
+    worst_kind:          the kind with the largest share, and that share.
     """
 
     rate: float
     false_positive_rate: float
+    left_out: float
     interval: tuple[float, float]
+    worst_kind: tuple[str, float]
 
 
-def find_threshold(negatives: Sequence[float], false_positive_rate: float) -> Threshold:
-    """Return the lowest threshold that keeps a false positive rate. It is the rate of a negative.
+def find_threshold(kinds: Kinds, level: float) -> Threshold:
+    """Return the lowest threshold that two bounds allow, and its rate of false positives when a
+    whole kind is left out.
 
-    A matching rate is above it exactly if its empirical p-value, (1 + #{negatives as high}) /
-    (1 + n), is at most `false_positive_rate`. Raises InputError for a false positive rate that n
-    negatives cannot show.
+    1. Hierarchical conformal prediction (Lee, Barber and Willett, arXiv 2306.06342, section 3): if
+       the suspect's kind is exchangeable with the K known kinds, the chance of a false positive is
+       at most `level`. Every kind has the same weight.
+    2. The prediction bound of the worst kind: within a kind, the logit of the rate is taken as
+       normal, with a standard deviation that is pooled over kinds. So the chance is at most `level`
+       for another model of each known kind too.
+
+    Raises InputError if there are too few kinds for the level.
     """
-    n = len(negatives)
-    require_negatives(n, false_positive_rate)
-    k = floor(false_positive_rate * (n + 1) + 1e-9)
-    threshold = sorted(negatives, reverse=True)[min(k, n) - 1]
-    above = sum(rate > threshold for rate in negatives)
-    return Threshold(threshold, min(k, n) / (n + 1), clopper_pearson(above, n))
+    require_kinds(len(kinds), level)
+    rate = _bound(kinds, level)
+    shares: dict[str, float] = {}
+    for kind, rates in kinds.items():
+        others = {name: values for name, values in kinds.items() if name != kind}
+        bound = _bound(others, max(level, 1 / (1 + len(others))))
+        shares[kind] = fmean(r > bound for r in rates)
+    worst = max(shares, key=lambda kind: shares[kind])
+    return Threshold(
+        rate, level, fmean(shares.values()), clopper_pearson(sum(shares.values()), len(shares)),
+        (worst, shares[worst]),
+    )  # fmt: skip
 
 
-def require_negatives(n: int, false_positive_rate: float) -> None:
-    """Raise InputError unless n negatives can show a false positive rate."""
-    least = 1 / (n + 1)
-    if not 0 < false_positive_rate < 1:
-        raise InputError(
-            f"expected a rate between 0 and 1, got {false_positive_rate}", "--false-positive-rate"
+def p_value(rate: float, kinds: Kinds) -> float:
+    """Return the chance that an independent model has at least this matching rate: the larger of
+    the two p-values that belong to the bounds of `find_threshold`. At least 1 / (1 + K)."""
+    from scipy import stats
+
+    high = sum(fmean(r >= rate for r in rates) for rates in kinds.values())
+    conformal = (1 + high) / (1 + len(kinds))
+    found = _spread(kinds)
+    if found is None:
+        return conformal
+    spread, freedom = found
+    if not spread:  # equal rates within every kind
+        return conformal
+    tails = [
+        stats.t.sf(
+            (_logit(rate) - fmean(map(_logit, rates)))
+            / (spread * math.sqrt(1 + 1 / len(rates))), freedom
         )
-    if false_positive_rate < least - 1e-9:
-        needed = floor(1 / false_positive_rate - 1e-9)
+        for rates in kinds.values()
+    ]  # fmt: skip
+    return float(max(conformal, *tails))
+
+
+def _bound(kinds: Kinds, level: float) -> float:
+    return max(_conformal_bound(kinds, level), worst_kind_bound(kinds, level))
+
+
+def _conformal_bound(kinds: Kinds, level: float) -> float:
+    """Return the smallest known rate above which the conformal p-value is at most `level`."""
+    weights = [(r, 1 / len(rates)) for rates in kinds.values() for r in rates]
+    rates, shares = np.array(sorted(weights, reverse=True)).T
+    # The p-value of a rate just above rates[i] counts the models before i.
+    above = np.concatenate([[0.0], np.cumsum(shares)[:-1]])
+    allowed = (1 + above) / (1 + len(kinds)) <= level + 1e-9
+    # Of equal rates the first decides: none of them is above the other.
+    return float(rates[allowed].min()) if allowed.any() else 1.0
+
+
+def worst_kind_bound(kinds: Kinds, level: float) -> float:
+    """Return the largest of the kinds' prediction bounds; 0 if no kind has two models."""
+    from scipy import stats
+
+    found = _spread(kinds)
+    if found is None:
+        return 0.0
+    spread, freedom = found
+    reach = float(stats.t.isf(level, freedom)) * spread
+    logits = (
+        fmean(map(_logit, rates)) + reach * math.sqrt(1 + 1 / len(rates))
+        for rates in kinds.values()
+    )
+    return 1 / (1 + math.exp(-max(logits)))
+
+
+def _spread(kinds: Kinds) -> tuple[float, int] | None:
+    """Return the pooled standard deviation of the logits within kinds, and its degrees of freedom;
+    None if no kind has two models."""
+    squares, freedom = 0.0, 0
+    for rates in kinds.values():
+        logits = [_logit(r) for r in rates]
+        mean = fmean(logits)
+        squares += sum((x - mean) ** 2 for x in logits)
+        freedom += len(logits) - 1
+    return (math.sqrt(squares / freedom), freedom) if freedom else None
+
+
+def _logit(rate: float) -> float:
+    inside = min(max(rate, MARGIN), 1 - MARGIN)
+    return math.log(inside / (1 - inside))
+
+
+def kinds_needed(level: float) -> int:
+    """Return the number of kinds that a false positive rate needs: 1 / (1 + K) is at most it."""
+    return math.ceil(1 / level - 1e-9) - 1
+
+
+def require_kinds(n: int, level: float) -> None:
+    """Raise InputError unless n kinds of independent models support a false positive rate."""
+    option = "--false-positive-rate"
+    if not 0 < level < 1:
+        raise InputError(f"expected a rate between 0 and 1, got {level}", option)
+    if n < kinds_needed(level):
+        least = math.ceil(1000 / (n + 1)) / 1000
         raise InputError(
-            f"expected at least {least:.3f}, the smallest that {n} independent models can show, "
-            f"got {false_positive_rate}; give the case {needed} negatives that the method does not "
-            f"learn from, or use --false-positive-rate {ceil(1000 * least) / 1000}",
-            "--false-positive-rate",
+            f"expected at least {least:g}, the smallest that {n} kinds of independent models "
+            f"support, got {level}; give the case negatives of {kinds_needed(level)} kinds that "
+            "the method does not learn from (without `zoo:` the case gets them), or use "
+            f"{option} {least:g}",
+            option,
         )
 
 
-def clopper_pearson(found: int, n: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of the share found / n; (0, 1) if n is 0."""
+def clopper_pearson(found: float, n: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of the share found / n; (0, 1) if n is 0.
+
+    A number that is not whole is read as in the beta distributions of the formula.
+    """
     from scipy import stats
 
     if not n:
         return 0.0, 1.0
-    ends = stats.binomtest(found, n).proportion_ci(0.95, method="exact")
-    return float(ends.low), float(ends.high)
+    low = stats.beta.ppf(0.025, found, n - found + 1) if found > 0 else 0.0
+    high = stats.beta.ppf(0.975, found + 1, n - found) if found < n else 1.0
+    return float(low), float(high)

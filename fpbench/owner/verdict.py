@@ -11,15 +11,19 @@ from ..api.fields import fields_as_json
 from ..api.oracle import Oracle
 from ..engine.attempt import check_rate
 from ..engine.environment import versions
-from ..results.metrics import binomial_p_values, p_value
-from .comparable import note_on_model, note_on_rate
+from .comparable import reasons_not_to_judge
 from .fingerprint_file import Saved
+from .fingerprinting import kinds_of
 from .suspects import Suspect
 from .tensor_layout import RefusedError
+from .threshold import Kinds, Threshold, p_value, worst_kind_bound
 
-SCHEMA = "fpbench.verdict/1"
+SCHEMA = "fpbench.verdict/2"
 
-CONSISTENT, NOT_SHOWN = "consistent with a copy", "not shown"
+CONSISTENT, NOT_SHOWN, CANNOT = "consistent with a copy", "not shown", "cannot be judged"
+
+FAR = 0.1
+"""A rate is far above the threshold if it would be above that of a tenth of the level."""
 
 
 def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
@@ -38,20 +42,30 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         raise TrialError(
             f"expected at most {method.n_queries} queries, got {oracle.queries} from {method.name}"
         )
-    p = p_value(rate, saved.negatives)
-    copy, utility = rate > saved.threshold.rate, suspect.utility(saved.scenario)
-    calibration = saved.meta["calibration"]
+    kinds = kinds_of(saved.models)
+    threshold, utility = saved.threshold, suspect.utility(saved.scenario)
+    p, above = p_value(rate, kinds), rate > threshold.rate
+    seen = {
+        "arch": suspect.about.get("arch"), "utility": utility, "rate": rate,
+        "profile": suspect.profile(saved.scenario),
+    }  # fmt: skip
+    reasons = reasons_not_to_judge(saved.models, seen, above=above)
     verdict: dict[str, Any] = {
         "schema": SCHEMA,
-        "verdict": CONSISTENT if copy else NOT_SHOWN,
+        "verdict": CANNOT if reasons else CONSISTENT if above else NOT_SHOWN,
+        "reasons": reasons,
         "matching_rate": rate,
-        "threshold": saved.threshold.rate,
+        "threshold": threshold.rate,
+        "strength": _strength(rate, kinds, threshold) if above else None,
         "p_value": p,
-        "p_value_binomial": None,
-        "false_positive_rate": saved.threshold.false_positive_rate,
-        "false_positive_interval": list(saved.threshold.interval),
-        "negatives": len(saved.negatives),
-        "caught": calibration["caught"],
+        "false_positive_rate": threshold.false_positive_rate,
+        "left_out": {
+            "false_positive_rate": threshold.left_out, "interval": list(threshold.interval),
+            "worst_kind": list(threshold.worst_kind),
+        },
+        "kinds": len(kinds),
+        "independent_models": sum(map(len, kinds.values())),
+        "caught": saved.meta["calibration"]["caught"],
         "queries": oracle.queries,
         "access": str(saved.access),
         "quantised": saved.quantised,
@@ -63,49 +77,56 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
             "scenario": saved.meta["scenario"],
             "method": {**saved.meta["method"], "fields": fields_as_json(method)},
         },
-        "notes": [
-            *note_on_rate(rate, saved.negatives, calibration["positives"]),
-            *note_on_model(
-                calibration.get("models", []), suspect.about.get("arch"), utility, copy=copy
-            ),
-            *_notes_on_fingerprint(saved), *suspect.notes,
-        ],
+        "notes": [*_notes_on_fingerprint(saved), *suspect.notes],
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }  # fmt: skip
-    if method.counts_agreement:
-        (binomial,) = binomial_p_values([rate], oracle.queries, saved.negatives)
-        verdict["p_value_binomial"] = binomial
     return {**verdict, "sentence": write_sentence(verdict)}
 
 
+def _strength(rate: float, kinds: Kinds, threshold: Threshold) -> str:
+    far = worst_kind_bound(kinds, FAR * threshold.false_positive_rate)
+    return "far above" if rate > max(far, threshold.rate) else "near"
+
+
 def _notes_on_fingerprint(saved: Saved) -> list[str]:
-    notes = []
-    if saved.method.judges_data:
-        notes.append(f"{saved.method.name} judges every model of the owner's data a copy")
     now, then = versions(), saved.meta["versions"]
     if changed := [f"{k} {then.get(k)}, now {v}" for k, v in now.items() if then.get(k) != v]:
-        notes.append(f"the fingerprint was made with {'; '.join(changed)}")
-    return notes
+        return [f"the fingerprint was made with {'; '.join(changed)}"]
+    return []
 
 
 def write_sentence(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict as a sentence that says what it shows and what it does not show."""
+    """Return the verdict as sentences that say what it shows, what it does not show, and what must
+    be true for its figures to hold."""
     name, rate = verdict["suspect"]["name"], verdict["matching_rate"]
-    threshold = verdict["threshold"]
-    target, n = verdict["fingerprint"]["target"]["name"], verdict["negatives"]
-    low, high = verdict["false_positive_interval"]
-    caught = verdict["caught"]
-    if verdict["verdict"] == CONSISTENT:
+    threshold, kinds = verdict["threshold"], verdict["kinds"]
+    target = verdict["fingerprint"]["target"]["name"]
+    if verdict["verdict"] == CANNOT:
         return (
-            f"{name} is consistent with a copy of {target}: its matching rate {rate:.3f} is above "
-            f"the threshold {threshold:.3f} (p = {verdict['p_value']:.3f}). About "
-            f"{100 * verdict['false_positive_rate']:.1f} % of independent models are above it too "
-            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %, from {n} independent models)."
+            f"{name} cannot be judged as a copy of {target}: it is unlike the "
+            f"{verdict['independent_models']} independent models and the known copies that the "
+            f"figures are based on, because {'; '.join(verdict['reasons'])}. Its matching rate is "
+            f"{rate:.3f}, and the threshold {threshold:.3f}."
         )
+    p = verdict["p_value"]
+    if verdict["verdict"] == CONSISTENT:
+        left_out = verdict["left_out"]
+        low, high = left_out["interval"]
+        where = "far above" if verdict["strength"] == "far above" else "above, but near,"
+        return (
+            f"{name} is consistent with a copy of {target}: its matching rate {rate:.3f} is "
+            f"{where} the threshold {threshold:.3f} (p = {p:.3f}). The figures are based on "
+            f"{verdict['independent_models']} independent models of {kinds} makings. When each "
+            f"making was left out in turn, {100 * left_out['false_positive_rate']:.1f} % of its "
+            f"models were judged copies (95 % interval {100 * low:.1f} to {100 * high:.1f} %). "
+            "This holds for the suspect if, were it innocent, the way it was made would be no more "
+            "unusual than these makings."
+        )
+    caught = verdict["caught"]
     return (
         f"It is not shown that {name} is a copy of {target}: its matching rate {rate:.3f} is not "
-        f"above the threshold {threshold:.3f} (p = {verdict['p_value']:.3f}). It may still be a "
+        f"above the threshold {threshold:.3f} (p = {p:.3f}). It may still be a "
         f"copy: {caught['count']} of {caught['of']} known copies are above the threshold."
     )

@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
 
+import torch
 from torch import Tensor, nn
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Generation, Pool, Scenario
 from ..compute.stack import Way
 from .adversarial import Adversarial
-from .cohort import Cohort, Learner, last_layer, train
+from .augment import Augment, Augmenter
+from .cohort import Cohort, Learner, Optimizer, last_layer, train
 from .losses import Loss
 
 __all__ = ["Learner", "Supervised", "fit", "last_layer", "learner_of"]
@@ -38,8 +40,12 @@ def fit(
     layers: str = "all",
     cosine: bool = False,
     masks: Sequence[Mapping[str, Tensor]] | None = None,
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    augment: Augment = "none",
+    share: float = 1.0,
 ) -> None:
-    """Train same-architecture models in place, with Adam.
+    """Train same-architecture models in place.
 
     Each member draws its batch order from its recipe's own generator, and its loss touches no
     other member. So it gets the weights that it would have got alone, up to rounding; only the
@@ -52,6 +58,12 @@ def fit(
     layers: "all", or "last" to leave all else as it is, running statistics included.
     cosine: anneal the learning rate to zero over the epochs.
     masks:  per member, by parameter name, 0 where a weight has been pruned and stays so.
+    optimizer: Adam, AdamW, or SGD with momentum 0.9.
+    weight_decay: decoupled from the gradient for AdamW, else added to it (L2).
+    augment: how inputs are changed, see `Augmenter`. Adversarial training ignores it.
+    share:  the share of the pool, in (0, 1], that each member learns from. Each draws its own.
+
+    Raises InputError for an `augment` that the scenario's inputs do not allow.
     """
     if not epochs:
         return
@@ -60,7 +72,8 @@ def fit(
     cohort = Cohort(
         lab=lab, recipes=recipes, models=models, pool=Pool(*(t.to(lab.device) for t in pool)),
         loss=loss or scenario.loss, epochs=epochs, lr=lr, batch_size=batch_size, layers=layers,
-        cosine=cosine, masks=masks,
+        cosine=cosine, masks=masks, optimizer=optimizer, weight_decay=weight_decay,
+        augment=augment, share=share,
     )  # fmt: skip
     train(cohort, learner)
 
@@ -70,13 +83,26 @@ class Supervised(Learner):
 
     def __init__(self, cohort: Cohort, way: Way) -> None:
         super().__init__(cohort, way)
-        self.descend = self.adam(self.learned)
+        self.descend = self.descent(self.learned)
+        self.augmenter: Augmenter | None = None
+        if cohort.augment != "none":
+            inputs = cohort.pool.inputs
+            self.augmenter = Augmenter(cohort.augment, cohort.lab, cohort.recipes, inputs)
 
     def step(self, batch: Tensor) -> Tensor:
         inputs, truth = self.cohort.pool
+        x, mixed = inputs[batch], None
+        if self.augmenter and self.augmenter.kind == "mixup":
+            mixed, others = self.augmenter.mixing(batch.shape[1], x.device)
+            batch_of_others = batch.gather(1, others)
+            x = torch.lerp(inputs[batch_of_others], x, mixed.view(-1, *[1] * (x.ndim - 1)))
+        elif self.augmenter:
+            x = self.augmenter(x)
         with self.cohort.autocast():
-            out = self.stack(inputs[batch], shared=False)
+            out = self.stack(x, shared=False)
         losses = self.losses(out, truth[batch])
+        if mixed is not None:
+            losses = mixed * losses + (1 - mixed) * self.losses(out, truth[batch_of_others])
         self.descend(losses.sum())
         self.mask()
         return losses.detach()

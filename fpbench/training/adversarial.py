@@ -42,7 +42,7 @@ class Adversarial(Learner):
                 rivals.append(new().to(cohort.lab.device).train())
         self.rival = together(rivals, way)
         judging = [p.requires_grad_() for p in self.rival.params.values()]
-        self.descend, self.judge = self.adam(self.learned, BETA), self.adam(judging, BETA)
+        self.descend, self.judge = self.descent(self.learned, BETA), self.descent(judging, BETA)
 
     def step(self, batch: Tensor) -> Tensor:
         real, count = self.cohort.pool.truth[batch], batch.shape[1]

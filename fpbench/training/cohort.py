@@ -14,10 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Pool
 from ..compute.stack import Stack, Way, choose_way
+from .augment import Augment
 from .losses import Loss, by_member
 
 
@@ -36,6 +38,9 @@ def widened(out: Tensor) -> Tensor:
     return out.float() if out.dtype is torch.bfloat16 else out
 
 
+Optimizer = Literal["adam", "adamw", "sgd"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
     """Same-architecture models and everything that their training depends on; see `fit`."""
@@ -51,6 +56,10 @@ class Cohort:
     layers: str
     cosine: bool
     masks: Sequence[Mapping[str, Tensor]] | None
+    optimizer: Optimizer
+    weight_decay: float
+    augment: Augment
+    share: float
 
     def __len__(self) -> int:
         return len(self.models)
@@ -66,16 +75,29 @@ class Cohort:
     @property
     def batches(self) -> int:
         """Steps per epoch."""
-        return math.ceil(len(self.pool.inputs) / self.batch_size)
+        return math.ceil(self.inputs / self.batch_size)
+
+    @property
+    def inputs(self) -> int:
+        """The number of inputs that each member learns from."""
+        return max(1, round(self.share * len(self.pool.inputs)))
 
     def rngs(self) -> list[torch.Generator]:
         """Return a new generator for each member, seeded by its recipe."""
         return [self.lab.rng(recipe) for recipe in self.recipes]
 
-    def order(self, rngs: Sequence[torch.Generator]) -> Sequence[Tensor]:
+    def subsets(self, rngs: Sequence[torch.Generator]) -> Tensor | None:
+        """Return the indices (members, inputs) that each member learns from; None for all."""
+        total, count = len(self.pool.inputs), self.inputs
+        if count == total:
+            return None
+        return torch.stack([torch.randperm(total, generator=rng)[:count] for rng in rngs])
+
+    def order(self, rngs: Sequence[torch.Generator], subsets: Tensor | None) -> Sequence[Tensor]:
         """Return an epoch's batches, indices (members, n): every member draws its own order."""
-        count = len(self.pool.inputs)
-        order = torch.stack([torch.randperm(count, generator=rng) for rng in rngs])
+        order = torch.stack([torch.randperm(self.inputs, generator=rng) for rng in rngs])
+        if subsets is not None:
+            order = subsets.gather(1, order)
         return order.to(self.lab.device).tensor_split(self.batches, dim=1)
 
     def autocast(self) -> torch.autocast:
@@ -109,11 +131,14 @@ class Learner(ABC):
                 mask = torch.stack([m[n] for m in masks]).to(cohort.lab.device)
                 self.kept[n] = mask.view_as(self.stack.params[n])
 
-    def adam(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
-        """Return a function that takes a loss and does one step of Adam, annealed if the cohort is.
+    def descent(self, params: Sequence[Tensor], beta: float = 0.9) -> Callable[[Tensor], None]:
+        """Return a function that takes a loss and does one step of the cohort's optimizer, annealed
+        if the cohort is.
 
-        It calls torch's update directly: torch.optim.Adam checks its parameters at every step,
+        It calls torch's updates directly: torch.optim.Adam checks its parameters at every step,
         which takes as long as updating a stack of small networks.
+
+        beta: Adam's first decay rate; SGD's momentum is always 0.9.
         """
         cohort, lr, params = self.cohort, self.cohort.lr, list(params)
         moments, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
@@ -131,10 +156,17 @@ class Learner(ABC):
             found = [row for row in rows if row[1] is not None]
             own, grads, m, v, count = ([*column] for column in zip(*found, strict=True))
             with torch.no_grad():
-                adam(
-                    own, grads, m, v, [], count, fused=True, amsgrad=False, beta1=beta,
-                    beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
-                )  # fmt: skip
+                if cohort.optimizer == "sgd":
+                    sgd(
+                        own, grads, m, fused=True, weight_decay=cohort.weight_decay, momentum=0.9,
+                        lr=lr, dampening=0.0, nesterov=False, maximize=False,
+                    )  # fmt: skip
+                else:
+                    adam(
+                        own, grads, m, v, [], count, fused=True, amsgrad=False, beta1=beta,
+                        beta2=0.999, lr=lr, weight_decay=cohort.weight_decay, eps=1e-8,
+                        maximize=False, decoupled_weight_decay=cohort.optimizer == "adamw",
+                    )  # fmt: skip
             if cohort.cosine:
                 lr = cohort.lr * (1 + math.cos(math.pi * next(done) / steps)) / 2
 
@@ -192,10 +224,11 @@ def _together(cohort: Cohort, learner: type[Learner], way: Way) -> None:
 
 def _epochs(cohort: Cohort, learner: type[Learner], way: Way) -> None:
     student, rngs = learner(cohort, way), cohort.rngs()
+    subsets = cohort.subsets(rngs)
     reported: set[int] = set()
     for epoch in range(1, cohort.epochs + 1):
         total = torch.zeros(len(cohort), device=cohort.lab.device)
-        for batch in cohort.order(rngs):
+        for batch in cohort.order(rngs, subsets):
             total += student.step(batch)
         for i in torch.nonzero(~total.isfinite()).flatten().tolist():
             if i not in reported:

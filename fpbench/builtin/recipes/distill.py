@@ -9,7 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import nn
 
-from fpbench import Lab, Pool, fit
+from fpbench import Lab, Pool
 
 from .train import Trained
 
@@ -33,7 +33,7 @@ class Distill(Trained):
 
     @property
     def kind(self) -> str:
-        return f"distilled {self.model}"
+        return f"distilled {self.model}" + (f" ({self.variation})" if self.variation else "")
 
     @classmethod
     def make_many(cls, recipes: Sequence[Self], lab: Lab) -> list[nn.Module]:
@@ -43,8 +43,5 @@ class Distill(Trained):
         with torch.no_grad():
             answers = torch.cat([teacher(x.to(lab.device)) for x in inputs.split(256)])
         models = [lab.new(recipe, recipe.model) for recipe in recipes]
-        fit(
-            lab, recipes, models, Pool(inputs, answers), loss=lab.scenario.distill_loss,
-            epochs=one.epochs, lr=one.lr, batch_size=one.batch_size, cosine=one.cosine,
-        )  # fmt: skip
+        one.fit(lab, recipes, models, Pool(inputs, answers), lab.scenario.distill_loss)
         return models

@@ -1,0 +1,76 @@
+"""The reference population: the zoo of a case that names none.
+
+It holds thieves' copies of the target, and independent models of as many makings as two strangers'
+trainings usually differ in. What differs are fields of the recipe `train`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..api.scenario import Scenario
+
+Entry = dict[str, Any]
+
+COPIES = 3
+"""Independent models of each making."""
+
+LARGEST = 3
+"""The most architectures beside the target's own."""
+
+
+def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[str, Any]) -> Entry:
+    """Return the key `zoo` of a case.
+
+    target: the entry of the target, a recipe with a `model`.
+    train:  the fields that the case sets for the recipe `train`.
+    """
+    own = str(target["model"])
+    others = [name for name in scenario.architectures if name != own][:LARGEST]
+    if own == "onnx":  # nothing can be trained in its form
+        own, *others = others
+    epochs = int(train.get("epochs", 50))
+    images = len(scenario.input_shape) == 3
+    classes = scenario.task == "classification"
+    makings: list[Entry] = [
+        {},
+        {"epochs": max(1, epochs // 3)},
+        {"epochs": 3 * epochs},
+        {"optimizer": "sgd", "lr": 0.03},
+        {"optimizer": "adamw", "weight_decay": 0.05, "cosine": True},
+        {"share": 0.5, "epochs": 2 * epochs},
+        {"augment": "noise"},
+        {"augment": "mixup"},
+        {"batch_size": 256},
+    ]
+    if images:
+        makings += [{"augment": "shift"}, {"augment": "cutout", "epochs": 2 * epochs}]
+    if classes:
+        makings += [{"label_smoothing": 0.1}]
+    strangers = [{}, {"epochs": 3 * epochs, "optimizer": "adamw", "weight_decay": 0.05}]
+    return {
+        "positives": _copies(own, others),
+        "negatives": [
+            *(_train(own, making, pool) for making in makings for pool in ("train", "public")),
+            *(_train(arch, making, "public") for arch in others for making in strangers),
+        ],
+    }
+
+
+def _train(model: str, making: Mapping[str, Any], pool: str) -> Entry:
+    return {"recipe": "train", "model": model, "pool": pool, "copies": COPIES, **making}
+
+
+def _copies(own: str, others: list[str]) -> list[Entry]:
+    """Return what a thief does to the target."""
+    students = [own, *others][:3]
+    if own == "onnx":
+        return [{"recipe": "distill", "model": name, "copies": COPIES} for name in students]
+    return [
+        {"recipe": "finetune", "each": {"layers": ["last", "all"]}, "copies": COPIES},
+        {"recipe": "retrain", "each": {"layers": ["last", "all"]}, "copies": COPIES},
+        {"recipe": "prune_weights", "each": {"ratio": [0.1, 0.2, 0.3]}, "recover": 2},
+        {"recipe": "prune_filters", "each": {"ratio": [0.1, 0.2]}, "recover": 2},
+        *({"recipe": "distill", "model": name, "copies": COPIES} for name in students),
+    ]
