@@ -95,19 +95,7 @@ def make_fingerprint(
     are too few kinds of independent models for the level, or if no method recognises known copies;
     TrialError if the target or the only method fails.
     """
-    plan = Plan.of(replace(suite, repeats=1))
-    _check(plan, level)
-    with prepared(plan, setting):
-        failures = build_zoo(plan, setting)
-        target = plan.suite.zoos[0].target
-        if (reason := failures.get(target.digest)) is not None:
-            raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
-        twins = twins_of(plan, weights_of(plan, setting.store), failures)
-        tried = [
-            _try(_by_makings(trial, suite.seed, level), setting, level)
-            for trial in trials_without(plan, {*failures, *twins})
-        ]
-    tried += [Candidate(label, reason=reason) for label, reason in plan.refusals.items()]
+    tried = try_methods(suite, setting, level)
     best = max(tried, key=lambda candidate: candidate.rank(level))
     if best.trial is None or best.fingerprint is None or best.threshold is None:
         raise TrialError(best.reason or "no method made a fingerprint")
@@ -155,6 +143,26 @@ def make_fingerprint(
     }  # fmt: skip
     save(out, best.fingerprint, meta)
     return meta
+
+
+def try_methods(suite: Suite, setting: Setting, level: float) -> list[Candidate]:
+    """Build a suite's zoo and construct the fingerprints of its methods.
+
+    Raises SuiteError, InputError and TrialError as `make_fingerprint` does.
+    """
+    plan = Plan.of(replace(suite, repeats=1))
+    _check(plan, level)
+    with prepared(plan, setting):
+        failures = build_zoo(plan, setting)
+        target = suite.zoos[0].target
+        if (reason := failures.get(target.digest)) is not None:
+            raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
+        twins = twins_of(plan, weights_of(plan, setting.store), failures)
+        tried = [
+            _try(_by_makings(trial, suite.seed, level), setting, level)
+            for trial in trials_without(plan, {*failures, *twins})
+        ]
+    return tried + [Candidate(label, reason=reason) for label, reason in plan.refusals.items()]
 
 
 def _check(plan: Plan, level: float) -> None:

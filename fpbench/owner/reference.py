@@ -14,7 +14,10 @@ from ..api.scenario import Scenario
 Entry = dict[str, Any]
 
 COPIES = 3
-"""Independent models of each making."""
+"""Copies of each kind that a thief makes."""
+
+EACH = 2
+"""Independent models of each making. Many makings tell more than many models of one."""
 
 LARGEST = 3
 """The most architectures beside the target's own."""
@@ -37,29 +40,33 @@ def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[
         {},
         {"epochs": max(1, epochs // 3)},
         {"epochs": 3 * epochs},
+        {"lr": 3e-3},
+        {"lr": 3e-4, "epochs": 2 * epochs},
+        {"batch_size": 256},
         {"optimizer": "sgd", "lr": 0.03},
         {"optimizer": "adamw", "weight_decay": 0.05, "cosine": True},
+        {"weight_decay": 1e-3},
         {"share": 0.5, "epochs": 2 * epochs},
         {"augment": "noise"},
         {"augment": "mixup"},
-        {"batch_size": 256},
     ]
     if images:
         makings += [{"augment": "shift"}, {"augment": "cutout", "epochs": 2 * epochs}]
     if classes:
         makings += [{"label_smoothing": 0.1}]
-    strangers = [{}, {"epochs": 3 * epochs, "optimizer": "adamw", "weight_decay": 0.05}]
+    elsewhere = [{}, {"epochs": 3 * epochs, "optimizer": "adamw", "weight_decay": 0.05},
+                 {"optimizer": "sgd", "lr": 0.03, "augment": "mixup"}]  # fmt: skip
     return {
         "positives": _copies(own, others),
         "negatives": [
             *(_train(own, making, pool) for making in makings for pool in ("train", "public")),
-            *(_train(arch, making, "public") for arch in others for making in strangers),
+            *(_train(arch, making, "public") for arch in others for making in elsewhere),
         ],
     }
 
 
 def _train(model: str, making: Mapping[str, Any], pool: str) -> Entry:
-    return {"recipe": "train", "model": model, "pool": pool, "copies": COPIES, **making}
+    return {"recipe": "train", "model": model, "pool": pool, "copies": EACH, **making}
 
 
 def _copies(own: str, others: list[str]) -> list[Entry]:

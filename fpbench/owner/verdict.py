@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,19 +44,19 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         )
     kinds = kinds_of(saved.models)
     threshold, utility = saved.threshold, suspect.utility(saved.scenario)
-    p, above = p_value(rate, kinds), rate > threshold.rate
+    p = p_value(rate, kinds)
     seen = {
         "arch": suspect.about.get("arch"), "utility": utility, "rate": rate,
         "profile": suspect.profile(saved.scenario),
     }  # fmt: skip
-    reasons = reasons_not_to_judge(saved.models, seen, above=above)
+    word, reasons = decide(saved.models, threshold, seen)
     verdict: dict[str, Any] = {
         "schema": SCHEMA,
-        "verdict": CANNOT if reasons else CONSISTENT if above else NOT_SHOWN,
+        "verdict": word,
         "reasons": reasons,
         "matching_rate": rate,
         "threshold": threshold.rate,
-        "strength": _strength(rate, kinds, threshold) if above else None,
+        "strength": _strength(rate, kinds, threshold) if word == CONSISTENT else None,
         "p_value": p,
         "false_positive_rate": threshold.false_positive_rate,
         "left_out": {
@@ -83,6 +83,20 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         "versions": versions(),
     }  # fmt: skip
     return {**verdict, "sentence": write_sentence(verdict)}
+
+
+def decide(
+    models: Sequence[Mapping[str, Any]], threshold: Threshold, suspect: Mapping[str, Any]
+) -> tuple[str, list[str]]:
+    """Return the verdict, and the reasons why the suspect cannot be judged.
+
+    models:  the known models of the fingerprint.
+    suspect: its `rate`, `arch`, `utility` and `profile`.
+    """
+    above = suspect["rate"] > threshold.rate
+    if reasons := reasons_not_to_judge(models, suspect, above=above):
+        return CANNOT, reasons
+    return (CONSISTENT if above else NOT_SHOWN), []
 
 
 def _strength(rate: float, kinds: Kinds, threshold: Threshold) -> str:
