@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -16,17 +18,20 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
-from fpbench import FieldError
-from fpbench.owner.comparable import note_on_model
+import fpbench
+from fpbench import FieldError, InputError
+from fpbench.owner.comparable import reasons_not_to_judge
 from fpbench.owner.given import Given
-from fpbench.owner.threshold import clopper_pearson, find_threshold
-from fpbench.results.metrics import p_value
+from fpbench.owner.threshold import clopper_pearson, find_threshold, p_value
 
 
 def test_a_copy_is_caught_and_another_model_is_not(office: Office) -> None:
     copy, other = (office.verify(office.folder / f"{n}.safetensors") for n in ("copy", "other"))
     assert copy["verdict"] == "consistent with a copy"
     assert copy["p_value"] == pytest.approx(1 / 21)
+    assert copy["strength"] in ("near", "far above")
+    assert copy["left_out"]["false_positive_rate"] <= 0.1
+    assert "the way it was made would be no more unusual than these makings" in copy["sentence"]
     assert "is consistent with a copy of" in copy["sentence"]
     assert "stolen" not in copy["sentence"]
     assert other["verdict"] == "not shown"
@@ -44,28 +49,49 @@ def test_a_verdict_holds_what_repeats_it(office: Office) -> None:
     assert len({entry["query"] for entry in verdict["answers"]}) == 200
 
 
-def test_what_no_known_model_is_like_is_noted(office: Office) -> None:
-    raw = office.digits.architecture("mlp")()  # it knows nothing
+def test_a_suspect_that_is_unlike_every_known_model_cannot_be_judged(office: Office) -> None:
+    raw = office.digits.architecture("mlp")()  # untrained
     save_file(raw.state_dict(), office.folder / "raw.safetensors")
     verdict = office.verify(office.folder / "raw.safetensors")
-    low, unlike = verdict["notes"]
-    assert "no known model is rated as low, not even an independent one" in low
+    assert verdict["verdict"] == "cannot be judged"
     accuracy = verdict["suspect"]["utility"]["accuracy"]
-    assert (
-        f"28 known models, and the suspect differs from all of them: accuracy {accuracy:.3f}"
-        in unlike
-    )
-    (high,) = office.verify(office.folder / "mine.safetensors")["notes"]
-    assert "no known model is rated as high, not even a copy" in high
+    assert any(f"its accuracy is {accuracy:.3f}, theirs are" in r for r in verdict["reasons"])
+    assert "raw.safetensors cannot be judged as a copy of" in verdict["sentence"]
 
 
-def test_a_model_better_than_all_independent_ones_is_a_copy_with_a_note() -> None:
-    known = [{"positive": k > 2, "arch": "mlp", "utility": {"accuracy": k / 10}} for k in range(6)]
-    (said,) = note_on_model(known, "cnn", {"accuracy": 0.4}, copy=True)
-    assert "based on 3 independent models" in said
-    assert said.endswith("architecture cnn, theirs mlp; accuracy 0.400, theirs 0.000 to 0.200")
-    assert note_on_model(known, "mlp", {"accuracy": 0.4}, copy=False) == []
-    assert note_on_model(known, "net.py:make", None, copy=True) == []
+def known(**changes: object) -> list[dict[str, Any]]:
+    """Return three independent models and three copies."""
+    return [
+        {"positive": k > 2, "arch": "mlp", "utility": {"accuracy": 0.8 + k / 100},
+         "profile": {"share of the commonest answer": 0.2}, "rate": k / 10, **changes}
+        for k in range(6)
+    ]  # fmt: skip
+
+
+SUSPECT = {"arch": "mlp", "utility": {"accuracy": 0.81}, "rate": 0.4,
+           "profile": {"share of the commonest answer": 0.2}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"arch": "cnn"}, "its architecture is cnn, theirs are mlp"),
+    ({"utility": {"accuracy": 0.84}}, "its accuracy is 0.840, theirs are 0.800 to 0.820"),
+    ({"profile": {"share of the commonest answer": 1.0}}, "its share of the commonest answer is"),
+])  # fmt: skip
+def test_above_the_threshold_a_suspect_must_be_like_independent_models(
+    changes: dict[str, Any], reason: str
+) -> None:
+    (said,) = reasons_not_to_judge(known(), {**SUSPECT, **changes}, above=True)
+    assert reason in said
+    assert reasons_not_to_judge(known(), SUSPECT, above=True) == []
+
+
+def test_below_the_threshold_a_suspect_may_be_like_a_copy() -> None:
+    suspect = {**SUSPECT, "utility": {"accuracy": 0.85}, "arch": "net.py:make"}
+    assert reasons_not_to_judge(known(), suspect, above=False) == []
+    assert reasons_not_to_judge(known(), {**suspect, "utility": None}, above=False) == []
+    low = known(rate=0.8) + known(rate=0.9)
+    (said,) = reasons_not_to_judge(low, {**suspect, "rate": 0.1}, above=False)
+    assert "its matching rate is 0.100, theirs are at least 0.800" in said
 
 
 def test_a_damaged_fingerprint_is_refused(office: Office) -> None:
@@ -108,7 +134,7 @@ def test_a_given_model_is_named_by_its_content_and_not_by_its_place(tmp_path: Pa
 
 
 def test_a_case_refuses_a_file_that_is_gone_or_another(office: Office) -> None:
-    words = ("fingerprint", office.folder / "case.yaml", "--only", "akh", "--out", "x")
+    words = ("fingerprint", office.folder / "case.yaml", "--method", "akh", "--out", "x")
     gone = office(*words, "-o", "target.file=nowhere")
     assert gone.exit_code == 2
     assert "nowhere, found none" in gone.output
@@ -118,7 +144,7 @@ def test_a_case_refuses_a_file_that_is_gone_or_another(office: Office) -> None:
 
 
 def test_a_target_that_does_not_fit_the_scenario_is_told(office: Office) -> None:
-    words = ("fingerprint", office.folder / "case.yaml", "--only", "akh", "--out", "x")
+    words = ("fingerprint", office.folder / "case.yaml", "--method", "akh", "--out", "x")
     net = office.folder / "flat.py"
     net.write_text("from torch import nn\ndef flat(): return nn.Linear(5, 10)\n")
     save_file(nn.Linear(5, 10).state_dict(), office.folder / "flat.safetensors")
@@ -140,25 +166,52 @@ def test_torchvisions_networks_get_the_scenarios_outputs(office: Office) -> None
 
 def test_more_certainty_than_the_negatives_carry_is_refused_at_once(office: Office) -> None:
     made = office(
-        "fingerprint", office.folder / "case.yaml", "--only", "akh", "--out", "x",
+        "fingerprint", office.folder / "case.yaml", "--method", "akh", "--out", "x",
         "--store", office.folder / "empty", "--false-positive-rate", "0.01",
     )  # fmt: skip
     assert made.exit_code == 2
-    assert "at least 0.048, the smallest that 20 independent models can show" in made.output
-    assert "give the case 99 negatives" in made.output
+    assert "at least 0.048, the smallest that 20 kinds of independent models support" in made.output
+    assert "give the case negatives of 99 kinds" in made.output
     assert not (office.folder / "empty").exists()
 
 
 def test_a_method_that_does_not_apply_declines_in_a_sentence(office: Office) -> None:
-    made = office("fingerprint", office.folder / "case.yaml", "--only", "metav", "--out", "x")
+    made = office("fingerprint", office.folder / "case.yaml", "--method", "metav", "--out", "x")
     assert made.exit_code == 2
     assert "metav needs probs or output; the suite's api gives label" in made.output
 
 
-def test_one_method_is_chosen(office: Office) -> None:
-    made = office("fingerprint", office.folder / "case.yaml", "--out", "x")
+def test_of_several_methods_the_best_on_the_zoo_is_taken(office: Office) -> None:
+    text = (office.folder / "case.yaml").read_text() + "  - {method: random, n_queries: 5}\n"
+    (office.folder / "several.yaml").write_text(text)
+    made = office(
+        "fingerprint", office.folder / "several.yaml", "--store", office.folder / "store",
+        "--out", office.folder / "several.fp",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "tried        random: " in made.output
+    assert "tried        metav: metav needs probs or output" in made.output
+    assert "method       akh" in made.output
+
+
+def test_a_method_that_recognises_no_copies_makes_no_fingerprint(office: Office) -> None:
+    made = office(
+        "fingerprint", office.folder / "case.yaml", "--method", "random", "-o",
+        "methods.random.n_queries=1", "--store", office.folder / "store", "--out", "x",
+    )  # fmt: skip
     assert made.exit_code == 2
-    assert "expected one method, got akh, metav; choose one by --only METHOD" in made.output
+    assert "expected a method that recognises at least half of the known copies" in made.output
+    assert "--method auto takes the best of all installed methods" in made.output
+
+
+def test_a_case_without_suspects_gets_a_reference_population(office: Office) -> None:
+    text = (office.folder / "case.yaml").read_text()
+    short = office.folder / "short.yaml"
+    short.write_text(text[: text.index("zoo:")] + text[text.index("methods:") :])
+    summary = fpbench.plan(short, only=["akh"])
+    makings = [m for cohort in summary.cohorts for m in cohort.models if "> " not in m]
+    assert len({m.rpartition("#")[0] for m in makings if m.startswith("train")}) == 36
+    assert summary.positives["distill"] == 9
 
 
 def exported(model: nn.Module) -> bytes:
@@ -204,7 +257,7 @@ def onnx_case(office: Office, method: str, *positives: str) -> Result:
     )  # fmt: skip
 
 
-DISTILLED = "{recipe: distill, model: mlp, epochs: 2, copies: 2}"
+DISTILLED = "{recipe: distill, model: mlp, epochs: 60, copies: 2}"
 
 
 def test_an_onnx_target_is_asked(office: Office) -> None:
@@ -227,30 +280,50 @@ def test_who_changes_an_onnx_targets_weights_declines_in_a_sentence(office: Offi
     assert "such as distill, got finetune: an ONNX file has no weights to change" in made.output
 
 
-# ── the line ──────────────────────────────────────────────────────────────────────────────
+# ── the threshold ─────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("share", "line", "promised"), [
-    (0.1, 0.9, 1 / 10), (0.19, 0.9, 1 / 10), (0.2, 0.8, 2 / 10), (0.99, 0.1, 9 / 10),
-])  # fmt: skip
-def test_the_line_is_the_lowest_that_keeps_the_rate(
-    share: float, line: float, promised: float
-) -> None:
-    found = find_threshold([k / 10 for k in range(1, 10)], share)
-    assert found.rate == line
-    assert found.false_positive_rate == pytest.approx(promised)
-    assert found.interval[0] <= promised <= found.interval[1]
+def test_one_model_of_each_kind_gives_the_conformal_threshold() -> None:
+    kinds = {str(k): [k / 20] for k in range(1, 20)}  # 19 kinds
+    found = find_threshold(kinds, 0.05)
+    assert found.rate == 19 / 20
+    assert found.false_positive_rate == 0.05
+    assert found.left_out == pytest.approx(1 / 19)  # the highest kind is above the others
+    assert found.worst_kind == ("19", 1.0)
+    assert p_value(0.99, kinds) == pytest.approx(1 / 20)
+    assert p_value(0.95, kinds) == pytest.approx(2 / 20)
+    with pytest.raises(InputError, match=r"19 kinds of independent models support, got 0\.04"):
+        find_threshold(kinds, 0.04)
 
 
 @given(
-    negatives=st.lists(st.integers(0, 9), min_size=9, max_size=30),
-    percent=st.integers(10, 90), rate=st.integers(0, 10),
+    kinds=st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=4), min_size=9, max_size=30),
+    percent=st.integers(10, 90), rate=st.integers(0, 100),
 )  # fmt: skip
-def test_a_rate_is_above_the_line_exactly_when_its_p_value_is_small(
-    negatives: list[int], percent: int, rate: int
+def test_a_rate_is_above_the_threshold_exactly_if_its_p_value_is_small(
+    kinds: list[list[int]], percent: int, rate: int
 ) -> None:
-    line = find_threshold(negatives, percent / 100).rate
-    assert (rate > line) is (p_value(rate, negatives) <= percent / 100)
+    rates = {str(k): [r / 20 for r in of_kind] for k, of_kind in enumerate(kinds)}
+    found = find_threshold(rates, percent / 100)
+    p = p_value(rate / 100, rates)
+    if abs(p - percent / 100) > 1e-6 and 0.005 < rate / 100 < 0.995:
+        assert (rate / 100 > found.rate) is (p < percent / 100)
+
+
+def test_the_level_holds_for_a_new_kind_and_for_a_new_model_of_the_worst_kind() -> None:
+    rng = np.random.default_rng(0)
+    new_kind, worst = [], []
+    for _ in range(400):
+        centres = rng.normal(-1, 1, 31)
+        logits = centres[:, None] + rng.normal(0, 0.3, (31, 2))
+        rates = 1 / (1 + np.exp(-logits))
+        kinds = {str(k): list(rates[k]) for k in range(30)}
+        threshold = find_threshold(kinds, 0.05).rate
+        new_kind.append(rates[30, 0] > threshold)
+        again = centres[:30].max() + rng.normal(0, 0.3)
+        worst.append(1 / (1 + np.exp(-again)) > threshold)
+    assert np.mean(new_kind) < 0.05
+    assert np.mean(worst) < 0.05
 
 
 def test_the_interval_is_clopper_and_pearsons() -> None:
