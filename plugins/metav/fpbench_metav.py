@@ -61,7 +61,8 @@ class MetaV(Fingerprinter):
                  100" is read as the paper reads its own 31-100-1 network: one hidden layer.
     init_std:    w is drawn from N(0, init_std^2); not given in the paper.
     data_share:  the share of queries that start from inputs of the public pool instead, drawn
-                 to 0.9 of their distance from the range's middle; not in the paper.
+                 to 0.9 of their distance from the range's middle. The paper's setting is 0; the default
+                 was chosen by the rule in docs/methods.md.
     reads:       what the meta-verifier is shown of a reply y: "replies", y itself, as in the
                  paper; "log_probs", a classifier's log-probabilities, which both levels of access
                  give; "standardized", y less the ensemble's mean, by its spread; "distances",
@@ -89,7 +90,7 @@ class MetaV(Fingerprinter):
     objective: Literal["sampled", "full"] = "sampled"
     hidden: tuple[Positive, ...] = (100,)
     init_std: NonNegativeFloat = 1.0
-    data_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    data_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     reads: Literal["replies", "log_probs", "standardized", "distances"] = "replies"
     dropout: Probability = 0.0
 
