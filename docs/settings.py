@@ -39,9 +39,9 @@ same for all:
 AUC comes first because it does not depend on how a method maps its evidence to [0, 1]. The controls
 `akh` and `random` have no settings to choose, and `ibsf` is a control that should find no theft.
 For MetaV the rule chose queries that start from public data; the suites that reproduce the paper
-set `data_share: 0`. The settings of its other rows in `skin-cpu` and `warfarin` were chosen on other
-zoos of these scenarios, among more than {count}: [skin.md](skin.md) and [warfarin.md](warfarin.md)
-list them all.
+set `data_share: 0`. The settings of its other rows in `skin-cpu` and `warfarin` were chosen on
+other zoos of these scenarios, among more than {count}: [skin.md](skin.md) and
+[warfarin.md](warfarin.md) list them all.
 
 To repeat the choice, run `fpbench run suites/paper/settings.yaml`, and again with
 `-o zoo.seed=102`. Stored trials are not repeated. Measured on {device} with commit {commit}; each

@@ -61,8 +61,8 @@ class MetaV(Fingerprinter):
                  100" is read as the paper reads its own 31-100-1 network: one hidden layer.
     init_std:    w is drawn from N(0, init_std^2); not given in the paper.
     data_share:  the share of queries that start from inputs of the public pool instead, drawn
-                 to 0.9 of their distance from the range's middle. The paper's setting is 0; the default
-                 was chosen by the rule in docs/methods.md.
+                 to 0.9 of their distance from the range's middle. The paper's setting is 0;
+                 docs/methods.md has the rule that chose the default.
     reads:       what the meta-verifier is shown of a reply y: "replies", y itself, as in the
                  paper; "log_probs", a classifier's log-probabilities, which both levels of access
                  give; "standardized", y less the ensemble's mean, by its spread; "distances",
