@@ -156,6 +156,17 @@ def test_a_target_that_does_not_fit_the_scenario_is_told(office: Office) -> None
     assert "flat does not take inputs of (1, 8, 8)" in made.output
 
 
+def test_a_target_far_worse_than_all_independent_models_is_refused(office: Office) -> None:
+    save_file(office.digits.architecture("mlp")().state_dict(), office.folder / "raw.safetensors")
+    made = office(
+        "fingerprint", office.folder / "case.yaml", "--method", "akh", "--out", "x", "-o",
+        f"target.file={office.folder}/raw.safetensors", "--store", office.folder / "store",
+    )  # fmt: skip
+    assert made.exit_code == 2
+    assert "expected a target whose accuracy is near those of the independent" in made.output
+    assert "another normalisation of its inputs" in made.output
+
+
 def test_torchvisions_networks_get_the_scenarios_outputs(office: Office) -> None:
     with torch.device("meta"):
         model = office.digits.architecture("torchvision:resnet18")()

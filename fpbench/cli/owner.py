@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from .. import session
+from ..api.errors import InputError
 from . import completion, options, process
 from .options import FILE, PATH
 
@@ -21,6 +22,8 @@ from .options import FILE, PATH
 @click.option("--method", "only", multiple=True, metavar="METHOD", shell_complete=completion.names,
               help="Methods to try, or `auto` for all that are installed; the best on your zoo is "
               "taken.  [default: those of CASE]")  # fmt: skip
+@click.option("--key", type=PATH, metavar="FILE",
+              help="An Ed25519 private key that signs the commitment.")  # fmt: skip
 @options.STORE
 @options.DEVICE
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
@@ -28,8 +31,9 @@ from .options import FILE, PATH
 @options.PLUGIN
 @options.JSON
 def fingerprint(
-    case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...], store_dir: Path,
-    device: str | None, overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
+    case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...],
+    key: Path | None, store_dir: Path, device: str | None, overrides: tuple[str, ...],
+    plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Make a fingerprint of your own model. CASE is a suite with the target `given`.
 
@@ -39,10 +43,12 @@ def fingerprint(
     """
     click.get_current_context().with_resource(process.stoppable())
     from ..engine.run import Setting
+    from ..owner.commitment import commit, private_key
     from ..owner.fingerprinting import make_fingerprint
     from ..reporting.terminal import Terminal
     from ..store.store import Store
 
+    signer = private_key(key)  # a key that does not fit is told before any work
     registry, suite = session.load_case(case, plugins, overrides, only)
     terminal = Terminal(as_json=as_json)
     registry.manager.register(terminal, "terminal")
@@ -53,6 +59,7 @@ def fingerprint(
     )  # fmt: skip
     with terminal:
         meta = make_fingerprint(suite, setting, registry, out, false_positive_rate)
+    commitment = commit(out, meta, signer)
     if as_json:
         options.answer(meta)
         return
@@ -82,6 +89,7 @@ def fingerprint(
     )
     click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
     click.echo(f"fingerprint  {out}")
+    click.echo(f"commitment   {commitment}")
 
 
 @click.command()
@@ -102,22 +110,32 @@ def fingerprint(
               help="Where an API's answers are kept.  [default: beside the verdict]")  # fmt: skip
 @click.option("--out", type=FILE, default="verdict.json",
               show_default=True, help="Where the verdict goes.")  # fmt: skip
+@click.option("--key", type=PATH, metavar="FILE",
+              help="An Ed25519 private key that signs the verdict.")  # fmt: skip
 @options.PLUGIN
 @options.JSON
 def verify(
     fingerprint_file: Path, suspect: str, arch: str | None, adapter: Path | None,
     labels_only: bool, rate: float, budget: int | None, answers: Path | None, out: Path,
-    plugins: tuple[Path, ...], as_json: bool,
+    key: Path | None, plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Judge SUSPECT, a model file or the URL of a prediction API, by a fingerprint.
 
     The exit code is 0 for every verdict, copy or not.
     """
+    from ..owner.commitment import private_key, signed
     from ..owner.fingerprint_file import load_saved
     from ..owner.suspects import Request, open_suspect
     from ..owner.verdict import judge
     from ..store.files import write
 
+    if out.exists():
+        raise InputError(
+            "expected no file at the verdict's place, found one; a verdict is never overwritten: "
+            "name another place by --out",
+            str(out),
+        )
+    signer = private_key(key)
     saved = load_saved(fingerprint_file, session.load_plugins(plugins))
     request = Request(
         arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
@@ -125,6 +143,7 @@ def verify(
     )  # fmt: skip
     verdict = judge(saved, open_suspect(suspect, saved, request), _printable_name(suspect))
     verdict["fingerprint"]["file"] = str(fingerprint_file)
+    verdict = signed(verdict, signer)
     write(out, json.dumps(verdict, indent=1).encode())
     if as_json:
         options.answer(verdict)
@@ -142,4 +161,37 @@ def _printable_name(suspect: str) -> str:
     return checked_url(suspect)[1] if "://" in suspect else suspect
 
 
-COMMANDS = (fingerprint, verify)
+@click.group()
+def verdict() -> None:
+    """Work with verdicts."""
+
+
+@verdict.command()
+@click.argument("verdict_file", metavar="VERDICT", type=PATH)
+@click.option("--fingerprint", "file", type=PATH, metavar="FILE",
+              help="Its fingerprint.  [default: beside the verdict, or where it was]")  # fmt: skip
+@click.option("--public-key", type=PATH, metavar="FILE",
+              help="The Ed25519 public key that must have signed.")  # fmt: skip
+@click.option("--store", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              metavar="DIR", help="Rate the known models in this store again.")  # fmt: skip
+@options.PLUGIN
+def check(
+    verdict_file: Path, file: Path | None, public_key: Path | None, store: Path | None,
+    plugins: tuple[Path, ...],
+) -> None:  # fmt: skip
+    """Recompute VERDICT, a file or its folder, from the answers and the fingerprint.
+
+    The suspect is not asked again. The exit code is 1 if something is wrong.
+    """
+    from ..owner.checking import check_verdict
+
+    registry = session.load_plugins(plugins)
+    checks = check_verdict(verdict_file, registry, fingerprint=file, signer=public_key, store=store)
+    words = {True: "right", False: "WRONG", None: "not checked"}
+    for found in checks:
+        click.echo(f"{words[found.right]:<12} {found.name}: {found.text}")
+    if any(found.right is False for found in checks):
+        click.get_current_context().exit(1)
+
+
+COMMANDS = (fingerprint, verify, verdict)

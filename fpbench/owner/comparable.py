@@ -68,7 +68,7 @@ def reasons_not_to_judge(
     for group in ("utility", "profile"):
         for name, value in (suspect[group] or {}).items():
             theirs = [m[group][name] for m in compared if name in (m[group] or {})]
-            if theirs and not _inside(value, theirs):
+            if theirs and not inside(value, theirs):
                 reasons.append(
                     f"its {name} is {value:.3f}, theirs are {min(theirs):.3f} to {max(theirs):.3f}"
                 )
@@ -81,7 +81,8 @@ def reasons_not_to_judge(
     return reasons
 
 
-def _inside(value: float, theirs: Sequence[float]) -> bool:
+def inside(value: float, theirs: Sequence[float]) -> bool:
+    """Return whether a number is in the range of others, widened by half of it on both sides."""
     low, high = min(theirs), max(theirs)
     slack = SLACK * (high - low)
     return low - slack <= value <= high + slack

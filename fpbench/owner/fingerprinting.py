@@ -28,7 +28,7 @@ from ..engine.run import Setting, build_zoo, prepared, twins_of
 from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
-from .comparable import profile_of
+from .comparable import inside, profile_of
 from .fingerprint_file import save
 from .threshold import (
     Kinds,
@@ -157,6 +157,7 @@ def try_methods(suite: Suite, setting: Setting, level: float) -> list[Candidate]
         target = suite.zoos[0].target
         if (reason := failures.get(target.digest)) is not None:
             raise TrialError(f"the target could not be made: {reason.splitlines()[-1]}")
+        _check_target(plan, setting.store)
         twins = twins_of(plan, weights_of(plan, setting.store), failures)
         tried = [
             _try(_by_makings(trial, suite.seed, level), setting, level)
@@ -179,6 +180,29 @@ def _check(plan: Plan, level: float) -> None:
         raise SuiteError(plan.refusals[first.label], first.place)
     makings = {making_of(recipe) for recipe in suite.zoos[0].negatives}
     require_kinds(len(makings), level)
+
+
+def _check_target(plan: Plan, store: Store) -> None:
+    """Raise InputError if the target's main utility is far from that of every known model, as when
+    its inputs are normalised in another way."""
+    zoo, scenario = plan.suite.zoos[0], plan.suite.scenario
+
+    def utility(recipe: Recipe) -> Mapping[str, float]:
+        return (store.made(recipe, scenario) or {}).get("utility") or {}
+
+    own = utility(zoo.target)
+    if not own:
+        return
+    name = next(iter(own))
+    theirs = [u[name] for r in zoo.negatives if name in (u := utility(r))]
+    if theirs and not inside(own[name], theirs):
+        raise InputError(
+            f"expected a target whose {name} is near those of the independent models, "
+            f"{min(theirs):.3f} to {max(theirs):.3f}, got {own[name]:.3f}; does it expect another "
+            "normalisation of its inputs, or another order of classes? If the figure is right, add "
+            "negatives that are as good",
+            str(getattr(zoo.target, "file", zoo.target)),
+        )
 
 
 def making_of(recipe: Recipe) -> str:

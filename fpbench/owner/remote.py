@@ -5,11 +5,8 @@ Answers are on disk before they are used, so no answered query is sent again.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +15,7 @@ from torch import Tensor, nn
 from ..api.errors import InputError, ResourceError
 from ..store.files import sha256
 from .adapter import Adapter, as_scores
-
-SCHEMA = "fpbench.answers/1"
+from .journal import Journal
 
 MAX_REPLY = 16 * 2**20
 """The most bytes of one reply."""
@@ -53,61 +49,11 @@ class Limits:
     budget: int
 
 
-class Answers:
-    """A file of answers. Each line is JSON with a query's sha256 and its answer.
-
-    A line `{"sent": n}` is written before each request, so the budget also counts inputs of
-    interrupted runs. Raises InputError for answers of another API, and for another kind of file.
-
-    api: a digest of the API's URL and of the adapter.
-    """
-
-    def __init__(self, path: Path, api: str) -> None:
-        self.path = path
-        self.by_query: dict[str, Any] = {}
-        self.sent = 0
-        if not path.exists() or not path.stat().st_size:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write({"schema": SCHEMA, "api": api})
-            return
-        *lines, incomplete = path.read_bytes().split(b"\n")
-        try:
-            first, *rest = map(json.loads, lines)
-            if first != {"schema": SCHEMA, "api": api}:
-                raise ValueError
-            self.sent = sum(line.get("sent", 0) for line in rest)
-            self.by_query = {line["query"]: line["answer"] for line in rest if "query" in line}
-        except (ValueError, AttributeError, TypeError, KeyError):
-            raise InputError(
-                "expected the answers of this API, found others; choose another file",
-                str(path),
-            ) from None
-        if incomplete:  # an interruption cut the last line
-            with path.open("r+b") as file:
-                file.truncate(path.stat().st_size - len(incomplete))
-
-    def record_sent(self, n: int) -> None:
-        """Record that n inputs are about to be sent."""
-        self.sent += n
-        self._write({"sent": n})
-
-    def add(self, answers: dict[str, Any]) -> None:
-        """Write answers, by the sha256 of their query."""
-        self.by_query |= answers
-        self._write(*({"query": key, "answer": answer} for key, answer in answers.items()))
-
-    def _write(self, *lines: dict[str, Any]) -> None:
-        with self.path.open("ab") as file:
-            file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-
-
 class Remote(nn.Module):
     """A network that asks an API: inputs (n, *input_shape) to scores (n, n_classes)."""
 
     def __init__(
-        self, url: str, adapter: Adapter, answers: Answers, limits: Limits,
+        self, url: str, adapter: Adapter, answers: Journal, limits: Limits,
         input_range: tuple[float, float], n_classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -123,12 +69,15 @@ class Remote(nn.Module):
         with _client(self.adapter, self.headers) as client:
             for at in range(0, len(todo), self.adapter.at_once):
                 rows = todo[at : at + self.adapter.at_once]
-                answers = self._ask(client, x[torch.tensor(rows)])
-                self.kept.add({keys[i]: a for i, a in zip(rows, answers, strict=True)})
+                answers, reply = self._ask(client, x[torch.tensor(rows)])
+                self.kept.add({keys[i]: a for i, a in zip(rows, answers, strict=True)}, reply)
         return as_scores([self.kept.by_query[key] for key in keys], self.n_classes)
 
-    def _ask(self, client: Any, x: Tensor) -> list[Any]:
-        """Send a request; repeat it while the server is busy or the connection breaks."""
+    def _ask(self, client: Any, x: Tensor) -> tuple[list[Any], bytes]:
+        """Send a request; repeat it while the server is busy or the connection breaks.
+
+        Returns the answers and the reply's body.
+        """
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
         from tenacity.wait import wait_exponential, wait_random
 
@@ -152,7 +101,7 @@ class Remote(nn.Module):
             ) from None
         answers = self.adapter.answers(body, len(x))
         as_scores(answers, self.n_classes)  # raises for bad answers before they are kept
-        return answers
+        return answers, body
 
     def _post(self, client: Any, n: int, parts: dict[str, Any]) -> bytes:
         import httpx

@@ -18,9 +18,10 @@ from ..store.files import sha256
 from .adapter import Adapter, check_images
 from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
+from .journal import Journal
 from .model_file import fill, kind_of, layout_of, most_bytes, read
 from .onnx_target import as_logits
-from .remote import Answers, Limits, Remote, checked_url
+from .remote import Limits, Remote, checked_url
 from .sandbox import run_in_sandbox
 from .tensor_layout import RefusedError, header
 
@@ -71,6 +72,13 @@ class Suspect:
     def profile(self, scenario: Scenario) -> dict[str, float]:
         """Return numbers that describe the answers so far."""
         return profile_of(torch.cat(self._replies), scenario) if self._replies else {}
+
+    def journal(self) -> dict[str, Any] | None:
+        """Return the journal's file, its last hash and its times; None for a file as suspect."""
+        if not isinstance(self.model, Remote):
+            return None
+        kept = self.model.kept
+        return {"file": kept.path.name, "head": kept.head, "times": kept.times, "sent": kept.sent}
 
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)
@@ -193,7 +201,7 @@ def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
     api = sha256(json.dumps([url, settings], sort_keys=True).encode())
     kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
     model = Remote(
-        url, adapter, Answers(kept, api), Limits(request.rate, budget),
+        url, adapter, Journal(kept, api), Limits(request.rate, budget),
         scenario.input_range, scenario.output_shape[0],
     )  # fmt: skip
     about = {"url": shown, "adapter": settings, "headers": sorted(adapter.headers),

@@ -32,7 +32,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
     Raises TrialError if the method breaks its contract, InputError if the suspect's file is
     refused, and ResourceError if an API does not answer.
     """
-    method = saved.method
+    method, began = saved.method, datetime.now(UTC)
     oracle = Oracle(suspect, saved.access)
     try:
         rate = check_rate(method.verify(saved.fingerprint, oracle), method.name, name)
@@ -79,6 +79,8 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         },
         "notes": [*_notes_on_fingerprint(saved), *suspect.notes],
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
+        "journal": suspect.journal(),
+        "asked": began.isoformat(timespec="seconds"),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }  # fmt: skip
