@@ -580,7 +580,7 @@ def test_a_plugin_file_that_is_not_there_is_refused(desk):
 def test_two_plugins_with_one_name_are_refused_and_both_named(desk):
     path = method_file(desk.folder / "plugin.py", "random")
     result = desk("plan", plugins=(path,))
-    assert_one_sentence(result, "one plugin to offer random, got two", "fpbench 0", str(path))
+    assert_one_sentence(result, "one plugin to offer random, got two", "fpbench-core 0", str(path))
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     found = {row["name"] for row in rows if param.name == "name" or row["what"] == "method"}
     if not rows:
         plugins = entry_points(group="fpbench")
-        found = {entry.name for entry in plugins if entry.dist and entry.dist.name != "fpbench"}
+        own = "fpbench-core"
+        found = {entry.name for entry in plugins if entry.dist and entry.dist.name != own}
     # click does not parse a line that ends in an option without a value: its words are in `args`.
     suite = ctx.params.get("suite") or ctx.params.get("case") or next(iter(ctx.args), None)
     if suite and ctx.command.name in ("run", "plan", "fingerprint"):

@@ -17,9 +17,10 @@ from threadpoolctl import threadpool_limits
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a model's weights depend on most."""
-    names = ("fpbench", "torch", "numpy", "scikit-learn", "safetensors")
+    names = ("torch", "numpy", "scikit-learn", "safetensors")
     packages = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **packages}
+    own = importlib.metadata.version("fpbench-core")
+    return {"python": platform.python_version(), "fpbench": own, **packages}
 
 
 @cache

@@ -115,7 +115,8 @@ def _load(file: Path, *, private: bool) -> Any:
         from cryptography.hazmat.primitives import serialization
     except ImportError:
         raise InputError(
-            "a signature needs the package cryptography: pip install 'fpbench[sign]'", str(file)
+            "a signature needs the package cryptography: pip install 'fpbench-core[sign]'",
+            str(file),
         ) from None
     try:
         raw = file.read_bytes()

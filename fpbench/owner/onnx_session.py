@@ -44,7 +44,7 @@ def open_session(raw: bytes) -> Any:
         import onnxruntime
     except ImportError:
         raise RefusedError(
-            "an ONNX file needs onnx and onnxruntime: pip install 'fpbench[onnx]'"
+            "an ONNX file needs onnx and onnxruntime: pip install 'fpbench-core[onnx]'"
         ) from None
     try:
         model = onnx.load_model_from_string(raw)

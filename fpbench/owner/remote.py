@@ -161,7 +161,7 @@ def _body(reply: Any, seconds: float) -> bytes:
 def checked_url(url: str) -> tuple[str, str]:
     """Return a URL, and the URL to print: without user names, passwords and parameters.
 
-    Raises InputError unless it is an http or https URL and fpbench[remote] is installed.
+    Raises InputError unless it is an http or https URL and fpbench-core[remote] is installed.
     """
     try:
         import httpx
@@ -170,7 +170,7 @@ def checked_url(url: str) -> tuple[str, str]:
     except ImportError:
         raise InputError(
             "a suspect behind an API needs httpx, jmespath and tenacity: "
-            "pip install 'fpbench[remote]'"
+            "pip install 'fpbench-core[remote]'"
         ) from None
     try:
         found = httpx.URL(url)

@@ -1,4 +1,4 @@
-"""The Ray executor: a cluster whose nodes share the store; needs the extra `fpbench[ray]`."""
+"""The Ray executor: a cluster whose nodes share the store; needs the extra `fpbench-core[ray]`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cluster(
         import ray
     except ImportError:
         raise ResourceError(
-            "expected Ray for --executor ray, found none; install fpbench[ray]"
+            "expected Ray for --executor ray, found none; install fpbench-core[ray]"
         ) from None
     try:
         if not ray.is_initialized():
