@@ -280,7 +280,7 @@ def made(makers: dict[str, Maker], each: int, copy_: bool, seed: int) -> Iterato
     """Make all suspects of some makings."""
     for k, (name, make) in enumerate(makers.items()):
         for i in range(each):
-            torch.manual_seed(1000 * seed + 100 * k + i + (50_000 if copy_ else 0))
+            torch.manual_seed(1000 * (seed + 1) + 20 * k + i + (500 if copy_ else 0))
             yield SimpleNamespace(making=name, copy=copy_, model=make())
 
 
