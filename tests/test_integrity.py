@@ -197,3 +197,32 @@ def test_a_signature_shows_who_signed_and_that_nothing_changed(
     assert "WRONG        signature of the verdict: the content is not what was signed" in (
         changed.output
     )
+
+
+def test_a_verdict_is_a_page_that_says_everything_without_scripts(
+    office: Office, case: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = office("report", case / "verdict.json")
+    assert done.exit_code == 0, done.output
+    page = (case / "verdict.html").read_text()
+    verdict = json.loads((case / "verdict.json").read_text())
+    assert "<script" not in page
+    assert "http-equiv" in page
+    for text in (
+        "Verdict: consistent with a copy", "The question", "The method", "What was asked",
+        "The reference population", "Limits", "Chain of custody", "How to repeat it",
+        verdict["fingerprint"]["sha256"], verdict["journal"]["head"],
+    ):  # fmt: skip
+        assert text in page
+    assert page.count("<circle") == len(verdict["reference"]) == 20 + 8
+    monkeypatch.setenv("PATH", "")
+    without = office("report", case / "verdict.json", "--pdf", case / "verdict.pdf")
+    assert without.exit_code == 3
+    assert "to print a PDF, found none" in without.output
+
+
+def test_a_file_that_is_no_verdict_is_refused(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text("{}")
+    done = office("report", tmp_path / "verdict.json")
+    assert done.exit_code == 2
+    assert "expected a verdict of schema fpbench.verdict/2" in done.output

@@ -27,10 +27,18 @@ _RUNS = click.argument(
 @click.option("--json", "form", flag_value="json", help="Print the methods as one JSON object.")
 @click.option(
     "--out", type=FILE,
-    help="Where to write the page.  [default: report.html in the run's folder]",
+    help="Where to write the page.  [default: report.html in the run's folder; for a verdict, "
+    "its name with .html]",
 )  # fmt: skip
-def report(run_folder: Path, form: str | None, out: Path | None) -> None:
-    """Write a finished run as one web page that opens offline, or print its table."""
+@click.option("--pdf", type=FILE, help="Print the page of a verdict to this PDF too.")
+def report(run_folder: Path, form: str | None, out: Path | None, pdf: Path | None) -> None:
+    """Write a finished run as one web page that opens offline, or print its table.
+
+    RUN_FOLDER may be a verdict of `fpbench verify` too.
+    """
+    if run_folder.is_file() or (run_folder / "verdict.json").is_file():
+        _report_verdict(run_folder, out, pdf)
+        return
     from ..api.results import Report
     from ..reporting import tables
     from ..reporting.page import render_page
@@ -46,6 +54,19 @@ def report(run_folder: Path, form: str | None, out: Path | None) -> None:
         file = out or run_folder / "report.html"
         file.write_text(render_page(record, run_folder), encoding="utf-8")
         click.echo(str(file))
+
+
+def _report_verdict(path: Path, out: Path | None, pdf: Path | None) -> None:
+    from ..owner.checking import read_verdict
+    from ..owner.verdict_page import print_pdf, render_verdict
+
+    verdict = read_verdict(path)
+    file = out or (path / "verdict.html" if path.is_dir() else path.with_suffix(".html"))
+    file.write_text(render_verdict(verdict), encoding="utf-8")
+    click.echo(str(file))
+    if pdf:
+        print_pdf(file, pdf)
+        click.echo(str(pdf))
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -66,6 +67,9 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         "kinds": len(kinds),
         "independent_models": sum(map(len, kinds.values())),
         "caught": saved.meta["calibration"]["caught"],
+        "reference": [
+            {key: model[key] for key in ("making", "positive", "rate")} for model in saved.models
+        ],
         "queries": oracle.queries,
         "access": str(saved.access),
         "quantised": saved.quantised,
@@ -75,7 +79,10 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
             "case": saved.meta["case"],
             "target": saved.meta["target"],
             "scenario": saved.meta["scenario"],
-            "method": {**saved.meta["method"], "fields": fields_as_json(method)},
+            "method": {
+                **saved.meta["method"], "fields": fields_as_json(method),
+                "summary": (inspect.getdoc(type(method)) or "").split("\n\n")[0],
+            },
         },
         "notes": [*_notes_on_fingerprint(saved), *suspect.notes],
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
