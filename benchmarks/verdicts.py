@@ -368,7 +368,7 @@ def judge_case(name: str, case: Case, seed: int, store: Path) -> dict[str, Any]:
     negatives = suite.zoos[0].negatives
     makings = {making_of(recipe) for recipe in negatives}
     print(f"{name}: {len(negatives)} independent models of {len(makings)} makings")
-    best = max(tried, key=lambda candidate: candidate.rank(LEVEL))
+    best = max(tried, key=Candidate.rank)
     suspects = [
         *made(innocents(scenario, case), EACH, False, seed),
         *made(copies(scenario, case, target), COPIES, True, seed),

@@ -61,16 +61,17 @@ class Candidate:
     of: int = 0
     reason: str | None = None
 
-    def rank(self, level: float) -> tuple[bool, float, float, int]:
+    def rank(self) -> tuple[bool, float, float, int]:
         """Return a key by which the best candidate is the largest.
 
-        A method that keeps the level when kinds are left out comes first, then the one that
-        recognises the most known copies, then the lower rate of false positives.
+        Of the methods that recognise enough known copies, the one is best that judges the fewest
+        independent models copies when their making is left out; then, the one that recognises the
+        most known copies; then, the one with the fewest queries.
         """
         if self.threshold is None or self.trial is None:
-            return False, -1.0, 0.0, 0
-        left_out = self.threshold.left_out
-        return left_out <= level, self.found / self.of, -left_out, -self.trial.method.n_queries
+            return False, -2.0, 0.0, 0
+        found = self.found / self.of
+        return found >= LEAST_FOUND, -self.threshold.left_out, found, -self.trial.method.n_queries
 
     def as_json(self) -> dict[str, Any]:
         """Return what the fingerprint's file says of a method that was tried."""
@@ -96,7 +97,7 @@ def make_fingerprint(
     TrialError if the target or the only method fails.
     """
     tried = try_methods(suite, setting, level)
-    best = max(tried, key=lambda candidate: candidate.rank(level))
+    best = max(tried, key=Candidate.rank)
     if best.trial is None or best.fingerprint is None or best.threshold is None:
         raise TrialError(best.reason or "no method made a fingerprint")
     if best.found < LEAST_FOUND * best.of:
