@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .api.scenario import Classification, Generation, Pool, Regression, Scenario
     from .api.work import Built, Executor, Lost, PlanSummary, Result, Trial
     from .compute.folded import folded
+    from .owner.verifying import verify
     from .session import plan, read, run
     from .training import fit, last_layer
 
@@ -51,6 +52,7 @@ _HOMES = {
 _HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}
 _HOME |= dict.fromkeys(("plan", "read", "run"), ".session")
 _HOME |= dict.fromkeys(("fit", "last_layer"), ".training")
+_HOME["verify"] = ".owner.verifying"
 _HOME["folded"] = ".compute.folded"
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "read",
     "reply",
     "run",
+    "verify",
 ]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from .. import session
-from ..api.errors import InputError
 from . import completion, options, process
 from .options import FILE, PATH
 
@@ -123,28 +121,16 @@ def verify(
 
     The exit code is 0 for every verdict, copy or not.
     """
-    from ..owner.commitment import private_key, signed
-    from ..owner.fingerprint_file import load_saved
-    from ..owner.suspects import Request, open_suspect
-    from ..owner.verdict import judge
-    from ..store.files import write
+    from ..owner.suspects import Request
+    from ..owner.verifying import verify as verify_suspect
 
-    if out.exists():
-        raise InputError(
-            "expected no file at the verdict's place, found one; a verdict is never overwritten: "
-            "name another place by --out",
-            str(out),
-        )
-    signer = private_key(key)
-    saved = load_saved(fingerprint_file, session.load_plugins(plugins))
     request = Request(
         arch=arch, adapter=adapter, labels_only=labels_only, rate=rate, budget=budget,
-        answers=answers, out=out,
+        answers=answers,
     )  # fmt: skip
-    verdict = judge(saved, open_suspect(suspect, saved, request), _printable_name(suspect))
-    verdict["fingerprint"]["file"] = str(fingerprint_file)
-    verdict = signed(verdict, signer)
-    write(out, json.dumps(verdict, indent=1).encode())
+    verdict = verify_suspect(
+        fingerprint_file, suspect, out=out, request=request, key=key, plugins=plugins
+    )
     if as_json:
         options.answer(verdict)
         return
@@ -152,13 +138,6 @@ def verify(
     for note in verdict["notes"]:
         click.echo(f"note: {note}")
     click.echo(f"verdict      {out}")
-
-
-def _printable_name(suspect: str) -> str:
-    """Return a suspect's name for a verdict: a file's name, or a URL without secrets."""
-    from ..owner.remote import checked_url
-
-    return checked_url(suspect)[1] if "://" in suspect else suspect
 
 
 @click.group()
