@@ -343,9 +343,13 @@ def test_a_side_that_twins_leave_empty_is_told(tmp_path, plugin):
 
 
 def test_a_fingerprint_is_made_without_twins(tmp_path, plugin, caplog):
-    desk = Desk.of(tmp_path, TWINS)
     out = tmp_path / "out.fp"
-    words = ("--only", "grid", "--out", out, "--false-positive-rate", 0.2)
+    words = ("--method", "grid", "--out", out, "--false-positive-rate", 0.4)
+    one = Desk.of(tmp_path, TWINS)("fingerprint", *words, plugins=(plugin,))
+    assert one.exit_code == 2
+    assert "expected independent models of two kinds or more, got 1" in one.output
+    longer = "    - {recipe: train, model: linear, epochs: 2, copies: 2}\nmethods:"
+    desk = Desk.of(tmp_path, TWINS.replace("methods:", longer))
     result = desk("fingerprint", *words, plugins=(plugin,))
     assert result.exit_code == 0, result.output
     assert "left out (4)" in caplog.text

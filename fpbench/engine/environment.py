@@ -29,6 +29,7 @@ def installed_versions() -> dict[str, str]:
     # Each access to a distribution's name or version would read its file again.
     metadata = [dist.metadata for dist in importlib.metadata.distributions()]
     packages = {each["Name"]: each["Version"] for each in metadata}
+    packages["fpbench"] = packages.pop("fpbench-core")  # the name that results have for it
     return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
