@@ -148,8 +148,8 @@ def require_kinds(n: int, level: float) -> None:
         raise InputError(f"expected a rate between 0 and 1, got {level}", option)
     if n < 2:
         raise InputError(
-            f"expected independent models of two kinds or more, got {n}: one kind does not show how "
-            "models of another kind are rated"
+            f"expected independent models of two kinds or more, got {n}: one kind does not show "
+            "how models of another kind are rated"
         )
     if n < kinds_needed(level):
         least = math.ceil(1000 / (n + 1)) / 1000
