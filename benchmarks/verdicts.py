@@ -47,11 +47,6 @@ from fpbench.store.store import Store
 
 HERE = Path(__file__).parent
 LEVEL = 0.05
-EACH = 10
-"""Innocents of each making."""
-
-COPIES = 3
-"""Copies of each kind."""
 
 
 @dataclass(frozen=True)
@@ -344,8 +339,14 @@ def row(candidate: Candidate, suspects: Sequence[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judge_case(name: str, case: Case, seed: int, store: Path) -> dict[str, Any]:
-    """Play a case from the owner's training to the verdicts."""
+def judge_case(
+    name: str, case: Case, seed: int, store: Path, each: tuple[int, int], only: Sequence[str]
+) -> dict[str, Any]:
+    """Play a case from the owner's training to the verdicts.
+
+    each: the number of innocents of a making, and of copies of a kind.
+    only: the methods to try; all that are installed if it is empty.
+    """
     registry = Registry.load([HERE / "verdict_cases.py"])
     scenario: Scenario = registry.scenarios[case.scenario].cls()
     torch.manual_seed(seed)
@@ -357,8 +358,9 @@ def judge_case(name: str, case: Case, seed: int, store: Path) -> dict[str, Any]:
     save_file({k: v.contiguous() for k, v in target.state_dict().items()}, file)
     suite_file = store / f"{name}-{seed}.yaml"
     suite_file.write_text(case.suite(file))
-    names = sorted(registry.methods)
-    methods = json.dumps([*({"method": method} for method in names), *case.more])
+    methods = json.dumps(
+        [*({"method": m} for m in sorted(only or registry.methods)), *(() if only else case.more)]
+    )
     suite = Suite.load(suite_file, registry, overrides=[f"methods={methods}"])
     setting = Setting(
         store=Store(store / "models"), folder=store, hook=registry.manager.hook, device="cpu",
@@ -370,8 +372,8 @@ def judge_case(name: str, case: Case, seed: int, store: Path) -> dict[str, Any]:
     print(f"{name}: {len(negatives)} independent models of {len(makings)} makings")
     best = max(tried, key=Candidate.rank)
     suspects = [
-        *made(innocents(scenario, case), EACH, False, seed),
-        *made(copies(scenario, case, target), COPIES, True, seed),
+        *made(innocents(scenario, case), each[0], False, seed),
+        *made(copies(scenario, case, target), each[1], True, seed),
     ]
     for suspect in suspects:
         suspect.arch = None  # as behind an API: an architecture alone must not decide
@@ -411,6 +413,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", nargs="+", choices=[*CASES], default=[*CASES])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="a seed for each owner")
+    parser.add_argument("--innocents", type=int, default=10, help="innocents of each making")
+    parser.add_argument("--copies", type=int, default=3, help="copies of each kind")
+    parser.add_argument("--methods", nargs="+", default=[], help="instead of all methods")
     parser.add_argument("--store", type=Path, help="keep the reference populations here")
     parser.add_argument("--json", type=Path, help="write all figures here")
     args = parser.parse_args()
@@ -418,7 +423,10 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for seed in args.seeds:
             for name in args.case:
-                result = judge_case(name, CASES[name], seed, (args.store or Path(folder)).resolve())
+                result = judge_case(
+                    name, CASES[name], seed, (args.store or Path(folder)).resolve(),
+                    (args.innocents, args.copies), args.methods,
+                )  # fmt: skip
                 results.append(result)
                 show(result, console)
     if args.json:

@@ -168,3 +168,18 @@ def test_steps_that_the_time_cuts_off_are_recorded_with_their_rows(tmp_path):
     assert {step["status"] for step in steps} <= {"finished", "cut off", "not begun"}
     assert steps[-1]["status"] == "not begun"
     assert "were over" in steps[-1]["reason"]
+
+
+@pytest.mark.slow
+def test_innocents_are_rarely_accused_and_copies_are_found(tmp_path):
+    done = script("verdicts.py", "--case", "digits", "--innocents", 1, "--methods", "deepfoolfp",
+                  "zest", "--json", tmp_path / "out.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads((tmp_path / "out.json").read_text())
+    rows = {row["method"]: row for row in case["rows"]}
+    assert rows.keys() == {"deepfoolfp", "zest"}
+    (best,) = [row for row in case["rows"] if row["recommended"]]
+    assert best["innocents"] == 15
+    assert best["accused"] <= 1
+    assert best["found"] >= 0.6 * best["copies"]
+    assert "72 independent models of 36 makings" in done.stdout

@@ -225,6 +225,16 @@ def test_a_case_without_suspects_gets_a_reference_population(office: Office) -> 
     assert summary.positives["distill"] == 9
 
 
+def test_makings_that_are_equal_in_a_case_are_one(office: Office) -> None:
+    text = (office.folder / "case.yaml").read_text()
+    short = office.folder / "short.yaml"
+    short.write_text(text[: text.index("zoo:")] + text[text.index("methods:") :])
+    summary = fpbench.plan(short, only=["akh"], overrides={"recipes.train": {"epochs": 1}})
+    # A third of one epoch is one epoch too: two makings less, on the owner's and on public data.
+    makings = [m for cohort in summary.cohorts for m in cohort.models if "> " not in m]
+    assert len({m.rpartition("#")[0] for m in makings if m.startswith("train")}) == 34
+
+
 def exported(model: nn.Module) -> bytes:
     """The toy network as an ONNX file."""
     nodes, weights, at = [helper.make_node("Flatten", ["x"], ["h0"])], [], "h0"

@@ -147,7 +147,7 @@ class Recipe(ABC):
         """Return the key `zoo` for suites whose target has this recipe and that name no suspects.
 
         target: the fields of the target in the suite.
-        train:  the fields that the suite sets for the recipe `train`.
+        train:  the fields of the recipe `train`, as the suite sets them or by default.
 
         Default: None, so the suite must name its suspects.
         """

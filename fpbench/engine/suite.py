@@ -369,7 +369,10 @@ class _Reader(Entries):
         if offer is None or named or not scenario or not isinstance(scenario, str | dict):
             return
         recipes = data.get("recipes", {})
-        train = recipes.get("train", {}) if isinstance(recipes, dict) else {}
+        given = recipes.get("train", {}) if isinstance(recipes, dict) else {}
+        fields = dataclasses.fields(self.registry.recipes["train"].cls)
+        train = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        train |= given if isinstance(given, dict) else {}
         made = offer.cls.default_zoo(self._scenario(scenario), target, train)
         if made:
             data["zoo"] = {**made, **zoo}

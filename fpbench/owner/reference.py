@@ -27,13 +27,15 @@ def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[
     """Return the key `zoo` of a case.
 
     target: the entry of the target, a recipe with a `model`.
-    train:  the fields that the case sets for the recipe `train`.
+    train:  the fields of the recipe `train`, as the case sets them or by default.
     """
     own = str(target["model"])
     others = [name for name in scenario.architectures if name != own][:LARGEST]
-    if own == "onnx":  # nothing can be trained in its form
+    only_asked = own == "onnx"  # it has no weights to change, and nothing is trained in its form
+    if only_asked:
         own, *others = others
-    epochs = int(train.get("epochs", 50))
+    given = train["epochs"]
+    epochs = given if isinstance(given, int) and given > 0 else 50  # a wrong one is refused later
     images = len(scenario.input_shape) == 3
     classes = scenario.task == "classification"
     makings: list[Entry] = [
@@ -57,27 +59,50 @@ def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[
     elsewhere = [{}, {"epochs": 3 * epochs, "optimizer": "adamw", "weight_decay": 0.05},
                  {"optimizer": "sgd", "lr": 0.03, "augment": "mixup"}]  # fmt: skip
     return {
-        "positives": _copies(own, others),
+        "positives": _copies([own, *others], only_asked=only_asked),
         "negatives": [
-            *(_train(own, making, pool) for making in makings for pool in ("train", "public")),
-            *(_train(arch, making, "public") for arch in others for making in elsewhere),
+            *(
+                _train(own, making, pool)
+                for making in _different(makings, train)
+                for pool in ("train", "public")
+            ),
+            *(
+                _train(arch, making, "public")
+                for arch in others
+                for making in _different(elsewhere, train)
+            ),
         ],
     }
+
+
+def _different(makings: list[Entry], train: Mapping[str, Any]) -> list[Entry]:
+    """Return the makings without those that are equal to an earlier one in this case."""
+    found: list[Entry] = []
+    for making in makings:
+        if all({**train, **making} != {**train, **other} for other in found):
+            found.append(making)
+    return found
 
 
 def _train(model: str, making: Mapping[str, Any], pool: str) -> Entry:
     return {"recipe": "train", "model": model, "pool": pool, "copies": EACH, **making}
 
 
-def _copies(own: str, others: list[str]) -> list[Entry]:
-    """Return what a thief does to the target."""
-    students = [own, *others][:3]
-    if own == "onnx":
-        return [{"recipe": "distill", "model": name, "copies": COPIES} for name in students]
+def _copies(students: list[str], *, only_asked: bool) -> list[Entry]:
+    """Return what a thief does to the target.
+
+    students:   architectures of distilled copies.
+    only_asked: whether the target can only answer queries.
+    """
+    distilled: list[Entry] = [
+        {"recipe": "distill", "model": name, "copies": COPIES} for name in students[:3]
+    ]
+    if only_asked:
+        return distilled
     return [
         {"recipe": "finetune", "each": {"layers": ["last", "all"]}, "copies": COPIES},
         {"recipe": "retrain", "each": {"layers": ["last", "all"]}, "copies": COPIES},
         {"recipe": "prune_weights", "each": {"ratio": [0.1, 0.2, 0.3]}, "recover": 2},
         {"recipe": "prune_filters", "each": {"ratio": [0.1, 0.2]}, "recover": 2},
-        *({"recipe": "distill", "model": name, "copies": COPIES} for name in students),
+        *distilled,
     ]
