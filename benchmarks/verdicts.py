@@ -9,10 +9,10 @@ copies of 8 kinds, none of which is in the reference population. They are made h
 the reference population does not have unless the making says so, with code of their own.
 
 Printed for each method: innocents accused, with the 95 % interval of Clopper and Pearson; the
-making with the most accusations; copies found; suspects that cannot be judged. "one making" is what
-a threshold accuses that is the same quantile of 40 models trained as the case's target, on the
-owner's and on public data. The method that `--method auto` takes is marked; it was chosen before
-any suspect was rated.
+making with the most accusations; copies found; suspects that cannot be judged. "one making" is how
+many innocents have a higher rate than every model that was trained as the case's target. The method
+that `--method auto` takes is marked; it is chosen before any suspect is rated. No method is marked
+if none recognises half of the known copies.
 """
 
 from __future__ import annotations
@@ -299,21 +299,11 @@ def rates_of(candidate: Candidate, scenario: Scenario, suspects: Sequence[Any]) 
         suspect.word, suspect.reasons = decide(candidate.models, candidate.threshold, seen)
 
 
-def one_making_threshold(candidate: Candidate) -> float | None:
-    """Return the threshold that the models of the target's own making would give alone: the k-th
-    largest of n rates, with the largest k for which k / (n + 1) is at most the level."""
-    assert candidate.trial
-    plain = [
-        m["rate"] for m in candidate.models
-        if not m["positive"] and m["arch"] == candidate.trial.target.arch
-        and m["making"].startswith("train(epochs=") and m["making"].count("=") <= 2
-        and "optimizer" not in m["making"] and "augment" not in m["making"]
-    ]  # fmt: skip
-    return max(plain) if plain else None
+def row(candidate: Candidate, suspects: Sequence[Any], own: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of a method.
 
-
-def row(candidate: Candidate, suspects: Sequence[Any]) -> dict[str, Any]:
-    """Return the figures of a method."""
+    own: the makings of models that are trained as the target.
+    """
     innocent = [s for s in suspects if not s.copy]
     thieves = [s for s in suspects if s.copy]
     by_making = {
@@ -324,12 +314,12 @@ def row(candidate: Candidate, suspects: Sequence[Any]) -> dict[str, Any]:
     accused = sum(s.word == CONSISTENT for s in innocent)
     worst = max((s.making for s in innocent), key=lambda making: shares[making])
     found = sum(s.word == CONSISTENT for s in thieves)
-    before = one_making_threshold(candidate)
+    alike = [m["rate"] for m in candidate.models if m["making"] in own]
     return {
         "method": candidate.label, "innocents": len(innocent), "accused": accused,
         "accused_interval": clopper_pearson(accused, len(innocent)),
         "worst": worst, "worst_share": shares[worst],
-        "one_making": None if before is None else sum(s.rate > before for s in innocent),
+        "one_making": sum(s.rate > max(alike) for s in innocent) if alike else None,
         "copies": len(thieves), "found": found,
         "found_interval": clopper_pearson(found, len(thieves)),
         "cannot": [sum(s.word == CANNOT for s in side) for side in (innocent, thieves)],
@@ -368,7 +358,8 @@ def judge_case(
     )  # fmt: skip
     tried = try_methods(suite, setting, LEVEL)
     negatives = suite.zoos[0].negatives
-    makings = {making_of(recipe) for recipe in negatives}
+    makings = list(dict.fromkeys(map(making_of, negatives)))
+    own = makings[:2]  # of the reference population's first entries: on both pools
     print(f"{name}: {len(negatives)} independent models of {len(makings)} makings")
     best = max(tried, key=Candidate.rank)
     suspects = [
@@ -382,7 +373,8 @@ def judge_case(
     for candidate in tried:
         if candidate.threshold:
             rates_of(candidate, scenario, suspects)
-            rows.append({**row(candidate, suspects), "recommended": candidate is best})
+            recommended = candidate is best and best.rank()[0]
+            rows.append({**row(candidate, suspects, own), "recommended": recommended})
     return {"case": name, "seed": seed, "rows": rows,
             "declined": {c.label: c.reason for c in tried if c.reason}}  # fmt: skip
 
