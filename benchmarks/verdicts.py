@@ -21,7 +21,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -407,6 +407,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="a seed for each owner")
     parser.add_argument("--innocents", type=int, default=10, help="innocents of each making")
     parser.add_argument("--copies", type=int, default=3, help="copies of each kind")
+    parser.add_argument("--epochs", type=int, help="train this long, to try the script")
     parser.add_argument("--methods", nargs="+", default=[], help="instead of all methods")
     parser.add_argument("--store", type=Path, help="keep the reference populations here")
     parser.add_argument("--json", type=Path, help="write all figures here")
@@ -415,8 +416,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for seed in args.seeds:
             for name in args.case:
+                case = replace(CASES[name], epochs=args.epochs or CASES[name].epochs)
                 result = judge_case(
-                    name, CASES[name], seed, (args.store or Path(folder)).resolve(),
+                    name, case, seed, (args.store or Path(folder)).resolve(),
                     (args.innocents, args.copies), args.methods,
                 )  # fmt: skip
                 results.append(result)

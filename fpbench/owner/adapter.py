@@ -18,7 +18,7 @@ from torch import Tensor
 from ..api.errors import InputError, did_you_mean
 from ..api.oracle import to_bytes
 from ..engine.source import Source
-from .onnx_target import as_logits
+from .onnx_target import ROUNDED, as_logits
 
 
 class Adapter(BaseModel):
@@ -31,6 +31,8 @@ class Adapter(BaseModel):
     single:  send one input per request, not in a list; the answer is not in a list either. An
              upload always has one input.
     scores:  JMESPath of the scores in the reply: a list of numbers per input, one for each class.
+    values:  what the scores are: "probs", "percent", "log_probs" or "logits". By default they are
+             probabilities if every row of a reply sums to one, else logits.
     labels:  JMESPath of the classes in the reply: an index or a name per input. It replaces
              `scores`.
     classes: the names of the classes in the model's order, if the reply has names.
@@ -46,6 +48,7 @@ class Adapter(BaseModel):
     batch: Annotated[int, Field(ge=1, le=1024)] = 32
     single: bool = False
     scores: str | None = None
+    values: Literal["auto", "probs", "percent", "log_probs", "logits"] = "auto"
     labels: str | None = None
     classes: list[str] | None = None
     headers: dict[str, str] = {}
@@ -125,13 +128,20 @@ class Adapter(BaseModel):
         try:
             data = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"expected JSON from the API, got {str(error)[:100]}") from None
+            begins = body[:100].decode(errors="replace")
+            raise InputError(
+                f"expected JSON from the API, got {begins!r} ({str(error)[:100]})"
+            ) from None
         answers = _search(path, data)
         if self.has_no_list:
             answers = [answers]
         if not isinstance(answers, list) or len(answers) != n:
             size = len(answers) if isinstance(answers, list) else type(answers).__name__
-            raise InputError(f"expected {n} answers at {path!r} of the API's reply, got {size}")
+            begins = body[:100].decode(errors="replace")
+            raise InputError(
+                f"expected {n} answers at {path!r} of the API's reply, got {size}; it begins with "
+                f"{begins}"
+            )
         return [self._label(a) if self.scores is None else self._scores(a) for a in answers]
 
     def _label(self, answer: Any) -> int:
@@ -191,11 +201,13 @@ def check_images(shape: tuple[int, ...]) -> None:
         )
 
 
-def as_scores(answers: list[Any], n_classes: int) -> Tensor:
+def as_scores(answers: list[Any], n_classes: int, values: str = "auto") -> Tensor:
     """Return answers as scores (n, n_classes), which `reply` can read at every level of access.
 
     A label becomes a one-hot row; probabilities become their logarithms. Raises InputError if the
-    answers' number of classes is not `n_classes`.
+    answers' number of classes is not `n_classes`, or if it is not clear what the scores are.
+
+    values: what the scores are, see `Adapter`.
     """
     if all(type(a) is int for a in answers):
         if not all(0 <= a < n_classes for a in answers):
@@ -204,4 +216,21 @@ def as_scores(answers: list[Any], n_classes: int) -> Tensor:
     if any(len(a) != n_classes for a in answers):
         lengths = sorted({len(a) for a in answers})
         raise InputError(f"expected {n_classes} scores for each input, got {lengths}")
-    return as_logits(torch.tensor(answers, dtype=torch.float32))
+    scores = torch.tensor(answers, dtype=torch.float32)
+    if values in ("log_probs", "logits"):
+        return scores
+    sums = scores.sum(-1, keepdim=True)
+    if values == "auto":
+        nonnegative = bool((scores >= 0).all())
+        for total, name in ((1, "probs"), (100, "percent")):
+            near = nonnegative & ((sums - total).abs() <= ROUNDED * total)
+            if near.any() and (name == "percent" or not near.all()):
+                raise InputError(
+                    f"expected scores that are clearly probabilities or logits, got rows that sum "
+                    f"to {float(sums.min()):.3g} to {float(sums.max()):.3g}; say what they are by "
+                    "`values:` in the adapter: probs, percent, log_probs or logits"
+                )
+        return as_logits(scores)
+    if bool((scores < 0).any()) or bool((sums <= 0).any()):
+        raise InputError(f"values: {values}: expected scores from 0 on, got negative ones or none")
+    return (scores / sums).clamp_min(1e-12).log()

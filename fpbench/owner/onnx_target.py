@@ -64,15 +64,20 @@ def load_onnx(model: nn.Module, raw: bytes) -> nn.Module:
     return model.eval()
 
 
+ROUNDED = 0.1
+"""How far from one the sum of rounded probabilities may be."""
+
+
 def as_logits(scores: Tensor) -> Tensor:
     """Return the logarithms of probabilities, and other scores unchanged.
 
-    Scores (n, n_classes) are probabilities if none is negative and every row sums to one.
+    Scores (n, n_classes) are probabilities if none is negative and every row sums to one, give or
+    take what rounding does. Rows are normalised.
     """
-    sums = scores.sum(-1)
-    may_be = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
-    if may_be and bool(((sums - 1).abs() < 0.02).all()):
-        return scores.clamp_min(1e-12).log()
+    if scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all()):
+        sums = scores.sum(-1, keepdim=True)
+        if bool(((sums - 1).abs() <= ROUNDED).all()):
+            return (scores / sums).clamp_min(1e-12).log()
     return scores
 
 

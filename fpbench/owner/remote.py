@@ -6,7 +6,9 @@ Answers are on disk before they are used, so no answered query is sent again.
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import torch
@@ -71,7 +73,9 @@ class Remote(nn.Module):
                 rows = todo[at : at + self.adapter.at_once]
                 answers, reply = self._ask(client, x[torch.tensor(rows)])
                 self.kept.add({keys[i]: a for i, a in zip(rows, answers, strict=True)}, reply)
-        return as_scores([self.kept.by_query[key] for key in keys], self.n_classes)
+        return as_scores(
+            [self.kept.by_query[key] for key in keys], self.n_classes, self.adapter.values
+        )
 
     def _ask(self, client: Any, x: Tensor) -> tuple[list[Any], bytes]:
         """Send a request; repeat it while the server is busy or the connection breaks.
@@ -100,7 +104,8 @@ class Remote(nn.Module):
                 f"in {self.kept.path}, and the same command goes on from there"
             ) from None
         answers = self.adapter.answers(body, len(x))
-        as_scores(answers, self.n_classes)  # raises for bad answers before they are kept
+        # It raises for bad answers before they are kept.
+        as_scores(answers, self.n_classes, self.adapter.values)
         return answers, body
 
     def _post(self, client: Any, n: int, parts: dict[str, Any]) -> bytes:
@@ -120,20 +125,37 @@ class Remote(nn.Module):
             with client.stream("POST", self.url, **parts) as reply:
                 body = _body(reply, self.adapter.timeout)
         except httpx.TransportError as error:
+            if isinstance(error, httpx.ConnectError):
+                self.kept.record_sent(-n)  # nothing arrived, so it does not count
+                if "certificate" in str(error).lower():
+                    raise ResourceError(
+                        f"expected a certificate that this machine trusts, got: {error}"
+                    ) from None
             raise _AgainError(f"{type(error).__name__} {error}".strip()) from None
         if reply.status_code in BUSY:
-            after = reply.headers.get("retry-after", "")
-            seconds = float(after) if after.isdecimal() else 0.0
-            raise _AgainError(f"HTTP {reply.status_code}", seconds)
+            if reply.status_code == 429:
+                self.kept.record_sent(-n)  # refused, so it does not count
+            after = _seconds_of(reply.headers.get("retry-after", ""))
+            raise _AgainError(f"HTTP {reply.status_code}", after)
         if reply.is_redirect:
             place = reply.headers.get("location", "another place")[:200]
             raise ResourceError(
                 f"expected an answer, got a redirection to {place}; to use that API, give its URL"
             )
-        if reply.status_code != 200:
+        if not reply.is_success:
             text = body[:200].decode(errors="replace")
             raise ResourceError(f"expected HTTP 200, got {reply.status_code}: {text}")
         return body
+
+
+def _seconds_of(retry_after: str) -> float:
+    """Return the seconds that the header Retry-After asks for: a number or a date; else 0."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def _client(adapter: Adapter, headers: dict[str, str]) -> Any:
@@ -155,7 +177,20 @@ def _body(reply: Any, seconds: float) -> bytes:
             raise ResourceError(f"expected a reply of at most {MAX_REPLY:,} bytes, got more")
         if time.monotonic() - began > seconds:
             raise _AgainError(f"the reply took longer than {seconds:g} s")
+    if reply.headers.get("content-encoding", "identity") in ("gzip", "deflate"):
+        return _inflated(bytes(body))  # some servers compress unasked
     return bytes(body)
+
+
+def _inflated(body: bytes) -> bytes:
+    """Return a compressed reply's content. Raises ResourceError if it is damaged or too long."""
+    try:
+        content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_REPLY + 1)
+    except zlib.error as error:
+        raise ResourceError(f"expected a compressed reply, got a damaged one: {error}") from None
+    if len(content) > MAX_REPLY:
+        raise ResourceError(f"expected a reply of at most {MAX_REPLY:,} bytes, got more")
+    return content
 
 
 def checked_url(url: str) -> tuple[str, str]:

@@ -198,7 +198,9 @@ def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
         check_images(scenario.input_shape)
     budget = request.budget if request.budget is not None else 2 * saved.method.n_queries
     settings = adapter.model_dump(exclude={"headers"})
-    api = sha256(json.dumps([url, settings], sort_keys=True).encode())
+    # Answers belong to the URL and the form of its answers, not to how many are asked at once.
+    form = {name: x for name, x in settings.items() if name not in ("batch", "timeout")}
+    api = sha256(json.dumps([url, form], sort_keys=True).encode())
     kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
     model = Remote(
         url, adapter, Journal(kept, api), Limits(request.rate, budget),
