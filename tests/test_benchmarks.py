@@ -129,7 +129,7 @@ def test_packages_that_are_missing_are_named(tmp_path):
     assert "mlflow" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_skin
 def test_every_step_works_on_the_cpu_and_is_kept(tmp_path):
     """It takes two minutes on an idle machine. Neither MLflow nor what draws figures is there."""
