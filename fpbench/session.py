@@ -150,9 +150,12 @@ def load_case(
     """Load an owner's case. `methods` are names, or `auto` for all that are installed."""
     if "auto" not in methods:
         return load_suite(case, plugins, overrides, methods)
-    names = sorted(load_plugins(plugins).methods)
-    entries = json.dumps([{"method": name} for name in names])
-    return load_suite(case, plugins, (f"methods={entries}", *overrides), ())
+    from .engine.suite import Suite
+
+    registry = load_plugins(plugins)
+    entries = json.dumps([{"method": name} for name in sorted(registry.methods)])
+    every = f"methods={entries}"
+    return registry, Suite.load(case, registry, overrides=(every, *overrides))
 
 
 def additions(methods: tuple[str, ...]) -> tuple[str, ...]:

@@ -181,8 +181,8 @@ def test_more_certainty_than_the_negatives_carry_is_refused_at_once(office: Offi
         "--store", office.folder / "empty", "--false-positive-rate", "0.01",
     )  # fmt: skip
     assert made.exit_code == 2
-    assert "at least 0.048, the smallest that 20 kinds of independent models support" in made.output
-    assert "give the case negatives of 99 kinds" in made.output
+    assert "at least 0.048, the smallest that 20 makings of independent models" in made.output
+    assert "give the case negatives of 99 makings" in made.output
     assert not (office.folder / "empty").exists()
 
 
@@ -310,10 +310,10 @@ def test_one_model_of_each_kind_gives_the_conformal_threshold() -> None:
     assert found.rate == 19 / 20
     assert found.false_positive_rate == 0.05
     assert found.left_out == pytest.approx(1 / 19)  # the highest kind is above the others
-    assert found.worst_kind == ("19", 1.0)
+    assert found.worst_making == ("19", 1.0)
     assert p_value(0.99, kinds) == pytest.approx(1 / 20)
     assert p_value(0.95, kinds) == pytest.approx(2 / 20)
-    with pytest.raises(InputError, match=r"19 kinds of independent models support, got 0\.04"):
+    with pytest.raises(InputError, match=r"19 makings of independent models support, got 0\.04"):
         find_threshold(kinds, 0.04)
 
 
@@ -331,7 +331,7 @@ def test_a_rate_is_above_the_threshold_exactly_if_its_p_value_is_small(
         assert (rate / 100 > found.rate) is (p < percent / 100)
 
 
-def test_the_level_holds_for_a_new_kind_and_for_a_new_model_of_the_worst_kind() -> None:
+def test_the_level_holds_for_a_new_kind_and_for_a_new_model_of_the_worst_making() -> None:
     rng = np.random.default_rng(0)
     new_kind, worst = [], []
     for _ in range(400):

@@ -347,7 +347,7 @@ def test_a_fingerprint_is_made_without_twins(tmp_path, plugin, caplog):
     words = ("--method", "grid", "--out", out, "--false-positive-rate", 0.4)
     one = Desk.of(tmp_path, TWINS)("fingerprint", *words, plugins=(plugin,))
     assert one.exit_code == 2
-    assert "expected independent models of two kinds or more, got 1" in one.output
+    assert "expected independent models of two makings or more, got 1" in one.output
     longer = "    - {recipe: train, model: linear, epochs: 2, copies: 2}\nmethods:"
     desk = Desk.of(tmp_path, TWINS.replace("methods:", longer))
     result = desk("fingerprint", *words, plugins=(plugin,))

@@ -43,6 +43,7 @@ def fingerprint(
     from ..engine.run import Setting
     from ..owner.commitment import commit, private_key
     from ..owner.fingerprinting import make_fingerprint
+    from ..owner.threshold import recognised
     from ..reporting.terminal import Terminal
     from ..store.store import Store
 
@@ -62,11 +63,12 @@ def fingerprint(
         options.answer(meta)
         return
     calibration = meta["calibration"]
-    threshold, caught = calibration["threshold"], calibration["caught"]
+    threshold = calibration["threshold"]
+    copies, of = recognised(calibration["models"], threshold["rate"])
     negatives = [model for model in calibration["models"] if not model["positive"]]
     utility = ", ".join(f"{k} {v:.3f}" for k, v in (meta["target"]["utility"] or {}).items())
     low, high = threshold["interval"]
-    worst, share = threshold["worst_kind"]
+    worst, share = threshold["worst_making"]
     click.echo(f"target       {meta['target']['name']}, {utility}")
     for tried in meta["tried"] if len(meta["tried"]) > 1 else []:
         result = tried["reason"] or (
@@ -85,7 +87,7 @@ def fingerprint(
         f"out are above the threshold (95 % interval {100 * low:.1f} to {100 * high:.1f} %); "
         f"worst {100 * share:.0f} %, {worst}"
     )
-    click.echo(f"known copies {caught['count']} of {caught['of']} are above it")
+    click.echo(f"known copies {copies} of {of} are above it")
     click.echo(f"fingerprint  {out}")
     click.echo(f"commitment   {commitment}")
 

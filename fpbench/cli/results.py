@@ -57,12 +57,17 @@ def report(run_folder: Path, form: str | None, out: Path | None, pdf: Path | Non
 
 
 def _report_verdict(path: Path, out: Path | None, pdf: Path | None) -> None:
-    from ..owner.checking import read_verdict
+    from ..owner.checking import verdict_file
+    from ..owner.commitment import read_record, reported_damage
+    from ..owner.verdict import SCHEMA
     from ..owner.verdict_page import print_pdf, render_verdict
 
-    verdict = read_verdict(path)
-    file = out or (path / "verdict.html" if path.is_dir() else path.with_suffix(".html"))
-    file.write_text(render_verdict(verdict), encoding="utf-8")
+    place = verdict_file(path)
+    verdict = read_record(place, SCHEMA)
+    with reported_damage(place):
+        page = render_verdict(verdict)
+    file = out or place.with_suffix(".html")
+    file.write_text(page, encoding="utf-8")
     click.echo(str(file))
     if pdf:
         print_pdf(file, pdf)

@@ -32,7 +32,8 @@ class Adapter(BaseModel):
              upload always has one input.
     scores:  JMESPath of the scores in the reply: a list of numbers per input, one for each class.
     values:  what the scores are: "probs", "percent", "log_probs" or "logits". By default they are
-             probabilities if every row of a reply sums to one, else logits.
+             probabilities if every row of a reply sums to one, give or take a tenth, and logits if
+             none does; a reply of which only some rows do, or that may be percent, is refused.
     labels:  JMESPath of the classes in the reply: an index or a name per input. It replaces
              `scores`.
     classes: the names of the classes in the model's order, if the reply has names.

@@ -1,9 +1,9 @@
-"""Check a verdict: recompute everything in it from what it was made of."""
+"""Check a verdict: compute it anew from the recorded answers and the fingerprint, and compare."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..api.errors import FpbenchError, InputError
-from ..api.oracle import Oracle, oracle_of
+from ..api.errors import InputError
+from ..api.oracle import Access, Oracle, oracle_of, reply
 from ..api.scenario import Scenario
 from ..engine.registry import Registry
 from ..store.files import sha256
 from ..store.network import make_network
 from ..store.store import Store
-from .commitment import canonical, check_signature, place_of, read_commitment
+from .adapter import as_scores
+from .commitment import check_signature, commitment_of, read_record, reported_damage
 from .comparable import profile_of
-from .fingerprint_file import Saved, load_saved
-from .fingerprinting import kinds_of
+from .fingerprint_file import ForgedError, Saved, load_saved
 from .journal import Journal
-from .threshold import find_threshold, p_value
-from .verdict import SCHEMA, decide, write_sentence
+from .threshold import TOLERANCE
+from .verdict import SCHEMA, conclude
 
-TOLERANCE = 1e-6
+RATE_TOLERANCE = 1e-3
+"""Of the rates of stored models, which another machine may compute with other kernels."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,9 @@ class Check:
     text: str
 
 
-def read_verdict(path: Path) -> dict[str, Any]:
-    """Read a verdict; of a folder its verdict.json. Raises InputError if there is none."""
-    file = path / "verdict.json" if path.is_dir() else path
-    try:
-        found = json.loads(file.read_bytes())
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-            raise ValueError
-    except (OSError, ValueError):
-        raise InputError(f"expected a verdict of schema {SCHEMA}", str(file)) from None
-    return found
+def verdict_file(path: Path) -> Path:
+    """Return the verdict's file, for the file or its folder."""
+    return path / "verdict.json" if path.is_dir() else path
 
 
 def check_verdict(
@@ -58,24 +52,31 @@ def check_verdict(
 ) -> list[Check]:  # fmt: skip
     """Check a verdict by its fingerprint, commitment and journal. Nothing is asked of the suspect.
 
+    path:        the verdict's file, or its folder.
     fingerprint: its file, if it is neither beside the verdict nor where the verdict says.
-    signer:      the public key that must have signed the commitment and, if it is signed, the
-                 verdict.
+    signer:      the public key that must have signed the commitment and the verdict.
     store:       the store with the known models, to rate them again.
 
-    Raises InputError if the verdict or the fingerprint cannot be read.
+    Raises InputError if the verdict, the fingerprint or the commitment cannot be read.
     """
-    verdict = read_verdict(path)
-    folder = path if path.is_dir() else path.parent
-    file = fingerprint or _find(folder, verdict["fingerprint"].get("file", ""))
-    saved = load_saved(file, registry)
-    return [
-        *_check_fingerprint(verdict, saved, file, signer),
-        *_check_signature(verdict, signer),
-        *_check_journal(verdict, folder),
-        *_check_figures(verdict, saved),
-        _check_known_models(saved, store),
-    ]
+    place = verdict_file(path)
+    verdict = read_record(place, SCHEMA)
+    with reported_damage(place):
+        file = fingerprint or _find(place.parent, verdict["fingerprint"]["file"])
+        try:
+            saved = load_saved(file, registry)
+        except ForgedError as error:
+            return [Check("threshold", False, str(error))]
+        journal, checks = _open_journal(verdict, place.parent)
+        first = journal.times[0] if journal and journal.times else verdict["asked"]
+        return [
+            *_check_commitment(verdict, saved, file, first, signer),
+            _check_signature("verdict", verdict, signer),
+            *checks,
+            *(_check_answers(verdict, saved, journal) if journal else ()),
+            *_check_conclusion(verdict, saved),
+            _check_known_models(saved, store),
+        ]
 
 
 def _find(folder: Path, given: str) -> Path:
@@ -83,126 +84,112 @@ def _find(folder: Path, given: str) -> Path:
     return beside if beside.is_file() else Path(given)
 
 
-def _check_fingerprint(
-    verdict: Mapping[str, Any], saved: Saved, file: Path, signer: Path | None
+def _check_commitment(
+    verdict: Mapping[str, Any], saved: Saved, file: Path, first: str, signer: Path | None
 ) -> Iterator[Check]:
     same = saved.sha256 == verdict["fingerprint"]["sha256"]
     yield Check("fingerprint", same, f"{file} is {'' if same else 'not '}the file of the verdict")
-    place = place_of(file)
-    if not place.is_file():
-        yield Check("commitment", None, f"there is none at {place}")
-        return
-    commitment = read_commitment(place)
-    same = commitment["fingerprint_sha256"] == saved.sha256
-    same &= commitment["calibration_sha256"] == sha256(canonical(saved.meta["calibration"]))
-    yield Check("commitment", same, f"it names {'this' if same else 'another'} fingerprint")
-    first = _first_time(verdict)
-    before = commitment["made"] <= first
-    yield Check("order", before, f"committed {commitment['made']}, first asked {first}")
-    wrong = check_signature(commitment, signer)
-    if "signature" in commitment or signer:
-        key = f"signed by {commitment.get('public_key')}"
-        yield Check("signature of the commitment", wrong is None, wrong or key)
-    else:
-        yield Check("signature of the commitment", None, "it is not signed")
-
-
-def _first_time(verdict: Mapping[str, Any]) -> str:
-    journal = verdict["journal"]
-    return str(journal["times"][0] if journal else verdict["asked"])
-
-
-def _check_signature(verdict: Mapping[str, Any], signer: Path | None) -> Iterator[Check]:
-    if "signature" not in verdict:
-        yield Check("signature of the verdict", None, "it is not signed")
-        return
-    wrong = check_signature(verdict, signer)
-    yield Check("signature of the verdict", wrong is None,
-                wrong or f"signed by {verdict['public_key']}")  # fmt: skip
-
-
-def _check_journal(verdict: Mapping[str, Any], folder: Path) -> Iterator[Check]:
-    if verdict["journal"] is None:
-        yield Check("journal", None, "a model file has none; its sha256 is in the verdict")
-        return
-    file = folder / verdict["journal"]["file"]
-    if not file.is_file():
-        yield Check("journal", None, f"there is none at {file}")
-        return
     try:
-        first = json.loads(file.open("rb").readline())
-        journal = Journal(file, str(first.get("api")))
-    except (FpbenchError, ValueError, AttributeError) as error:
-        yield Check("journal", False, str(error))
+        found = commitment_of(file, saved)
+    except ForgedError as error:
+        yield Check("commitment", False, str(error))
         return
-    same = journal.head == verdict["journal"]["head"]
-    ends = "ends as the verdict says" if same else "does not end as the verdict says"
-    yield Check("journal", same, f"its chain is whole and {ends}")
-    asked = {entry["query"] for entry in verdict["answers"]}
-    known = asked <= journal.by_query.keys()
-    where = "all in the journal" if known else "some of them not in the journal"
-    yield Check("queries", known, f"{len(asked)} queries, {where}")
-    same = all(_same(e["answer"], journal.by_query.get(e["query"])) for e in verdict["answers"])
-    yield Check("answers", same, f"{'the' if same else 'other than the'} journal's")
+    named = verdict["commitment"]
+    if found is None:
+        wrong = named is not None or signer is not None
+        yield Check("commitment", False if wrong else None, f"there is none beside {file}")
+        return
+    same = named is None or _rounded(named) == _rounded(found)
+    yield Check("commitment", same, f"it is {'' if same else 'not '}the one that the verdict names")
+    before = found["made"] <= first
+    yield Check("order", before, f"committed {found['made']}, first asked {first}")
+    yield _check_signature("commitment", found, signer)
 
 
-def _check_figures(verdict: Mapping[str, Any], saved: Saved) -> Iterator[Check]:
-    kinds = kinds_of(saved.models)
-    threshold = find_threshold(kinds, saved.threshold.false_positive_rate)
-    same = _close(threshold.rate, saved.threshold.rate) and _close(
-        threshold.rate, verdict["threshold"]
+def _check_signature(what: str, content: Mapping[str, Any], signer: Path | None) -> Check:
+    name = f"signature of the {what}"
+    if "signature" not in content and signer is None:
+        return Check(name, None, "it is not signed")
+    fault = check_signature(content, signer)
+    return Check(name, fault is None, fault or f"signed by {content['public_key']}")
+
+
+def _open_journal(
+    verdict: Mapping[str, Any], folder: Path
+) -> tuple[Journal | None, Sequence[Check]]:
+    """Return the journal of an API's answers if it is whole, and how it was checked."""
+    suspect, named = verdict["suspect"], verdict["journal"]
+    if "url" not in suspect:
+        return None, [Check("journal", None, "a model file has none; its sha256 is in the verdict")]
+    if named is None or not (file := folder / Path(named["file"]).name).is_file():
+        return None, [Check("journal", False, "the answers of the API are not there")]
+    try:
+        with file.open("rb") as lines:
+            journal = Journal(file, str(json.loads(lines.readline())["api"]), suspect["url"])
+    except InputError as error:
+        return None, [Check("journal", False, str(error))]
+    same = _rounded(journal.summary()) == _rounded(named)
+    ends = "is" if same else "is not"
+    return journal, [Check("journal", same, f"its chain is whole and {ends} that of the verdict")]
+
+
+def _check_answers(verdict: Mapping[str, Any], saved: Saved, journal: Journal) -> Iterator[Check]:
+    """Compare the answers in the verdict with those that the API gave."""
+    answers = verdict["answers"]
+    raw = [journal.by_query.get(entry["query"]) for entry in answers]
+    if None in raw:
+        yield Check("answers", False, "some of them are not in the journal")
+        return
+    values = verdict["suspect"]["adapter"]["values"]
+    given = reply(as_scores(raw, saved.scenario.output_shape[0], values), saved.access)
+    wanted = torch.tensor([entry["answer"] for entry in answers])
+    same = given.shape == wanted.shape and torch.allclose(
+        given.double(), wanted.double(), atol=TOLERANCE
     )
-    same &= _close(threshold.left_out, verdict["left_out"]["false_positive_rate"])
-    yield _compared("threshold", threshold.rate, verdict["threshold"], same)
+    yield Check("answers", same, f"{len(answers)}, {'those' if same else 'other than those'} of "
+                "the journal")  # fmt: skip
+
+
+def _check_conclusion(verdict: Mapping[str, Any], saved: Saved) -> Iterator[Check]:
+    """Compare each part of the verdict with what the answers and the fingerprint give."""
+    suspect = verdict["suspect"]
     answers = {entry["query"]: entry["answer"] for entry in verdict["answers"]}
-    if any(isinstance(answer, str) for answer in answers.values()):
+    if saved.access is not Access.LABEL and any(isinstance(a, str) for a in answers.values()):
         yield Check("matching rate", None, "the answers are too long to be in the verdict")
         return
-    rate, profile = _replayed(answers, saved)
-    if rate is None:
-        yield Check("matching rate", False, "the verdict lacks answers to queries")
-        return
-    yield _compared("matching rate", rate, verdict["matching_rate"])
-    p = p_value(rate, kinds)
-    yield _compared("p-value", p, verdict["p_value"])
-    seen = {"rate": rate, "arch": verdict["suspect"].get("arch"), "profile": profile,
-            "utility": verdict["suspect"]["utility"]}  # fmt: skip
-    word, _ = decide(saved.models, threshold, seen)
-    text = f"{word} when recomputed, {verdict['verdict']} in the verdict"
-    yield Check("verdict", word == verdict["verdict"], text)
-    sentence = write_sentence(verdict) == verdict["sentence"]
-    text = "what the figures say" if sentence else "something else than the figures say"
-    yield Check("sentence", sentence, f"it says {text}")
-
-
-def _compared(name: str, found: float, written: float, right: bool = True) -> Check:
-    text = f"{found:.6f} when recomputed, {written:.6f} in the verdict"
-    return Check(name, right and _close(found, written), text)
-
-
-def _same(answer: Any, raw: Any) -> bool:
-    """Return whether a verdict's answer has the label of the journal's: scores of an API are turned
-    into probabilities, so only their order is compared."""
-    if raw is None:
-        return False
-    labels = [x if isinstance(x, int) else x.index(max(x)) for x in (answer, raw)]
-    return labels[0] == labels[1]
-
-
-def _replayed(answers: Mapping[str, Any], saved: Saved) -> tuple[float | None, dict[str, float]]:
-    """Return the matching rate and the profile that the recorded answers give."""
     replies: list[Tensor] = []
 
     def replay(x: Tensor) -> Tensor:
-        reply = torch.tensor([answers[sha256(query.numpy().tobytes())] for query in x])
-        replies.append(reply)
-        return reply
+        found = [answers.get(sha256(query.numpy().tobytes())) for query in x]
+        if None in found:
+            raise InputError("expected an answer to every query of the fingerprint, found none")
+        replies.append(torch.tensor(found))
+        return replies[-1]
 
+    oracle = Oracle(replay, saved.access)
     try:
-        rate = float(saved.method.verify(saved.fingerprint, Oracle(replay, saved.access)))
-    except KeyError:
-        return None, {}
-    return rate, profile_of(torch.cat(replies), saved.scenario)
+        rate = float(saved.method.verify(saved.fingerprint, oracle))
+    except InputError as error:
+        yield Check("matching rate", False, str(error))
+        return
+    profile = profile_of(torch.cat(replies), saved.scenario)
+    found = conclude(saved, suspect, rate, profile, oracle.queries)
+    given = {part: verdict[part] for part in found}
+    given["fingerprint"] = {key: verdict["fingerprint"][key] for key in found["fingerprint"]}
+    found["suspect's name"] = suspect["url"] if "url" in suspect else suspect["file"]
+    given["suspect's name"] = suspect["name"]
+    wrong = [part for part in found if _rounded(found[part]) != _rounded(given[part])]
+    for part in wrong:
+        texts = (json.dumps(parts[part])[:80] for parts in (found, given))
+        text = "{} when computed again, {} in the verdict".format(*texts)
+        yield Check(part.replace("_", " "), False, text)
+    if not wrong:
+        yield Check("contents", True, f"all {len(found)} parts are the same when computed again")
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON values with numbers as exact as machines agree."""
+    return json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
 
 
 def _check_known_models(saved: Saved, store: Path | None) -> Check:
@@ -223,7 +210,7 @@ def _check_known_models(saved: Saved, store: Path | None) -> Check:
             quantised=saved.quantised,
         )  # fmt: skip
         rate = float(saved.method.verify(saved.fingerprint, oracle))
-        wrong += not _close(rate, model["rate"], 1e-3)
+        wrong += abs(rate - model["rate"]) > RATE_TOLERANCE
     total = len(saved.models)
     text = f"{total - missing} of {total} are in the store, {wrong} of them are rated otherwise"
     return Check(name, not wrong and not missing, text)
@@ -236,7 +223,3 @@ def _stored(folder: Path, arch: str, scenario: Scenario) -> nn.Module | None:
     except (OSError, SafetensorError):
         return None
     return make_network(scenario, arch, state, torch.device("cpu"))
-
-
-def _close(one: float, two: float, tolerance: float = TOLERANCE) -> bool:
-    return abs(one - two) <= tolerance

@@ -1,4 +1,4 @@
-"""Commitments and signatures: what a fingerprint was before any suspect was asked.
+"""Commitments, which fix a fingerprint before any suspect is asked, and signatures.
 
 A commitment is a public file. It names the fingerprint by hashes and reveals none of its queries.
 """
@@ -6,13 +6,16 @@ A commitment is a public file. It names the fingerprint by hashes and reveals no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..api.errors import InputError
 from ..store.files import sha256, write
+from .fingerprint_file import ForgedError, Saved
 
 SCHEMA = "fpbench.commitment/1"
 
@@ -47,14 +50,41 @@ def commit(file: Path, meta: Mapping[str, Any], key: Any) -> Path:
     return place
 
 
-def read_commitment(place: Path) -> dict[str, Any]:
-    """Read a commitment. Raises InputError if the file is none."""
+def read_record(file: Path, schema: str) -> dict[str, Any]:
+    """Read a JSON file of a schema. Raises InputError for any other file."""
     try:
-        found = json.loads(place.read_bytes())
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        found = json.loads(file.read_bytes())
+        if not isinstance(found, dict) or found.get("schema") != schema:
             raise ValueError
     except (OSError, ValueError):
-        raise InputError(f"expected a commitment of schema {SCHEMA}", str(place)) from None
+        raise InputError(f"expected a file of schema {schema}", str(file)) from None
+    return found
+
+
+@contextmanager
+def reported_damage(file: Path) -> Iterator[None]:
+    """Raise InputError where a record of the right schema lacks a part or has another type."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = f"expected a whole record, found it damaged: {error!r}"
+        raise InputError(reason, str(file)) from None
+
+
+def commitment_of(file: Path, saved: Saved) -> dict[str, Any] | None:
+    """Return the commitment beside a fingerprint's file; None if there is none.
+
+    Raises ForgedError if it names another fingerprint, InputError if it is damaged.
+    """
+    place = place_of(file)
+    if not place.is_file():
+        return None
+    found = read_record(place, SCHEMA)
+    with reported_damage(place):
+        if found["fingerprint_sha256"] != saved.sha256:
+            raise ForgedError("expected a commitment to this fingerprint, got one to another",
+                              str(place))  # fmt: skip
+        datetime.fromisoformat(found["made"])
     return found
 
 
@@ -67,15 +97,16 @@ def signed(content: Mapping[str, Any], key: Any) -> dict[str, Any]:
 
 
 def check_signature(content: Mapping[str, Any], signer: Path | None) -> str | None:
-    """Return what is wrong with the signature of some content; None if it is right.
+    """Return the fault of a signature as a phrase; None if the signature is right.
 
     signer: the file of the public key that must have signed. Raises InputError if it is none.
     """
+    if "signature" not in content:
+        return "there is no signature"
+    _require_cryptography()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if "signature" not in content:
-        return "there is no signature"
     body = {name: value for name, value in content.items() if name != "signature"}
     if signer is not None and _public_key(signer) != body.get("public_key"):
         return f"another key than that in {signer} signed"
@@ -91,6 +122,7 @@ def private_key(file: Path | None) -> Any:
     """Read an Ed25519 private key; None for None. Raises InputError for another kind of file."""
     if file is None:
         return None
+    _require_cryptography()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = _load(file, private=True)
@@ -109,15 +141,18 @@ def _public_key(file: Path) -> str:
     return key.public_bytes_raw().hex()
 
 
+def _require_cryptography() -> None:
+    """Raise InputError if the package that signs is not installed."""
+    if find_spec("cryptography") is None:
+        raise InputError(
+            "a signature needs the package cryptography: pip install 'fpbench-core[sign]'"
+        )
+
+
 def _load(file: Path, *, private: bool) -> Any:
     """Read a key in the form of PEM or OpenSSH, without a password."""
-    try:
-        from cryptography.hazmat.primitives import serialization
-    except ImportError:
-        raise InputError(
-            "a signature needs the package cryptography: pip install 'fpbench-core[sign]'",
-            str(file),
-        ) from None
+    from cryptography.hazmat.primitives import serialization
+
     try:
         raw = file.read_bytes()
         openssh = raw.startswith((b"-----BEGIN OPENSSH", b"ssh-"))

@@ -22,10 +22,14 @@ from ..engine.registry import Registry
 from ..store.files import sealed, sha256, unsealed, write
 from .model_file import kind_of, read
 from .tensor_layout import RefusedError, header
-from .threshold import Threshold
+from .threshold import TOLERANCE, Threshold, find_threshold, makings_of
 
 SCHEMA = "fpbench.fingerprint/2"
 MAX_BYTES = 4 * 2**30
+
+
+class ForgedError(InputError):
+    """A fingerprint's file contradicts itself."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,9 @@ def _body(raw: bytes) -> bytes:
 def load_saved(path: Path, registry: Registry) -> Saved:
     """Read a fingerprint's file.
 
-    Raises InputError if it is damaged or another kind of file, or if its method or scenario is not
-    installed.
+    The threshold is computed anew from the rates of the known models. Raises ForgedError if it is
+    another one than the file's; InputError if the file is damaged or another kind of file, or if
+    its method or scenario is not installed.
     """
     where = str(path)
     raw = read(path, MAX_BYTES, "fingerprint")
@@ -101,18 +106,22 @@ def _saved(
         for name, t in tensors.items()
         if name.startswith("evidence/")
     }
-    threshold = meta["calibration"]["threshold"]
+    models, written = meta["calibration"]["models"], meta["calibration"]["threshold"]
+    threshold = find_threshold(makings_of(models), written["false_positive_rate"])
+    if abs(threshold.rate - written["rate"]) > TOLERANCE:
+        raise ForgedError(
+            f"expected the threshold {threshold.rate:.6f}, which the rates of the known models "
+            f"give, got {written['rate']:.6f}",
+            where,
+        )
     return Saved(
         fingerprint=Fingerprint(tensors["queries"], evidence),
         method=_instance(registry.methods, "method", meta, registry, where),
         scenario=_scenario(meta, registry, where),
         access=Access[meta["access"].upper()],
         quantised=meta["quantised"],
-        threshold=Threshold(
-            threshold["rate"], threshold["false_positive_rate"], threshold["left_out"],
-            tuple(threshold["interval"]), tuple(threshold["worst_kind"]),
-        ),
-        models=tuple(meta["calibration"]["models"]),
+        threshold=threshold,
+        models=tuple(models),
         meta=meta,
         sha256=digest,
     )  # fmt: skip

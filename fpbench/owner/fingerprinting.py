@@ -31,12 +31,12 @@ from ..store.store import Store
 from .comparable import inside, profile_of
 from .fingerprint_file import save
 from .threshold import (
-    Kinds,
     Threshold,
-    clopper_pearson,
     find_threshold,
-    kinds_needed,
-    require_kinds,
+    makings_needed,
+    makings_of,
+    recognised,
+    require_makings,
 )
 
 LEAST_FOUND = 0.5
@@ -74,7 +74,7 @@ class Candidate:
         return found >= LEAST_FOUND, -self.threshold.left_out, found, -self.trial.method.n_queries
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the fingerprint's file says of a method that was tried."""
+        """Return the candidate's entry in the fingerprint's file."""
         return {
             "method": self.label, "reason": self.reason, "found": self.found, "of": self.of,
             "left_out": self.threshold and self.threshold.left_out,
@@ -93,8 +93,8 @@ def make_fingerprint(
     level: the false positive rate.
 
     Raises SuiteError unless the suite has one zoo and a method that applies; InputError if there
-    are too few kinds of independent models for the level, or if no method recognises known copies;
-    TrialError if the target or the only method fails.
+    are too few makings of independent models for the level, or if no method recognises enough known
+    copies; TrialError if the target or the only method fails.
     """
     tried = try_methods(suite, setting, level)
     best = max(tried, key=Candidate.rank)
@@ -127,10 +127,6 @@ def make_fingerprint(
         "calibration": {
             "threshold": asdict(best.threshold),
             "models": list(best.models),
-            "caught": {
-                "count": best.found, "of": best.of,
-                "interval": clopper_pearson(best.found, best.of),
-            },
         },
         "suite": {
             "sha256": sha256(suite.source.text.encode()),
@@ -180,7 +176,7 @@ def _check(plan: Plan, level: float) -> None:
         first = suite.methods[0]
         raise SuiteError(plan.refusals[first.label], first.place)
     makings = {making_of(recipe) for recipe in suite.zoos[0].negatives}
-    require_kinds(len(makings), level)
+    require_makings(len(makings), level)
 
 
 def _check_target(plan: Plan, store: Store) -> None:
@@ -207,7 +203,7 @@ def _check_target(plan: Plan, store: Store) -> None:
 
 
 def making_of(recipe: Recipe) -> str:
-    """Return how a model was made, without its seed. Models of one making are of one kind here."""
+    """Return how a model was made, without its seed."""
     return str(recipe).rpartition("#")[0] or str(recipe)
 
 
@@ -228,7 +224,7 @@ def _by_makings(trial: Trial, seed: int, level: float) -> Trial:
             makings.setdefault(making_of(recipe), []).append(recipe)
     order = sorted(makings)
     random.Random(derived_seed("makings", seed)).shuffle(order)  # noqa: S311
-    n = max(0, min(len(order) // 2, len(order) - kinds_needed(level)))
+    n = max(0, min(len(order) // 2, len(order) - makings_needed(level)))
     negatives = [recipe for making in order[:n] for recipe in makings[making]]
     positives = [recipe for recipe in trial.ensemble if recipe.descends_from(trial.target)]
     per_side = min(len(positives), len(negatives))
@@ -264,28 +260,18 @@ def _try(trial: Trial, setting: Setting, level: float) -> Candidate:
         _describe(recipe, rates[recipe.digest], fingerprint, trial, setting.store, device)
         for recipe in (*trial.suspects, *trial.calibration)
     ]
-    threshold = find_threshold(kinds_of(models), level)
-    copies = [model["rate"] > threshold.rate for model in models if model["positive"]]
+    threshold = find_threshold(makings_of(models), level)
+    found, of = recognised(models, threshold.rate)
     return Candidate(
-        trial.label, trial, fingerprint, result.construct_seconds, threshold, models,
-        found=sum(copies), of=len(copies),
-    )  # fmt: skip
-
-
-def kinds_of(models: Sequence[Mapping[str, Any]]) -> Kinds:
-    """Return the matching rates of the independent models by the kind of their making."""
-    kinds: dict[str, list[float]] = {}
-    for model in models:
-        if not model["positive"]:
-            kinds.setdefault(model["making"], []).append(model["rate"])
-    return kinds
+        trial.label, trial, fingerprint, result.construct_seconds, threshold, models, found, of
+    )
 
 
 def _describe(
     recipe: Recipe, rate: float, fingerprint: Fingerprint, trial: Trial, store: Store,
     device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what a verdict needs to know of a known model. Suspects are compared with it."""
+    """Return a known model's entry in the fingerprint's file. Suspects are compared with it."""
     scenario = trial.scenario
     ask = oracle_of(
         store.load(recipe, scenario, device), trial.access, input_shape=scenario.input_shape,

@@ -25,36 +25,36 @@ class Journal:
     Raises InputError for answers of another API, for another kind of file, and for a broken chain.
 
     api:      a digest of the API's URL and of the adapter.
+    url:      the URL to print.
     by_query: the answers, by the sha256 of their query.
     sent:     the number of inputs that were sent.
     head:     the sha256 of the last line.
     times:    the times of the first and of the last line.
     """
 
-    def __init__(self, path: Path, api: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, api: str, url: str) -> None:
+        self.path, self._first = path, {"schema": SCHEMA, "api": api, "url": url}
         self.by_query: dict[str, Any] = {}
         self.sent = 0
         self.head = ""
         self.times: tuple[str, str] | None = None
         if not path.exists() or not path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write({"schema": SCHEMA, "api": api})
+            self._write(self._first)
             return
         *lines, incomplete = path.read_bytes().split(b"\n")
-        entries = self._checked(lines, api)
+        entries = self._checked(lines)
         self.sent = sum(entry.get("sent", 0) for entry in entries)
         self.by_query = {e["query"]: e["answer"] for e in entries if "query" in e}
         if incomplete:  # an interruption cut the last line
             with path.open("r+b") as file:
                 file.truncate(path.stat().st_size - len(incomplete))
 
-    def _checked(self, lines: list[bytes], api: str) -> list[dict[str, Any]]:
+    def _checked(self, lines: list[bytes]) -> list[dict[str, Any]]:
         """Return the lines' entries. Raises InputError."""
         try:
             entries = [json.loads(line) for line in lines]
-            first = entries[0]
-            if first["schema"] != SCHEMA or first["api"] != api:
+            if any(entries[0][key] != value for key, value in self._first.items()):
                 raise ValueError
         except (ValueError, LookupError, TypeError):
             raise InputError(
@@ -82,6 +82,11 @@ class Journal:
                 where,
             )
         self.times = first, at
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a verdict says of the journal."""
+        times = list(self.times or ())
+        return {"file": self.path.name, "head": self.head, "times": times, "sent": self.sent}
 
     def record_sent(self, n: int) -> None:
         """Record that n inputs are about to be sent."""

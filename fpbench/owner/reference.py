@@ -89,7 +89,7 @@ def _train(model: str, making: Mapping[str, Any], pool: str) -> Entry:
 
 
 def _copies(students: list[str], *, only_asked: bool) -> list[Entry]:
-    """Return what a thief does to the target.
+    """Return the entries of the known copies: what thieves do to the target.
 
     students:   architectures of distilled copies.
     only_asked: whether the target can only answer queries.

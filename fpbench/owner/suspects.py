@@ -77,8 +77,7 @@ class Suspect:
         """Return the journal's file, its last hash and its times; None for a file as suspect."""
         if not isinstance(self.model, Remote):
             return None
-        kept = self.model.kept
-        return {"file": kept.path.name, "head": kept.head, "times": kept.times, "sent": kept.sent}
+        return self.model.kept.summary()
 
     def __call__(self, x: Tensor) -> Tensor:
         replies = self._ask(x)
@@ -203,7 +202,7 @@ def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
     api = sha256(json.dumps([url, form], sort_keys=True).encode())
     kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
     model = Remote(
-        url, adapter, Journal(kept, api), Limits(request.rate, budget),
+        url, adapter, Journal(kept, api, shown), Limits(request.rate, budget),
         scenario.input_range, scenario.output_shape[0],
     )  # fmt: skip
     about = {"url": shown, "adapter": settings, "headers": sorted(adapter.headers),

@@ -8,16 +8,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..api.errors import InputError, TrialError
-from ..api.fields import fields_as_json
 from ..api.oracle import Oracle
 from ..engine.attempt import check_rate
 from ..engine.environment import versions
 from .comparable import reasons_not_to_judge
 from .fingerprint_file import Saved
-from .fingerprinting import kinds_of
 from .suspects import Suspect
 from .tensor_layout import RefusedError
-from .threshold import Kinds, Threshold, p_value, worst_kind_bound
+from .threshold import (
+    Makings,
+    Threshold,
+    clopper_pearson,
+    makings_of,
+    p_value,
+    recognised,
+    worst_making_bound,
+)
 
 SCHEMA = "fpbench.verdict/2"
 
@@ -43,55 +49,69 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         raise TrialError(
             f"expected at most {method.n_queries} queries, got {oracle.queries} from {method.name}"
         )
-    kinds = kinds_of(saved.models)
-    threshold, utility = saved.threshold, suspect.utility(saved.scenario)
-    p = p_value(rate, kinds)
-    seen = {
-        "arch": suspect.about.get("arch"), "utility": utility, "rate": rate,
-        "profile": suspect.profile(saved.scenario),
+    about = {"name": name, **suspect.about, "utility": suspect.utility(saved.scenario)}
+    asked = {
+        "suspect": about,
+        "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
+        "journal": suspect.journal(),
+        "asked": began.isoformat(timespec="seconds"),
+    }
+    found = conclude(saved, about, rate, suspect.profile(saved.scenario), oracle.queries)
+    return {
+        "schema": SCHEMA, **found, **asked,
+        "summary": (inspect.getdoc(type(method)) or "").split("\n\n")[0],
+        "notes": [*_notes_on_fingerprint(saved), *suspect.notes],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
     }  # fmt: skip
+
+
+def conclude(
+    saved: Saved, suspect: Mapping[str, Any], rate: float, profile: Mapping[str, float],
+    queries: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return every part of a verdict that follows from the fingerprint and the suspect's answers.
+
+    `fpbench verdict check` compares all of it.
+
+    suspect: its name, its utility and, of a file, its architecture.
+    rate, profile, queries: the matching rate, the profile and the number of the answers.
+    """
+    makings, threshold = makings_of(saved.models), saved.threshold
+    found, of = recognised(saved.models, threshold.rate)
+    seen = {"arch": suspect.get("arch"), "utility": suspect["utility"], "rate": rate,
+            "profile": profile}  # fmt: skip
     word, reasons = decide(saved.models, threshold, seen)
     verdict: dict[str, Any] = {
-        "schema": SCHEMA,
         "verdict": word,
         "reasons": reasons,
         "matching_rate": rate,
         "threshold": threshold.rate,
-        "strength": _strength(rate, kinds, threshold) if word == CONSISTENT else None,
-        "p_value": p,
+        "strength": _strength(rate, makings, threshold) if word == CONSISTENT else None,
+        "p_value": p_value(rate, makings),
         "false_positive_rate": threshold.false_positive_rate,
         "left_out": {
             "false_positive_rate": threshold.left_out, "interval": list(threshold.interval),
-            "worst_kind": list(threshold.worst_kind),
+            "worst_making": list(threshold.worst_making),
         },
-        "kinds": len(kinds),
-        "independent_models": sum(map(len, kinds.values())),
-        "caught": saved.meta["calibration"]["caught"],
+        "makings": len(makings),
+        "independent_models": sum(map(len, makings.values())),
+        "caught": {"count": found, "of": of, "interval": list(clopper_pearson(found, of))},
         "reference": [
             {key: model[key] for key in ("making", "positive", "rate")} for model in saved.models
         ],
-        "queries": oracle.queries,
+        "queries": queries,
         "access": str(saved.access),
         "quantised": saved.quantised,
-        "suspect": {"name": name, **suspect.about, "utility": utility},
         "fingerprint": {
             "sha256": saved.sha256,
             "case": saved.meta["case"],
             "target": saved.meta["target"],
             "scenario": saved.meta["scenario"],
-            "method": {
-                **saved.meta["method"], "fields": fields_as_json(method),
-                "summary": (inspect.getdoc(type(method)) or "").split("\n\n")[0],
-            },
+            "method": saved.meta["method"],
         },
-        "notes": [*_notes_on_fingerprint(saved), *suspect.notes],
-        "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
-        "journal": suspect.journal(),
-        "asked": began.isoformat(timespec="seconds"),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
     }  # fmt: skip
-    return {**verdict, "sentence": write_sentence(verdict)}
+    return {**verdict, "sentence": write_sentence({**verdict, "suspect": suspect})}
 
 
 def decide(
@@ -108,8 +128,8 @@ def decide(
     return (CONSISTENT if above else NOT_SHOWN), []
 
 
-def _strength(rate: float, kinds: Kinds, threshold: Threshold) -> str:
-    far = worst_kind_bound(kinds, FAR * threshold.false_positive_rate)
+def _strength(rate: float, makings: Makings, threshold: Threshold) -> str:
+    far = worst_making_bound(makings, FAR * threshold.false_positive_rate)
     return "far above" if rate > max(far, threshold.rate) else "near"
 
 
@@ -121,10 +141,9 @@ def _notes_on_fingerprint(saved: Saved) -> list[str]:
 
 
 def write_sentence(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict as sentences that say what it shows, what it does not show, and what must
-    be true for its figures to hold."""
+    """Return a verdict in words: its figures, its limits and the condition under which it holds."""
     name, rate = verdict["suspect"]["name"], verdict["matching_rate"]
-    threshold, kinds = verdict["threshold"], verdict["kinds"]
+    threshold, makings = verdict["threshold"], verdict["makings"]
     target = verdict["fingerprint"]["target"]["name"]
     if verdict["verdict"] == CANNOT:
         return (
@@ -141,7 +160,7 @@ def write_sentence(verdict: Mapping[str, Any]) -> str:
         return (
             f"{name} is consistent with a copy of {target}: its matching rate {rate:.3f} is "
             f"{where} the threshold {threshold:.3f} (p = {p:.3f}). The figures are based on "
-            f"{verdict['independent_models']} independent models of {kinds} makings. When each "
+            f"{verdict['independent_models']} independent models of {makings} makings. When each "
             f"making was left out in turn, {100 * left_out['false_positive_rate']:.1f} % of its "
             f"models were judged copies (95 % interval {100 * low:.1f} to {100 * high:.1f} %). "
             "This holds for the suspect if, were it innocent, the way it was made would be no more "

@@ -22,7 +22,7 @@ def render_verdict(verdict: Mapping[str, Any]) -> str:
     environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
     fingerprint, suspect = verdict["fingerprint"], verdict["suspect"]
     low, high = verdict["left_out"]["interval"]
-    journal = verdict["journal"]
+    journal, commitment = verdict["journal"], verdict["commitment"]
     asked = {
         "queries": verdict["queries"],
         "answers": f"{verdict['access']} of each query",
@@ -43,14 +43,16 @@ def render_verdict(verdict: Mapping[str, Any]) -> str:
     }
     custody = {
         "fingerprint, sha256": fingerprint["sha256"],
+        "committed": commitment["made"] if commitment else "there was no commitment",
+        "commitment signed by": (commitment or {}).get("public_key", "nobody"),
         "target's weights, sha256": fingerprint["target"]["weights_sha256"],
         "suspect, sha256": suspect.get("sha256") or "an API",
         "journal's last hash": journal["head"] if journal else "a model file has no journal",
         "verdict made": verdict["made"],
-        "signed by": verdict.get("public_key", "nobody"),
+        "verdict signed by": verdict.get("public_key", "nobody"),
     }
     return environment.get_template("verdict.html.jinja").render(
-        v=verdict, summary=fingerprint["method"].get("summary", ""), asked=asked.items(),
+        v=verdict, summary=verdict["summary"], asked=asked.items(),
         result=[(key, value) for key, value in result.items() if value], custody=custody.items(),
         makings=_makings(verdict), dots=_dots(verdict), threshold=_x(verdict["threshold"]),
         suspect=_x(verdict["matching_rate"]),

@@ -12,7 +12,7 @@ from typing import Any
 from ..api.errors import InputError
 from ..engine.registry import Registry
 from ..store.files import write
-from .commitment import private_key, signed
+from .commitment import commitment_of, private_key, signed
 from .fingerprint_file import load_saved
 from .remote import checked_url
 from .suspects import Request, open_suspect
@@ -36,7 +36,8 @@ def verify(
     plugins:     plugin files to load.
 
     Raises InputError for files, options and keys that cannot be used, TrialError if the method
-    breaks its contract, and ResourceError if an API does not answer.
+    breaks its contract, ForgedError if the fingerprint contradicts itself or the commitment beside
+    it, and ResourceError if an API does not answer.
     """
     place = Path(out)
     if place.exists():
@@ -47,10 +48,11 @@ def verify(
         )
     signer = private_key(Path(key) if key else None)  # before anything is asked
     saved = load_saved(Path(fingerprint), Registry.load([Path(file) for file in plugins]))
+    commitment = commitment_of(Path(fingerprint), saved)
     request = replace(request or Request(), out=place)
     name = checked_url(suspect)[1] if "://" in suspect else suspect
     verdict = judge(saved, open_suspect(suspect, saved, request), name)
-    verdict["fingerprint"]["file"] = str(fingerprint)
+    verdict["fingerprint"]["file"], verdict["commitment"] = str(fingerprint), commitment
     verdict = signed(verdict, signer)
     write(place, json.dumps(verdict, indent=1).encode())
     return verdict

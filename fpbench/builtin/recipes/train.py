@@ -20,7 +20,7 @@ class Trained(Recipe):
     """The fields of recipes that train a cohort. Recipes that differ only in their seed form one.
 
     epochs:     passes over the pool.
-    lr:         Adam's learning rate.
+    lr:         learning rate of the optimizer.
     batch_size: inputs per step.
     cosine:     decrease the learning rate to zero along a cosine.
     optimizer:  adam, adamw, or sgd with momentum 0.9.
