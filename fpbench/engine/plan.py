@@ -20,6 +20,7 @@ from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
 from . import estimate
 from .suite import Suite, Zoo
+from .twins import refuse_equal_files
 
 
 def derived_seed(*parts: object) -> int:
@@ -42,6 +43,7 @@ class Plan:
     @classmethod
     def of(cls, suite: Suite) -> Plan:
         """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
+        refuse_equal_files(suite)
         refusals: dict[str, str] = {}
         trials = []
         splits = []
