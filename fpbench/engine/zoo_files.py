@@ -254,22 +254,23 @@ def _cells(text: str, path: Path) -> Iterator[tuple[list[str], Any]]:
         raise SuiteError(f"expected CSV, got an error: {error}", f"{path}:{last + 1}:1") from None
 
 
-def _parents_first(rows: list[_Item]) -> list[_Item]:
-    """Sort rows so that parents come before the models that start from them."""
+def _parents_first(rows: list[_Item]) -> Iterator[_Item]:
+    """Yield rows in their order, but a parent before the models that start from it."""
     by_file = {row.entry["file"]: row for row in rows}
-
-    def depth(row: _Item) -> int:
-        steps, parent = 0, by_file.get(row.entry.get("parent"))
-        while parent is not None:
-            steps, parent = steps + 1, by_file.get(parent.entry.get("parent"))
-            if steps > len(rows):
+    done: set[int] = set()
+    for row in rows:
+        chain: dict[int, _Item] = {}
+        step: _Item | None = row
+        while step is not None and id(step) not in done:
+            if id(step) in chain:
                 raise SuiteError(
                     "parent: expected a model that does not descend from itself, got a circle",
                     row.where("parent"),
                 )
-        return steps
-
-    return sorted(rows, key=depth)
+            chain[id(step)] = step
+            step = by_file.get(step.entry.get("parent", ""))
+        done |= chain.keys()
+        yield from reversed(chain.values())
 
 
 # ── lineage ───────────────────────────────────────────────────────────────────────
@@ -309,15 +310,16 @@ class ModelFiles:
         assert self.target is not None
         name = str(entry["parent"])
         found = self.by_path.get(os.path.abspath(name)) if name != "target" else self.target
+        side = "positive" if default else "negative"
         if found is None:
-            known = ["target", *map(os.path.relpath, self.by_path)]
+            known = [os.path.relpath(path) for path in self.by_path]
             raise SuiteError(
-                f"parent: expected target, or the file of a model of this zoo that comes earlier, "
+                f"parent: expected {'target or ' if default else ''}the file of an earlier {side}, "
                 f"got {clipped(name)}; {did_you_mean(name, known)}",
                 where,
             )
         if found.descends_from(self.target) is (default is None):
-            side, does = ("positive", "descends") if default else ("negative", "does not descend")
+            does = "descends" if default else "does not descend"
             raise SuiteError(
                 f"parent: expected a model that {does} from the target for a {side}, got {found}",
                 where,

@@ -55,15 +55,15 @@ class Given(Recipe):
         if not self.sha256:
             object.__setattr__(self, "sha256", self._hash_file())
         default = f"given {'copy ' if self.parent else ''}{self.model}"
-        object.__setattr__(self, "kind", self.kind or default)
-        if self.kind not in (default, self.kind[:MAX_KIND]) or self.kind == "target":
+        if not self.kind:
+            object.__setattr__(self, "kind", default)
+        fits = len(self.kind) <= MAX_KIND and self.kind.isprintable() and self.kind != "target"
+        if not fits and self.kind != default:
             raise FieldError(
                 "kind",
-                f"expected at most {MAX_KIND} characters, and not the word target, got "
+                f"expected at most {MAX_KIND} printable characters, and not the word target, got "
                 f"{clipped(self.kind)}",
             )
-        if not self.kind.isprintable():
-            raise FieldError("kind", f"expected printable characters, got {clipped(self.kind)}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise FieldError("sha256", f"expected 64 hexadecimal digits, got {self.sha256!r}")
 
