@@ -298,6 +298,13 @@ def test_a_missing_file_of_a_list_is_refused_at_its_own_place(place: Path) -> No
     assert refused(LISTED).startswith("error: suite.yaml:9:58: file: expected a model file at ")
 
 
+def test_a_file_that_is_needed_is_missed_when_the_run_is_planned(place: Path) -> None:
+    rows = [(*row, "sha256" if i == 0 else f"{i:064}") for i, row in enumerate(ROWS)]
+    write_table(Path("zoo/models.csv"), rows)
+    Path("zoo/wp0.safetensors").unlink()
+    assert refused(TABLED).startswith("error: zoo/models.csv:5:1: file: expected a model file at ")
+
+
 def test_text_that_is_no_table_is_refused(place: Path) -> None:
     for raw in (b"\xff\xfe", b"", b'file,label\n"x', b"file;label\na;positive\n", b"file\0,label"):
         Path("zoo/models.csv").write_bytes(raw)

@@ -21,6 +21,7 @@ from ..store.store import Store
 from . import estimate
 from .suite import Suite, Zoo
 from .twins import refuse_equal_files
+from .zoo_files import refuse_missing_files
 
 
 def derived_seed(*parts: object) -> int:
@@ -141,6 +142,7 @@ class Plan:
             for recipe in generation
             if store.made(recipe, scenario) is None
         ]
+        refuse_missing_files(missing, suite.places)
         return PlanSummary(
             suite=suite.name,
             scenario=str(scenario),

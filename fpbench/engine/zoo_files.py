@@ -12,7 +12,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,15 @@ def _read_table(path: Path, where: str) -> list[_Item]:
     if (size := path.stat().st_size) > MAX_BYTES:
         raise SuiteError(f"expected at most {MAX_BYTES:,} bytes, got {size:,}", str(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"expected a table in UTF-8, got an error: {error}", str(path)) from None
-    lines = _cells(text, path)
+        raw = path.read_bytes()
+        lines = _cells(raw.decode("utf-8-sig"), path)
+    except OSError as error:
+        raise SuiteError(f"table: could not read {path}: {error.strerror}", where) from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SuiteError(
+            f"expected UTF-8 text, got byte {raw[error.start]:#04x}", f"{path}:{line}:1"
+        ) from None
     header, place_of_header = next(lines, ([], lambda _: f"{path}:1:1"))
     for i, column in enumerate(header):
         if column not in COLUMNS or column in header[:i]:
@@ -325,6 +330,18 @@ class ModelFiles:
                 where,
             )
         return found
+
+
+def refuse_missing_files(recipes: Iterable[Recipe], places: Mapping[str, str]) -> None:
+    """Raise SuiteError for a model that the store lacks and that has no file to take it from."""
+    for recipe in recipes:
+        file = getattr(recipe, "file", None)
+        if recipe.source_sha256 and isinstance(file, str) and not Path(file).is_file():
+            raise SuiteError(
+                f"file: expected a model file at {Path(file).absolute()}, or its model in the "
+                "store, found neither",
+                places.get(recipe.digest),
+            )
 
 
 def refuse_shared_kinds(
