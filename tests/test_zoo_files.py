@@ -276,6 +276,7 @@ WRONG_SUITES = {
     "no pattern": ("zoo/new*.safetensors, ", "7, ", "12:23: files: expected a pattern such as"),
     "a missing file": ("file: zoo/target.pth", "file: zoo/non.pth", "6:25: file: expected a model"),
     "several ways": ("kind: WP", "kind: WP, file: a.pth", "10:23: expected one of the keys file"),
+    "no each": ("kind: WP", "each: 5", "10:53: each: expected keys with lists of values"),
     "a long kind": ("kind: WP", f"kind: {'W' * 61}", "10:53: kind: expected at most 60"),
     "a kind of results": ("kind: WP", "kind: target", "10:53: kind: expected at most 60"),
     "files of a recipe": ("given, files: [zoo", "finetune, files: [zoo",

@@ -186,9 +186,9 @@ class Release:
 
     def _needed(self) -> list[str]:
         """Return the Python files that the suite needs and that the release does not have."""
-        models = {r.arch.rpartition(":")[0] for zoo in self.suite.zoos for r in zoo.models}
-        plugins = self.suite.source.data.get("plugins", [])
-        return [*plugins, *sorted(name for name in models if name.endswith(".py"))]
+        archs = {recipe.arch for zoo in self.suite.zoos for recipe in zoo.models}
+        files = {part for arch in archs for part in arch.split(":") if part.endswith(".py")}
+        return [*self.suite.source.data.get("plugins", []), *sorted(files)]
 
     def _kinds(self) -> list[tuple[tuple[str, str], list[Recipe]]]:
         """Return the models of each side and kind, in the order of the suite."""

@@ -50,9 +50,10 @@ class _Item:
 
     def with_file(self, file: str, place: str) -> _Item:
         """Return the same entry for one file."""
-        rest = {k: v for k, v in self.entry.items() if k not in ("files", "each")}
-        each = {k: v for k, v in self.entry.get("each", {}).items() if k != "file"}
-        entry = {**rest, "file": file, **({"each": each} if each else {})}
+        entry = {k: v for k, v in self.entry.items() if k != "files"} | {"file": file}
+        if isinstance(entry.get("each"), dict):
+            each = {k: v for k, v in entry.pop("each").items() if k != "file"}
+            entry |= {"each": each} if each else {}
         return _Item(entry, {**self.places, ("file",): place})
 
 

@@ -54,6 +54,8 @@ class Given(Recipe):
         super().__post_init__()
         if not self.sha256:
             object.__setattr__(self, "sha256", self._hash_file())
+        elif self.model == "onnx" and not Path(self.file).is_file():
+            self._hash_file()  # `arch` needs the file even if the store has the model
         default = f"given {'copy ' if self.parent else ''}{self.model}"
         if not self.kind:
             object.__setattr__(self, "kind", default)
@@ -76,15 +78,8 @@ class Given(Recipe):
 
     @property
     def arch(self) -> str:
-        if self.model != "onnx":
-            return self.model
-        try:
-            # The bytes of an ONNX file are its network's only tensor, so their number defines it.
-            return f"onnx:{Path(self.file).stat().st_size}"
-        except OSError:
-            raise FieldError(
-                "file", f"expected an ONNX file at {Path(self.file).absolute()}, found none"
-            ) from None
+        # The bytes of an ONNX file are its network's only tensor, so their number defines it.
+        return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
 
     @property
     def uses_seed(self) -> bool:
