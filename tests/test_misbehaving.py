@@ -213,6 +213,13 @@ SCENARIOS = {
     "empty": "expected inputs in 'public', got none",
     "no tensor": "expected a tensor of inputs in 'public', got list",
     "no pool": "expected a Pool of inputs and truth in 'public', got 42",
+    "double": "expected inputs of torch.float32 in 'public', got torch.float64",
+    "column": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60, 1) and",
+    "from one": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60,) and "
+    "torch.int64, from 1 to 3 in 'public'",
+    "int32": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60,) and "
+    "torch.int32",
+    "one-hot": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60, 3) and",
 }
 
 

@@ -52,6 +52,9 @@ class Scenario(ABC):
     input_range: ClassVar[tuple[float, float]]
     """The problem space X: the smallest and the largest value of an input's elements."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something is, such as a path. They do not identify the scenario."""
+
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 
@@ -109,7 +112,7 @@ class Scenario(ABC):
         validate(self)
 
     def __str__(self) -> str:
-        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self).items())
+        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self, skip=self.places).items())
         return f"{self.name}({fields})" if fields else self.name
 
     @abstractmethod
@@ -141,6 +144,15 @@ class Scenario(ABC):
         The first one is the main measure. Results contain the utility of every model of the zoo,
         so they show when an obfuscation has ruined a model.
         """
+
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with the right answers of a pool, as "expected ..., got ..."; None
+        if nothing is.
+
+        It is asked before anything is trained. Default: nothing is wrong.
+        """
+        del truth
+        return None
 
     def training_step(self, arch: str, inputs: Tensor) -> None:
         """Run all forward and backward passes of one training step on new networks.
@@ -200,6 +212,16 @@ class Classification(Scenario):
         # Not F.kl_div: it has no batching rule, and cohorts train under vmap.
         return t**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
 
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with class indices: expected (n,), torch.int64, 0 to n_classes - 1."""
+        low, high = (int(end) for end in torch.aminmax(truth))
+        if truth.dim() == 1 and truth.dtype == torch.int64 and 0 <= low <= high < self.n_classes:
+            return None
+        return (
+            f"expected classes of shape (n,) and torch.int64, from 0 to {self.n_classes - 1}, got "
+            f"{tuple(truth.shape)} and {truth.dtype}, from {low} to {high}"
+        )
+
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """Return accuracy, the share of right answers, in [0, 1]."""
         return {"accuracy": float((output.argmax(-1) == truth).double().mean())}
@@ -218,6 +240,16 @@ class Regression(Scenario):
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean squared error to the teacher's predictions."""
         return F.mse_loss(student, teacher)
+
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with values: expected (n, *output_shape), floating-point numbers."""
+        if truth.shape[1:] == torch.Size(self.output_shape) and truth.is_floating_point():
+            return None
+        shape = ", ".join(map(str, self.output_shape))
+        return (
+            f"expected values of shape (n, {shape}) as floating-point numbers, got "
+            f"{tuple(truth.shape)} and {truth.dtype}"
+        )
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """Return mean_absolute_error, in the unit of the outputs; lower is better."""

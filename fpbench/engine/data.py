@@ -16,8 +16,8 @@ from ..api.scenario import POOLS, Scenario
 def require_data(scenario: Scenario) -> None:
     """Load a scenario's pools. Raises PluginError unless each pool keeps the contract of `load`.
 
-    A pool has inputs of shape (n, *input_shape), finite and inside the input range, and n truths,
-    finite too.
+    A pool has inputs of shape (n, *input_shape), floating-point numbers inside the input range, and
+    n right answers that fit the task.
     """
 
     def expect(holds: bool, message: str) -> None:
@@ -34,6 +34,8 @@ def require_data(scenario: Scenario) -> None:
             f"scenario {scenario}: expected its data, but load raised {kind}{reason}"
         ) from error
     low, high = scenario.input_range
+    expect(math.isfinite(low) and math.isfinite(high) and low < high,
+           f"expected an input_range of two finite numbers, got ({low}, {high})")  # fmt: skip
     slack = 1e-6 * (high - low)
     for name, pool in pools.items():
         expect(isinstance(pool, tuple) and len(pool) == 2,
@@ -49,12 +51,16 @@ def require_data(scenario: Scenario) -> None:
             if part == "inputs":
                 expect(low - slack <= smallest and largest <= high + slack,
                        f"expected inputs in [{low}, {high}] in {name!r}, "
-                       f"got [{smallest:.4g}, {largest:.4g}]")  # fmt: skip
+                       f"got [{smallest:.9g}, {largest:.9g}]")  # fmt: skip
+                expect(t.dtype == torch.float32,
+                       f"expected inputs of torch.float32 in {name!r}, got {t.dtype}")  # fmt: skip
         size, got = ", ".join(map(str, scenario.input_shape)), tuple(inputs.shape)
         expect(got[1:] == tuple(scenario.input_shape),
                f"expected inputs of shape (n, {size}) in {name!r}, got {got}")  # fmt: skip
         expect(len(truth) == len(inputs),
                f"expected {len(inputs)} truths in {name!r}, got {len(truth)}")  # fmt: skip
+        if (fault := scenario.fault_of_truth(truth)) is not None:
+            expect(False, f"{fault} in {name!r}")
 
 
 def _extremes(t: Tensor) -> tuple[float, float]:
