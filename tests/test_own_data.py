@@ -66,7 +66,9 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run(scenario: str, *options: str, model: str = "mlp", api: str = "label", method: str = "random"):
+def run(
+    scenario: str, *options: str, model: str = "mlp", api: str = "label", method: str = "random"
+):
     """Run a suite with a scenario through the command line."""
     text = f"scenario: {scenario}" + REST.format(model=model, api=api, method=method)
     Path("own.yaml").write_text(text)
@@ -208,7 +210,10 @@ def nan() -> np.ndarray:
     return x
 
 
-WINE, NPZ = "{scenario: table, file: wine.csv, target: target", "{scenario: arrays, file: digits.npz"
+WINE, NPZ = (
+    "{scenario: table, file: wine.csv, target: target",
+    "{scenario: arrays, file: digits.npz",
+)
 FOLDER = "{scenario: images, folder: digits"
 BAD = {
     "no folder": ("{scenario: images, folder: nowhere}", None, "own.yaml:1:30: folder: expected a folder"),

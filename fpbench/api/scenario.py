@@ -213,7 +213,7 @@ class Classification(Scenario):
         return t**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
 
     def fault_of_truth(self, truth: Tensor) -> str | None:
-        """Return what is wrong with class indices: expected (n,), torch.int64, 0 to n_classes - 1."""
+        """Return what is wrong with class indices (n,): torch.int64, from 0 to n_classes - 1."""
         low, high = (int(end) for end in torch.aminmax(truth))
         if truth.dim() == 1 and truth.dtype == torch.int64 and 0 <= low <= high < self.n_classes:
             return None
