@@ -14,11 +14,14 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from documents import blocks
 from PIL import Image
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 import fpbench
 from fpbench.cli import main
+
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 
 REST = """
 name: own
@@ -256,3 +259,11 @@ def test_bad_data_are_one_sentence_before_anything_is_made(here, name):
     assert expected in result.output.replace("\n", " ")
     assert "Traceback" not in result.output
     assert not Path("store").exists() or not [*Path("store").rglob("*.safetensors")]
+
+
+@pytest.mark.parametrize("suite", [text for language, text in blocks(PAGE) if language == "yaml"])
+def test_the_suites_of_the_page_are_planned(here, suite):
+    Path("digits").rename("clothes")
+    Path("page.yaml").write_text(suite)
+    result = CliRunner().invoke(main, ["plan", "page.yaml", "--store", "store"])
+    assert result.exit_code == 0, result.output
