@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .architectures import Builder, find_builder
 from .fields import changed_fields, validate
+from .loaded_data import LoadedData
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
@@ -126,8 +127,12 @@ class Scenario(ABC):
         """
 
     def data(self, pool: str) -> Pool:
-        """Return a pool, on the CPU. A process loads the data once."""
-        return _pools(self)[pool]
+        """Return a pool, on the CPU. A process loads the data once.
+
+        What a recipe or a method writes into a pool fails it, and reaches nobody else.
+        """
+        found: Pool = _loaded(self).pools[pool]
+        return found
 
     @abstractmethod
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
@@ -172,13 +177,18 @@ class Scenario(ABC):
 
 
 def forget_data() -> None:
-    """Make every scenario load its data again. Call it when data was changed in place."""
-    _pools.cache_clear()
+    """Make every scenario load its data again, for example after its files have changed."""
+    _loaded.cache_clear()
+
+
+def restore_data(scenario: Scenario) -> bool:
+    """Undo changes of a scenario's pools, and return whether there were any."""
+    return _loaded(scenario).restore()
 
 
 @functools.cache
-def _pools(scenario: Scenario) -> Mapping[str, Pool]:
-    return scenario.load()
+def _loaded(scenario: Scenario) -> LoadedData:
+    return LoadedData(scenario.load())
 
 
 @dataclass(frozen=True)

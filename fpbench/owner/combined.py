@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -56,14 +57,14 @@ class Combined(Fingerprinter):
         rates = []
         given = replies.split(fingerprint.evidence["counts"].tolist())
         for (part, level, own), reply in zip(self._parts(fingerprint), given, strict=True):
-            oracle = Oracle(lambda _, reply=reply: reply, self.access)
-            rates.append(part.match(own, oracle(own.queries, level)))
+            lowered = Oracle(partial(_replay, reply), self.access)(own.queries, level)
+            rates.append(part.match(own, lowered))
         return RULES[self.rule](rates)
 
     def verify(self, fingerprint: Fingerprint, oracle: Oracle) -> float:
         return RULES[self.rule](
             [
-                part.verify(own, Oracle(lambda x, level=level: oracle(x, level), level))
+                part.verify(own, Oracle(partial(oracle, access=level), level))
                 for part, level, own in self._parts(fingerprint)
             ]
         )
@@ -72,6 +73,10 @@ class Combined(Fingerprinter):
         self, fingerprint: Fingerprint
     ) -> Iterator[tuple[Fingerprinter, Access, Fingerprint]]:
         yield from zip(self.parts, self.levels, split(fingerprint), strict=True)
+
+
+def _replay(replies: Tensor, _: Tensor) -> Tensor:
+    return replies
 
 
 def joined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
