@@ -109,8 +109,16 @@ class Oracle:
                 f"expected a query at access level {hidden.access} or less, "
                 f"got one at {Access(access)}: the suite's api grants no more"
             )
+        x = _plain(x)
         hidden.queries += len(x)
         return _reduced(hidden.ask(x), hidden.access, access)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Return the numbers only. A subclass of Tensor could watch the model's computation, or say
+    that it holds no inputs."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.as_subclass(Tensor.detach(x), Tensor)
 
 
 def _reduced(replies: Tensor, level: Access, requested: Access | None) -> Tensor:
@@ -155,8 +163,6 @@ def oracle_of(
     low, high = input_range
 
     def ask(x: Tensor) -> Tensor:
-        # Pass the numbers only: a subclass of Tensor could watch the model's computation.
-        x = Tensor.as_subclass(x.detach(), Tensor)
         if tuple(x.shape[1:]) != input_shape:
             raise TrialError(
                 f"expected queries of shape (n, {', '.join(map(str, input_shape))}), "
