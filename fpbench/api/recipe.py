@@ -57,11 +57,12 @@ class Recipe(ABC):
     version: ClassVar[int] = 1
     """Raise it when `make` makes a different model from the same fields."""
 
-    needs_parent: ClassVar[bool] = True
-    """Whether the recipe starts from another model, as an obfuscation does."""
+    needs_parent: ClassVar[bool | None] = True
+    """Whether the recipe starts from another model, as an obfuscation does; None if it may."""
 
     places: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something is, such as a path. They do not identify the model."""
+    """Fields that do not identify the model, because they say where something is, such as a path,
+    or to which kind it belongs in reports."""
 
     added: ClassVar[frozenset[str]] = frozenset()
     """Fields that an earlier version of the recipe did not have. At their defaults they do not
@@ -118,6 +119,14 @@ class Recipe(ABC):
         differ only in a seed that has no effect."""
         return True
 
+    @property
+    def source_sha256(self) -> str | None:
+        """The sha256 of the file that the model's weights come from; None if they are made.
+
+        Models of the same file are twins, which is known before they are made.
+        """
+        return None
+
     def lineage(self) -> Iterator[Recipe]:
         """Yield this recipe, its parent, and so on to the oldest ancestor."""
         step: Recipe | None = self
@@ -128,7 +137,8 @@ class Recipe(ABC):
     def descends_from(self, target: Recipe) -> bool:
         """Return True for the target itself and for its positives.
 
-        Labels of suspects always come from here, never from a user.
+        Labels of suspects always come from here. A user states them only for models from files, as
+        their parents.
         """
         return any(step.digest == target.digest for step in self.lineage())
 

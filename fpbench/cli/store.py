@@ -127,12 +127,16 @@ def prune(
 @store.command()
 @_ARCHIVE
 @_SUITES
+@click.option("--suite", "released", type=options.PATH, metavar="SUITE",
+              help="Release the zoo of this suite: write a suite, a table of given models, a card "
+                   "and checksums beside the archive.")  # fmt: skip
+@click.option("--licence", metavar="TEXT", help="The licence of the models, for the card.")
 @options.STORE
 @options.PLUGIN
 @options.JSON
 def export(
-    archive: Path, suites: tuple[Path, ...], store_dir: Path, plugins: tuple[Path, ...],
-    as_json: bool,
+    archive: Path, suites: tuple[Path, ...], released: Path | None, licence: str | None,
+    store_dir: Path, plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Write a store's models and trials into one file: all, or those of the given suites.
 
@@ -142,7 +146,16 @@ def export(
     from ..store.inventory import MODEL
     from ..store.store import Store
 
+    if released and suites:
+        raise click.UsageError("expected suites to export, or --suite SUITE to release, got both")
     opened = Store(store_dir)
+    release = None
+    if released:
+        from ..engine.release import Release
+
+        loaded = session.load_suite(released, plugins, (), ())[1]
+        release = Release.of(loaded, opened, archive, licence)
+        suites = (released,)
     needed = _needed(suites, plugins, opened) if suites else None
 
     def is_needed(item: Item) -> bool:
@@ -152,6 +165,9 @@ def export(
 
     with _progress_bar("verified", _count(opened)) as step:
         moved = export(opened, archive, is_needed, step)
+    if release and not moved.left_out:
+        for path in release.write(moved.trials):
+            click.echo(f"wrote {path}", err=as_json)
     _show_moved(moved, as_json, f"exported to {archive}")
     sys.exit(1 if moved.left_out else 0)
 

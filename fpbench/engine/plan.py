@@ -20,6 +20,8 @@ from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
 from . import estimate
 from .suite import Suite, Zoo
+from .twins import refuse_equal_files
+from .zoo_files import refuse_missing_files
 
 
 def derived_seed(*parts: object) -> int:
@@ -42,6 +44,7 @@ class Plan:
     @classmethod
     def of(cls, suite: Suite) -> Plan:
         """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
+        refuse_equal_files(suite)
         refusals: dict[str, str] = {}
         trials = []
         splits = []
@@ -139,6 +142,7 @@ class Plan:
             for recipe in generation
             if store.made(recipe, scenario) is None
         ]
+        refuse_missing_files(missing, suite.places)
         return PlanSummary(
             suite=suite.name,
             scenario=str(scenario),

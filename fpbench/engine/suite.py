@@ -25,6 +25,7 @@ from ..api.scenario import Scenario
 from .registry import Offer, Registry
 from .schema import Schema, validate
 from .source import KeyPath, Source, addition, method_names, override
+from .zoo_files import ModelFiles, expand_files, refuse_shared_kinds
 
 MAX_MODELS = 200_000
 """Models of a suite, and combinations of an entry: twice the largest number that planning was
@@ -335,8 +336,10 @@ class _Reader(Entries):
         super().__init__(source, registry)
         self.places: dict[str, str] = {}
         self.without_seed: dict[str, Recipe] = {}
+        self.files = ModelFiles()
 
     def suite(self, overrides: tuple[str, ...]) -> Suite:
+        expand_files(self.source, self.registry.recipes)
         self._add_default_zoo()
         file = validate(self.source)
         scenario = self._scenario(file.scenario)
@@ -381,6 +384,7 @@ class _Reader(Entries):
     def _zoo(self, file: Schema, scenario: Scenario, seed: int) -> Zoo:
         base_seed = seed * SEEDS_PER_ZOO
         self.without_seed.clear()  # each zoo may contain the same model, for example from a file
+        self.files = ModelFiles()
         target = self._target(file, scenario, base_seed)
         positives, negatives = (
             tuple(self._recipes(entries, ("zoo", side), file.recipes, scenario, parent, base_seed))
@@ -389,6 +393,7 @@ class _Reader(Entries):
                 ("negatives", file.zoo.negatives, None),
             )
         )
+        refuse_shared_kinds(positives, negatives, self.places)
         return Zoo(seed, target, positives, negatives)
 
     def _weights(
@@ -489,40 +494,40 @@ class _Reader(Entries):
                 )
             copies = self.read_copies(entry, entry_path)
             seeds = [base_seed] if copies is None else [base_seed + 1 + k for k in range(copies)]
-            words = {"recipe", "copies"}
+            words = {"recipe", "copies", *self.files.words(cls)}
+            of = self.files.parent(cls, entry, parent, self.source.where((*entry_path, "parent")))
             for fields, _ in self.expand(entry, entry_path, cls, words, copies=len(seeds)):
                 for seed in seeds:
                     merged = {"seed": seed, **defaults.get(cls.name, {}), **fields}
                     recipe: Recipe = self.build(
-                        cls, merged, entry_path, scenario=str(scenario), parent=parent
+                        cls, merged, entry_path, scenario=str(scenario), parent=of
                     )
                     self._add_place(recipe, scenario, entry_path)
+                    self.files.add(recipe)
                     yield recipe
 
     def _add_place(self, recipe: Recipe, scenario: Scenario, path: KeyPath) -> None:
         """Note the place of a recipe. Raises SuiteError for one that this zoo cannot contain."""
         where = self.source.where(path)
-        if recipe.arch.startswith("onnx:") and recipe.parent is not None:
+        try:
+            scenario.architecture(recipe.arch)
+        except FieldError as error:
+            paths = [(*path, error.field), (*path, "each", error.field), path]
+            place = next(p for p in paths if p in self.source.places or p == path)
+            raise SuiteError(error.message, self.source.where(place)) from None
+        if recipe.arch.startswith("onnx:") and recipe.needs_parent:
             raise SuiteError(
                 f"expected a recipe that only queries the target, such as distill, got "
                 f"{recipe.name}: an ONNX file has no weights to change",
                 where,
             )
-        try:
-            scenario.architecture(recipe.arch)
-        except FieldError as error:
-            model_paths = [
-                p for p in ((*path, "model"), (*path, "each", "model")) if p in self.source.places
-            ]
-            raise SuiteError(
-                error.message, self.source.where(model_paths[0]) if model_paths else where
-            ) from None
         if recipe.digest in self.places:
             several = "seeds" in self.source.data["zoo"]
+            hint = "; `copies:` makes models that differ by seed" if recipe.uses_seed else ""
+            hint += ", and an entry with a `seed:` makes one model for all zoos" if several else ""
             raise SuiteError(
                 f"expected every model once, got {recipe} twice (also at "
-                f"{self.places[recipe.digest]}); `copies:` makes models that differ by seed"
-                + (", and an entry with a `seed:` makes one model for all zoos" if several else ""),
+                f"{self.places[recipe.digest]}){hint}",
                 where,
             )
         if not recipe.uses_seed:

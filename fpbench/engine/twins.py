@@ -36,3 +36,18 @@ def find_twins(suite: Suite, weights: Mapping[str, str]) -> dict[str, str]:
             elif kept is not recipe:
                 twins[recipe.digest] = kept.digest
     return twins
+
+
+def refuse_equal_files(suite: Suite) -> None:
+    """Raise SuiteError for suspects from equal files, which are twins before anything is made.
+
+    One positive may be a verbatim copy of the target.
+    """
+    models = {recipe.digest: recipe for zoo in suite.zoos for recipe in zoo.models}
+    files = {digest: sha256 for digest, r in models.items() if (sha256 := r.source_sha256)}
+    for twin, kept in find_twins(suite, files).items():
+        raise SuiteError(
+            f"expected every model file once, got equal files from {models[kept]} and "
+            f"{models[twin]} (also at {suite.places[kept]}); take one of them out",
+            suite.places[twin],
+        )

@@ -12,47 +12,69 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..api.errors import FieldError, InputError
+from ..api.errors import FieldError, InputError, clipped
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Scenario
+from ..store.files import sha256_of
 from .model_file import fill, most_bytes, read
 from .onnx_target import load_onnx
 from .reference import reference_zoo
 from .tensor_layout import RefusedError
+
+MAX_KIND = 60
+"""Characters of the name of a kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Recipe):
     """Take a model's weights from a file. The file's content names the model, not its path.
 
+    Among a suite's positives it has the target as parent, unless the entry names another file of
+    the zoo at `parent:`. This is the user's statement: nothing checks who made a file.
+
     file:   a safetensors file, a state dict of torch.save, or ONNX; relative to the current folder.
     model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
             an ONNX file, which answers queries but has neither weights nor gradients.
     sha256: the sha256 of the file; by default that of the file found. If it is given, a file with
-            another one is refused.
+            another one is refused, and the file itself is not needed if the store has the model.
+    kind:   the group that it belongs to in reports and in stratified splits, such as FTAL; by
+            default its architecture.
     """
 
     name = "given"
-    needs_parent = False
-    places: ClassVar[frozenset[str]] = frozenset({"file"})
+    needs_parent = None
+    places: ClassVar[frozenset[str]] = frozenset({"file", "kind"})
 
     file: str
     model: str
     sha256: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sha256:
             object.__setattr__(self, "sha256", self._hash_file())
+        elif self.model == "onnx" and not Path(self.file).is_file():
+            self._hash_file()  # `arch` needs the file even if the store has the model
+        default = f"given {'copy ' if self.parent else ''}{self.model}"
+        if not self.kind:
+            object.__setattr__(self, "kind", default)
+        fits = len(self.kind) <= MAX_KIND and self.kind.isprintable() and self.kind != "target"
+        if not fits and self.kind != default:
+            raise FieldError(
+                "kind",
+                f"expected at most {MAX_KIND} printable characters, and not the word target, got "
+                f"{clipped(self.kind)}",
+            )
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise FieldError("sha256", f"expected 64 hexadecimal digits, got {self.sha256!r}")
 
     def _hash_file(self) -> str:
         path = Path(self.file)
-        if not path.is_file():
+        # A zoo may have several seeds, and the same files for each of them.
+        if not path.is_file() or (sha256 := sha256_of(path, reread=False)) is None:
             raise FieldError("file", f"expected a model file at {path.absolute()}, found none")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256
 
     @property
     def arch(self) -> str:
@@ -60,12 +82,12 @@ class Given(Recipe):
         return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
 
     @property
-    def kind(self) -> str:
-        return f"given {self.model}"
-
-    @property
     def uses_seed(self) -> bool:
         return False
+
+    @property
+    def source_sha256(self) -> str:
+        return self.sha256
 
     @classmethod
     def default_zoo(
@@ -74,7 +96,8 @@ class Given(Recipe):
         return reference_zoo(scenario, target, train) if "model" in target else None
 
     def __str__(self) -> str:
-        return f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"
+        own = f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"
+        return f"{self.parent} > {own}" if self.parent else own
 
     def make(self, lab: Lab) -> nn.Module:
         with torch.device("meta"):
