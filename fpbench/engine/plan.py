@@ -19,6 +19,7 @@ from ..api.scenario import Scenario
 from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
 from . import estimate
+from .data import require_inputs
 from .suite import Suite, Zoo
 
 
@@ -41,7 +42,18 @@ class Plan:
 
     @classmethod
     def of(cls, suite: Suite) -> Plan:
-        """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
+        """Plan a suite.
+
+        Raises SuiteError if its split leaves no models to judge or learn from, and PluginError if
+        its scenario does not say what one input is.
+        """
+        require_inputs(suite.scenario)
+        if suite.quantised and suite.scenario.input_kind != "continuous":
+            raise SuiteError(
+                f"quantised: expected false, for the inputs of {suite.scenario} are "
+                f"{suite.scenario.input_kind} and no image holds them, got true",
+                suite.source.where(("quantised",)),
+            )
         refusals: dict[str, str] = {}
         trials = []
         splits = []
