@@ -17,9 +17,10 @@ def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
     from .scenarios.fashion import Fashion
     from .scenarios.skin import Skin
+    from .scenarios.text import Text
     from .scenarios.warfarin import Warfarin
 
-    return [Digits, Fashion, Skin, Warfarin]
+    return [Digits, Fashion, Skin, Text, Warfarin]
 
 
 @hookimpl
