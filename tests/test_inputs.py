@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from conftest import Desk
@@ -140,7 +141,8 @@ def test_an_api_of_ids_takes_no_other_numbers() -> None:
         ("ToyTokens", '    input_kind = "continuous"',
          "of torch.float32 in 'train', got torch.int64; if they are ids, such as tokens, set"),
         ("ToyClassification", '    input_kind = "categorical"',
-         "expected categorical inputs of torch.int64 in 'train', got torch.float32"),
+         "expected inputs of torch.int64 in 'train', got torch.float32, and the scenario's inputs "
+         "are categorical; convert them"),
         ("ToyTokens", "    def load(self):\n        return {name: Pool({'ids': x}, y) "
          "for name, (x, y) in ToyTokens().load().items()}",
          "expected a tensor of inputs in 'train', got dict; an input is one tensor"),
@@ -213,3 +215,17 @@ def test_a_suite_of_texts_runs_and_says_who_declined(desk: Desk) -> None:
     assert refusals == {"ipguard": "ipguard needs continuous inputs; those of text are categorical"}
     assert all(t["error"] is None for t in results["trials"])
     assert {t["method"] for t in results["trials"]} == {*tried, "metav"} - {"ipguard"}
+
+
+def test_innocents_of_an_owners_texts_are_made_without_noise(desk: Desk) -> None:
+    given(desk, "ToyTokens", "")
+    save_file(toy_zoo(ToyTokens()).target.state_dict(), desk.folder / "mine.safetensors")
+    desk.write(
+        "name: mine\nscenario: given\napi: probs\nmethods: [{method: akh}]\n"
+        f"target: {{recipe: given, file: {desk.folder}/mine.safetensors, model: mlp}}\n"
+    )
+    result = desk("plan", "-p", desk.folder / "given.py")
+    assert result.exit_code == 0, result.output
+    assert "smoothing" in result.output
+    assert "noise" not in result.output
+    assert "mixup" not in result.output

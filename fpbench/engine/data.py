@@ -59,8 +59,8 @@ def require_data(scenario: Scenario) -> None:
                        f"expected inputs in [{low}, {high}] in {name!r}, "
                        f"got [{smallest:.4g}, {largest:.4g}]")  # fmt: skip
                 expect(t.dtype == scenario.input_dtype,
-                       f"expected {scenario.input_kind} inputs of {scenario.input_dtype} in "
-                       f"{name!r}, got {t.dtype}{_other_kind(scenario, t)}")  # fmt: skip
+                       f"expected inputs of {scenario.input_dtype} in {name!r}, got {t.dtype}"
+                       f"{_conversion(scenario, t)}")  # fmt: skip
         size, got = ", ".join(map(str, scenario.input_shape)), tuple(inputs.shape)
         expect(got[1:] == tuple(scenario.input_shape),
                f"expected inputs of shape (n, {size}) in {name!r}, got {got}")  # fmt: skip
@@ -86,14 +86,14 @@ def require_inputs(scenario: Scenario) -> None:
         )
 
 
-def _other_kind(scenario: Scenario, t: Tensor) -> str:
-    """Return what to do about inputs that look like those of another kind; empty if they do not."""
+def _conversion(scenario: Scenario, t: Tensor) -> str:
+    """Return what to do about inputs of another type."""
     if scenario.input_kind != "categorical" and not t.is_floating_point():
         return (
             '; if they are ids, such as tokens, set input_kind = "categorical" and make them '
             "torch.int64, else convert them to torch.float32"
         )
-    return ""
+    return f", and the scenario's inputs are {scenario.input_kind}; convert them"
 
 
 def _extremes(t: Tensor) -> tuple[float, float]:
