@@ -55,6 +55,8 @@ class LoadedData:
 
     def _mapped(self) -> dict[str, Any]:
         """Return the pools in a new private mapping of the file."""
+        if not self._places:
+            return dict(self._kinds)
         memory = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_COPY)
         found = {}
         for name, pool in self._kinds.items():

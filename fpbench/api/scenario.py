@@ -21,6 +21,11 @@ from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
 
+InputKind = Literal["continuous", "categorical", "mixed"]
+
+INPUT_KINDS: frozenset[InputKind] = frozenset(("continuous", "categorical", "mixed"))
+"""The kinds of inputs; see `Scenario.input_kind`."""
+
 
 class Pool(NamedTuple):
     """A part of the data: inputs (n, *input_shape) and the right answers to them (n, ...)."""
@@ -51,7 +56,8 @@ class Scenario(ABC):
 
     output_shape: ClassVar[tuple[int, ...]]
     input_range: ClassVar[tuple[float, float]]
-    """The problem space X: the smallest and the largest value of an input's elements."""
+    """The problem space X: the smallest and the largest value of an input's elements. For ids, the
+    smallest and the largest id."""
 
     places: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something is, such as a path. They do not identify the scenario."""
@@ -72,6 +78,27 @@ class Scenario(ABC):
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
+
+    @property
+    def input_kind(self) -> InputKind:
+        """Whether a small change of an input is an input too. Methods read it to decide if they
+        apply.
+
+        "continuous" (default): it is, as for images and measurements. Inputs are float32.
+        "categorical": inputs are ids, such as the tokens of a text, torch.int64. The smallest id of
+        `input_range` stands for no token (padding).
+        "mixed": rows of a table, float32, in which some elements are the numbers of categories.
+        """
+        return "continuous"
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The type of inputs: torch.int64 for ids, else torch.float32."""
+        return torch.int64 if self.input_kind == "categorical" else torch.float32
+
+    def blank(self, n: int) -> Tensor:
+        """Return n inputs (n, *input_shape) of the smallest value, to try a network on."""
+        return torch.full((n, *self.input_shape), self.input_range[0], dtype=self.input_dtype)
 
     @property
     @abstractmethod

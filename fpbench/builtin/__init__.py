@@ -20,10 +20,11 @@ def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.images import Images
     from .scenarios.skin import Skin
     from .scenarios.table import Table
+    from .scenarios.text import Text
     from .scenarios.warfarin import Warfarin
 
     abstract: Any = [Arrays, Table]  # they make a classification or a regression
-    return [Digits, Fashion, Skin, Warfarin, Images, *abstract]
+    return [Digits, Fashion, Skin, Text, Warfarin, Images, *abstract]
 
 
 @hookimpl

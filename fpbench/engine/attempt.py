@@ -186,7 +186,7 @@ class _Verifier:
         oracle = oracle_of(
             self._store.load(recipe, trial.scenario, self._device), trial.access,
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
-            device=self._device, quantised=trial.quantised,
+            device=self._device, input_dtype=trial.scenario.input_dtype, quantised=trial.quantised,
         )  # fmt: skip
         began, cpu_began = time.perf_counter(), time.process_time()
         with memory_errors_fail_trial(trial.label):

@@ -344,7 +344,8 @@ def _describe(
     scenario = trial.scenario
     ask = oracle_of(
         store.load(recipe, scenario, device), trial.access, input_shape=scenario.input_shape,
-        input_range=scenario.input_range, device=device, quantised=trial.quantised,
+        input_range=scenario.input_range, device=device, input_dtype=scenario.input_dtype,
+        quantised=trial.quantised,
     )  # fmt: skip
     return {
         "digest": recipe.digest,
