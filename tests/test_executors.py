@@ -136,8 +136,11 @@ def test_a_cohort_that_is_lost_is_tried_again_in_halves(desk, more, failed):
 
 def test_what_a_worker_explains_is_told_as_if_it_were_here(desk):
     desk.write(UNTRAINED.replace("blobs", "{scenario: spoiled, trouble: away}"))
-    result = desk("run", "--workers", 1, plugins=(HERE / "misbehaving.py",))
-    assert result.exit_code == 3
+    words = desk.words("run", "--workers", 1, plugins=(HERE / "misbehaving.py",))
+    command = [sys.executable, "-m", "fpbench", *words]
+    # A process of its own, which would wait for ever for a worker that nobody ended.
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert result.returncode == 3
     assert result.stderr.endswith("error: expected the data of spoiled, found none\n")
 
 

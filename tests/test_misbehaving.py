@@ -168,6 +168,7 @@ def test_a_method_that_cannot_even_be_planned_is_named(
 TROUBLES = {
     "none": "expected a network from clumsy, got None",
     "odd": "Odd: stop",
+    "data": "expected clumsy not to change the scenario's data, found it changed",
     "trial-error": "TrialError: not my day",
 }
 
@@ -177,12 +178,14 @@ def test_a_recipe_that_misbehaves_fails_alone(desk: Desk) -> None:
     desk.write(UNTRAINED.replace("  negatives:\n", "  negatives:\n" + entry))
     data = desk.run(plugins=(PLUGIN,), exit_code=1)
     told = list(data["failures"].values())
-    assert len(told) == 3
+    assert len(told) == len(TROUBLES)
     for reason in TROUBLES.values():
         assert any(reason in text for text in told)
-    assert len(list((desk.run_folder(data) / "errors").glob("model-*.txt"))) == 3
+    assert len(list((desk.run_folder(data) / "errors").glob("model-*.txt"))) == len(TROUBLES)
     (trial,) = data["trials"]
     assert trial["error"] is None
+    # All models have seen the data as they are.
+    assert len({model["utility"]["accuracy"] for model in data["models"] if model["utility"]}) > 1
 
 
 def test_what_a_recipe_does_to_the_process_reaches_nobody_else(
@@ -213,6 +216,13 @@ SCENARIOS = {
     "empty": "expected inputs in 'public', got none",
     "no tensor": "expected a tensor of inputs in 'public', got list",
     "no pool": "expected a Pool of inputs and truth in 'public', got 42",
+    "double": "expected inputs of torch.float32 in 'public', got torch.float64",
+    "column": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60, 1) and",
+    "from one": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60,) and "
+    "torch.int64, from 1 to 3 in 'public'",
+    "int32": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60,) and "
+    "torch.int32",
+    "one-hot": "expected classes of shape (n,) and torch.int64, from 0 to 2, got (60, 3) and",
 }
 
 

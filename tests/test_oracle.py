@@ -148,3 +148,16 @@ def test_log_probabilities_are_finite_for_probabilities_rounded_to_zero():
 def test_labels_have_no_log_probabilities():
     with pytest.raises(TrialError, match="probabilities or logits, got labels"):
         log_probabilities(torch.tensor([1, 2]), Access.LABEL)
+
+
+class Shy(torch.Tensor):
+    """Inputs that say they are none."""
+
+    def __len__(self):
+        return 0
+
+
+def test_inputs_are_counted_whatever_they_say_of_themselves():
+    oracle = Oracle(lambda x: x, Access.OUTPUT)
+    assert type(oracle(torch.zeros(5, 2).as_subclass(Shy))) is torch.Tensor
+    assert oracle.queries == 5

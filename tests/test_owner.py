@@ -167,6 +167,22 @@ def test_a_target_far_worse_than_all_independent_models_is_refused(office: Offic
     assert "another normalisation of its inputs" in made.output
 
 
+@pytest.mark.parametrize(
+    ("expects", "said"),
+    [("{accuracy: 0.945}", None), ("{accuracy: 0.6}", "whose accuracy is within 5 % of 0.6, got"),
+     ("{acuracy: 0.9}", "expected a measure of digits, accuracy, got 'acuracy'")],
+)  # fmt: skip
+def test_a_target_that_is_not_what_its_owner_expects_is_refused(
+    office: Office, tmp_path: Path, expects: str, said: str | None
+) -> None:
+    case = tmp_path / "case.yaml"
+    case.write_text((office.folder / "case.yaml").read_text() + f"expects: {expects}\n")
+    made = office("fingerprint", case, "--method", "akh", "--store", office.folder / "store",
+                  "--out", tmp_path / "x.fp")  # fmt: skip
+    assert made.exit_code == (2 if said else 0), made.output
+    assert said is None or (said in made.output and "case.yaml:16:11: " in made.output)
+
+
 def test_torchvisions_networks_get_the_scenarios_outputs(office: Office) -> None:
     with torch.device("meta"):
         model = office.digits.architecture("torchvision:resnet18")()

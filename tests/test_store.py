@@ -193,3 +193,19 @@ def test_what_a_killed_run_left_half_written_is_not_a_model(untrained):
         folder.rename(folder.with_name(".tmp-killed"))
         (folder.with_name(".tmp-killed") / "made.json").unlink()
     assert untrained.run()["trials"][0]["matching_rates"] == first["trials"][0]["matching_rates"]
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+def test_who_may_read_and_write_what_a_run_leaves_is_decided_by_the_umask(desk, mask, file, folder):
+    desk.write(UNTRAINED)
+    before = os.umask(mask)
+    try:
+        data = desk.run()
+    finally:
+        os.umask(before)
+    places = [desk.folder / "store", desk.run_folder(data)]
+    paths = [path for place in places for path in place.rglob("*")]
+    modes = {"file": set(), "folder": set()}
+    for path in paths:
+        modes["folder" if path.is_dir() else "file"].add(path.stat().st_mode & 0o777)
+    assert modes == {"file": {file}, "folder": {folder}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Disk:
             self.write(path)
 
     def fsync(self, handle: int) -> None:
-        if self.root:
+        if self.root and stat.S_ISREG(os.fstat(handle).st_mode):
             try:
                 self.write("content")
             except OSError:

@@ -24,6 +24,7 @@ from filelock import FileLock
 from finished_runs import finished_run
 from http_servers import Answer, serving
 
+from conftest import UNTRAINED, Desk
 from fpbench import InputError, ResourceError, cli, read
 from fpbench.reporting import mlflow_hook as tracking
 from fpbench.reporting import mlflow_upload as upload
@@ -255,6 +256,22 @@ def test_the_next_run_completes_what_a_killed_upload_left(
     assert [run.info.status for run in found] == 10 * ["FINISHED"]
     assert (first / "mlflow.json").exists()
     assert not [*runs.glob("*/*/.mlflow*")]
+
+
+def test_the_next_run_sends_one_that_was_killed_before_its_upload_began(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write(UNTRAINED)
+    with monkeypatch.context() as context:
+        context.setattr(tracking, "_send_in_time", lambda _: None)
+        first = desk.run_folder(desk.run("--tracking"))
+    assert not (first / "mlflow.json").exists()
+    desk.run("--no-tracking")
+    desk.run("--tracking")
+    sent = [folder.parent for folder in (desk.folder / "runs").glob("*/*/mlflow.json")]
+    assert len(sent) == 2  # the first and the last; the one without tracking is nobody's business
+    assert first in sent
+    assert not [*(desk.folder / "runs").glob("*/*/.mlflow*")]
 
 
 def test_nobody_sends_what_another_process_is_sending(

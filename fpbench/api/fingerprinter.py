@@ -16,7 +16,7 @@ from ..compute.stack import Stacks, parts
 from .errors import TrialError
 from .fields import Positive, changed_fields, validate
 from .oracle import Access, Oracle
-from .scenario import Scenario
+from .scenario import InputKind, Scenario
 
 MOST_POINTS = 100
 """The most points that are kept of one construction."""
@@ -143,6 +143,11 @@ class Fingerprinter(ABC):
     supports: ClassVar[type[Scenario]] = Scenario  # type: ignore[type-abstract]
     """The class of scenarios that the method applies to, for example `Classification`."""
 
+    input_kinds: ClassVar[frozenset[InputKind]] = frozenset(("continuous",))
+    """The kinds of inputs that the method applies to. A method that only takes inputs from the
+    pools applies to all: `input_kinds = INPUT_KINDS`. One that moves inputs in small steps applies
+    to continuous ones only."""
+
     accepts: ClassVar[frozenset[Access]] = frozenset({Access.LABEL})
     """The access levels at which the method can verify."""
 
@@ -178,14 +183,19 @@ class Fingerprinter(ABC):
     def declines(self, scenario: Scenario) -> str | None:
         """Return why this method does not apply to a scenario, or None if it does.
 
-        Default: it applies to the scenarios of class `supports`.
+        Default: it applies to the scenarios of class `supports` with inputs of `input_kinds`.
         """
-        if isinstance(scenario, self.supports):
-            return None
-        task = self.supports.task
-        if task == scenario.task:  # `supports` is narrower than a task
-            task = self.supports.__name__
-        return f"{self.name} fingerprints {task} models; {scenario.name} is {scenario.task}"
+        if not isinstance(scenario, self.supports):
+            task = self.supports.task
+            if task == scenario.task:  # `supports` is narrower than a task
+                task = self.supports.__name__
+            return f"{self.name} fingerprints {task} models; {scenario.name} is {scenario.task}"
+        if scenario.input_kind not in self.input_kinds:
+            return (
+                f"{self.name} needs {' or '.join(sorted(self.input_kinds))} inputs; those of "
+                f"{scenario.name} are {scenario.input_kind}"
+            )
+        return None
 
     @abstractmethod
     def construct(self, case: Case) -> Fingerprint:

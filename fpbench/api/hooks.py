@@ -1,4 +1,4 @@
-"""The nine hooks of plugins.
+"""The ten hooks of plugins.
 
 A plugin is a module with an entry point in the group "fpbench". It decorates functions of these
 names with `fpbench.hookimpl`. The order of loading has no influence on what plugins offer: two
@@ -8,6 +8,7 @@ plugins that offer the same name are an error that names both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -97,6 +98,15 @@ def fpbench_built(built: Built) -> None:
 @hookspec
 def fpbench_attempted(result: Result) -> None:
     """Receive the result of a trial. Called after it succeeded or failed (`result.error`)."""
+
+
+@hookspec
+def fpbench_finishing(folder: Path) -> None:
+    """Receive the folder of a run's results. Called just before results.json is written there.
+
+    What you leave in the folder says that your work on the run is to be done, even if the process
+    is killed before `fpbench_reported`.
+    """
 
 
 @hookspec

@@ -109,8 +109,16 @@ class Oracle:
                 f"expected a query at access level {hidden.access} or less, "
                 f"got one at {Access(access)}: the suite's api grants no more"
             )
+        x = _plain(x)
         hidden.queries += len(x)
         return _reduced(hidden.ask(x), hidden.access, access)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Return the numbers only. A subclass of Tensor could watch the model's computation, or say
+    that it holds no inputs."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.as_subclass(Tensor.detach(x), Tensor)
 
 
 def _reduced(replies: Tensor, level: Access, requested: Access | None) -> Tensor:
@@ -141,13 +149,15 @@ def oracle_of(
     input_shape: tuple[int, ...],
     input_range: tuple[float, float],
     device: torch.device,
+    input_dtype: torch.dtype = torch.float32,
     quantised: bool = False,
     batch_size: int = 1024,
 ) -> Oracle:
     """Put a model behind a prediction API.
 
-    A query of another shape than `input_shape` or outside `input_range`, both the scenario's,
-    raises TrialError, because a real API would not accept it.
+    A query of another shape than `input_shape`, outside `input_range` or not of whole numbers where
+    `input_dtype` is torch.int64, all three the scenario's, raises TrialError, because a real API
+    would not accept it.
 
     quantised: round queries to the 256 levels of an 8-bit image before the model answers them.
     """
@@ -155,13 +165,13 @@ def oracle_of(
     low, high = input_range
 
     def ask(x: Tensor) -> Tensor:
-        # Pass the numbers only: a subclass of Tensor could watch the model's computation.
-        x = Tensor.as_subclass(x.detach(), Tensor)
         if tuple(x.shape[1:]) != input_shape:
             raise TrialError(
                 f"expected queries of shape (n, {', '.join(map(str, input_shape))}), "
                 f"got {tuple(x.shape)}"
             )
+        if input_dtype is torch.int64 and x.dtype is not torch.int64:
+            raise TrialError(f"expected queries of ids, torch.int64, got {x.dtype}")
         rounding = 1e-6 * (high - low)
         if not bool(((x >= low - rounding) & (x <= high + rounding)).all()):
             raise TrialError(

@@ -16,9 +16,15 @@ from torch import Tensor, nn
 
 from .architectures import Builder, find_builder
 from .fields import changed_fields, validate
+from .loaded_data import LoadedData
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
+
+InputKind = Literal["continuous", "categorical", "mixed"]
+
+INPUT_KINDS: frozenset[InputKind] = frozenset(("continuous", "categorical", "mixed"))
+"""The kinds of inputs; see `Scenario.input_kind`."""
 
 
 class Pool(NamedTuple):
@@ -50,7 +56,11 @@ class Scenario(ABC):
 
     output_shape: ClassVar[tuple[int, ...]]
     input_range: ClassVar[tuple[float, float]]
-    """The problem space X: the smallest and the largest value of an input's elements."""
+    """The problem space X: the smallest and the largest value of an input's elements. For ids, the
+    smallest and the largest id."""
+
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something is, such as a path. They do not identify the scenario."""
 
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
@@ -68,6 +78,27 @@ class Scenario(ABC):
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
+
+    @property
+    def input_kind(self) -> InputKind:
+        """Whether a small change of an input is an input too. Methods read it to decide if they
+        apply.
+
+        "continuous" (default): it is, as for images and measurements. Inputs are float32.
+        "categorical": inputs are ids, such as the tokens of a text, torch.int64. The smallest id of
+        `input_range` stands for no token (padding).
+        "mixed": rows of a table, float32, in which some elements are the numbers of categories.
+        """
+        return "continuous"
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The type of inputs: torch.int64 for ids, else torch.float32."""
+        return torch.int64 if self.input_kind == "categorical" else torch.float32
+
+    def blank(self, n: int) -> Tensor:
+        """Return n inputs (n, *input_shape) of the smallest value, to try a network on."""
+        return torch.full((n, *self.input_shape), self.input_range[0], dtype=self.input_dtype)
 
     @property
     @abstractmethod
@@ -109,7 +140,7 @@ class Scenario(ABC):
         validate(self)
 
     def __str__(self) -> str:
-        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self).items())
+        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self, skip=self.places).items())
         return f"{self.name}({fields})" if fields else self.name
 
     @abstractmethod
@@ -123,8 +154,12 @@ class Scenario(ABC):
         """
 
     def data(self, pool: str) -> Pool:
-        """Return a pool, on the CPU. A process loads the data once."""
-        return _pools(self)[pool]
+        """Return a pool, on the CPU. A process loads the data once.
+
+        What a recipe or a method writes into a pool fails it, and reaches nobody else.
+        """
+        found: Pool = _loaded(self).pools[pool]
+        return found
 
     @abstractmethod
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
@@ -141,6 +176,15 @@ class Scenario(ABC):
         The first one is the main measure. Results contain the utility of every model of the zoo,
         so they show when an obfuscation has ruined a model.
         """
+
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with the right answers of a pool, as "expected ..., got ..."; None
+        if nothing is.
+
+        It is asked before anything is trained. Default: nothing is wrong.
+        """
+        del truth
+        return None
 
     def training_step(self, arch: str, inputs: Tensor) -> None:
         """Run all forward and backward passes of one training step on new networks.
@@ -160,13 +204,18 @@ class Scenario(ABC):
 
 
 def forget_data() -> None:
-    """Make every scenario load its data again. Call it when data was changed in place."""
-    _pools.cache_clear()
+    """Make every scenario load its data again, for example after its files have changed."""
+    _loaded.cache_clear()
+
+
+def restore_data(scenario: Scenario) -> bool:
+    """Undo changes of a scenario's pools, and return whether there were any."""
+    return _loaded(scenario).restore()
 
 
 @functools.cache
-def _pools(scenario: Scenario) -> Mapping[str, Pool]:
-    return scenario.load()
+def _loaded(scenario: Scenario) -> LoadedData:
+    return LoadedData(scenario.load())
 
 
 @dataclass(frozen=True)
@@ -200,6 +249,16 @@ class Classification(Scenario):
         # Not F.kl_div: it has no batching rule, and cohorts train under vmap.
         return t**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
 
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with class indices (n,): torch.int64, from 0 to n_classes - 1."""
+        low, high = (int(end) for end in torch.aminmax(truth))
+        if truth.dim() == 1 and truth.dtype == torch.int64 and 0 <= low <= high < self.n_classes:
+            return None
+        return (
+            f"expected classes of shape (n,) and torch.int64, from 0 to {self.n_classes - 1}, got "
+            f"{tuple(truth.shape)} and {truth.dtype}, from {low} to {high}"
+        )
+
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """Return accuracy, the share of right answers, in [0, 1]."""
         return {"accuracy": float((output.argmax(-1) == truth).double().mean())}
@@ -218,6 +277,16 @@ class Regression(Scenario):
     def distill_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean squared error to the teacher's predictions."""
         return F.mse_loss(student, teacher)
+
+    def fault_of_truth(self, truth: Tensor) -> str | None:
+        """Return what is wrong with values: expected (n, *output_shape), floating-point numbers."""
+        if truth.shape[1:] == torch.Size(self.output_shape) and truth.is_floating_point():
+            return None
+        shape = ", ".join(map(str, self.output_shape))
+        return (
+            f"expected values of shape (n, {shape}) as floating-point numbers, got "
+            f"{tuple(truth.shape)} and {truth.dtype}"
+        )
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """Return mean_absolute_error, in the unit of the outputs; lower is better."""

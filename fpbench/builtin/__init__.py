@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fpbench import hookimpl
 
@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fpbench_scenarios() -> list[type[Scenario]]:
+    from .scenarios.arrays import Arrays
     from .scenarios.digits import Digits
     from .scenarios.fashion import Fashion
+    from .scenarios.images import Images
     from .scenarios.skin import Skin
+    from .scenarios.table import Table
+    from .scenarios.text import Text
     from .scenarios.warfarin import Warfarin
 
-    return [Digits, Fashion, Skin, Warfarin]
+    abstract: Any = [Arrays, Table]  # they make a classification or a regression
+    return [Digits, Fashion, Skin, Text, Warfarin, Images, *abstract]
 
 
 @hookimpl

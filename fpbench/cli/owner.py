@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -20,6 +21,9 @@ from .options import FILE, PATH
 @click.option("--method", "only", multiple=True, metavar="METHOD", shell_complete=completion.names,
               help="Methods to try, or `auto` for all that are installed; the best on your zoo is "
               "taken.  [default: those of CASE]")  # fmt: skip
+@click.option("--combine", "rule", type=click.Choice(["mean", "least"]),
+              help="Combine all methods: a suspect's rate is the mean, or the least, of theirs.  "
+              "[default: take the best method]")  # fmt: skip
 @click.option("--key", type=PATH, metavar="FILE",
               help="An Ed25519 private key that signs the commitment.")  # fmt: skip
 @options.STORE
@@ -30,8 +34,8 @@ from .options import FILE, PATH
 @options.JSON
 def fingerprint(
     case: Path, out: Path, false_positive_rate: float, only: tuple[str, ...],
-    key: Path | None, store_dir: Path, device: str | None, overrides: tuple[str, ...],
-    plugins: tuple[Path, ...], as_json: bool,
+    rule: Literal["mean", "least"] | None, key: Path | None, store_dir: Path, device: str | None,
+    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Make a fingerprint of your own model. CASE is a suite with the target `given`.
 
@@ -57,7 +61,7 @@ def fingerprint(
         executor=session.find_executor(registry, None, [found], workers=None, limit=None),
     )  # fmt: skip
     with terminal:
-        meta = make_fingerprint(suite, setting, registry, out, false_positive_rate)
+        meta = make_fingerprint(suite, setting, registry, out, false_positive_rate, rule)
     commitment = commit(out, meta, signer)
     if as_json:
         options.answer(meta)

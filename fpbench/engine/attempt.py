@@ -18,7 +18,7 @@ from ..api.errors import FpbenchError, ResourceError, TrialError, clipped, trace
 from ..api.fingerprinter import Case, Ensemble, Fingerprint, Fingerprinter
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
-from ..api.scenario import POOLS, Scenario, forget_data
+from ..api.scenario import restore_data
 from ..api.work import Result, Trial
 from ..store.checks import KeptTrial
 from ..store.store import Store
@@ -75,9 +75,8 @@ def run_trial(trial: Trial, store: Store, device: torch.device) -> tuple[Result,
                 )
     seed = derived_seed("method", trial.seed, method.name)
     case = _make_case(trial, store, device, seed)
-    # These two lines come before the clock starts: the construction time must not include reading
-    # the data, nor the module that torch imports when the first optimizer is made.
-    versions = _tensor_versions(scenario)
+    # Before the clock starts, because the construction time must not include the module that torch
+    # imports when the first optimizer is made.
     import_module("torch._dynamo")
     try:
         # This makes methods repeatable that draw from a global generator.
@@ -95,9 +94,7 @@ def run_trial(trial: Trial, store: Store, device: torch.device) -> tuple[Result,
         verify_seconds, verify_cpu_seconds = verifier.seconds, verifier.cpu_seconds
         calibration_rates = verifier.rates(trial.calibration)
     finally:
-        # All methods share the data: the next one must not see the changes of this one.
-        if data_changed := versions != _tensor_versions(scenario):
-            forget_data()
+        data_changed = restore_data(scenario)  # no other method may see the changes of this one
     if data_changed:
         raise TrialError(
             f"expected {trial.label} not to change the scenario's data, found it changed; work on "
@@ -189,7 +186,7 @@ class _Verifier:
         oracle = oracle_of(
             self._store.load(recipe, trial.scenario, self._device), trial.access,
             input_shape=trial.scenario.input_shape, input_range=trial.scenario.input_range,
-            device=self._device, quantised=trial.quantised,
+            device=self._device, input_dtype=trial.scenario.input_dtype, quantised=trial.quantised,
         )  # fmt: skip
         began, cpu_began = time.perf_counter(), time.process_time()
         with memory_errors_fail_trial(trial.label):
@@ -221,11 +218,6 @@ def _seed_generators(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-
-
-def _tensor_versions(scenario: Scenario) -> list[int]:
-    """Return how often each of the scenario's tensors was changed in place."""
-    return [t._version for pool in POOLS for t in scenario.data(pool)]
 
 
 def check_rate(rate: Any, label: str, suspect: str) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..api.errors import InputError, ResourceError, clipped, traceback_of
+from ..api.errors import InputError, ResourceError, TrialError, clipped, traceback_of
 from ..api.recipe import Recipe
-from ..api.scenario import Scenario
+from ..api.scenario import Scenario, restore_data
 from ..api.work import Built
 from ..compute.stack import Stacks, parts, signature
 from ..store.store import Store
@@ -109,7 +109,15 @@ def _make(recipes: Sequence[Recipe], lab: StoreLab) -> list[nn.Module]:
     A model of another architecture, or with weights that are not finite, is reported as failed.
     """
     torch.manual_seed(derived_seed("cohort", *(r.digest for r in recipes)))
-    models = type(recipes[0]).make_many(recipes, lab)
+    try:
+        models = type(recipes[0]).make_many(recipes, lab)
+    finally:
+        data_changed = restore_data(lab.scenario)
+    if data_changed:
+        raise TrialError(
+            f"expected {recipes[0].name} not to change the scenario's data, found it changed; work "
+            "on a clone"
+        )
     for recipe, model in zip(recipes, models, strict=True):
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected a network from {recipe.name}, got {clipped(model)}")

@@ -81,7 +81,7 @@ def _operations(scenario: Scenario, arch: str) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        scenario.training_step(arch, torch.empty(2, *scenario.input_shape))
+        scenario.training_step(arch, scenario.blank(2))
     return float(counter.get_total_flops()) / 2
 
 
@@ -92,7 +92,7 @@ def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         model = scenario.architecture(arch)()
         # A batch as large as in training if inputs are small, a small batch if they are large.
-        x = torch.zeros(64 if prod(scenario.input_shape) < 10_000 else 8, *scenario.input_shape)
+        x = scenario.blank(64 if prod(scenario.input_shape) < 10_000 else 8)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     low = scenario.precision == "bfloat16"
 

@@ -19,6 +19,7 @@ from ..api.scenario import Scenario
 from ..api.work import Cohort, PlanSummary, Trial
 from ..store.store import Store
 from . import estimate
+from .data import require_inputs
 from .suite import Suite, Zoo
 from .twins import refuse_equal_files
 from .zoo_files import refuse_missing_files
@@ -43,8 +44,19 @@ class Plan:
 
     @classmethod
     def of(cls, suite: Suite) -> Plan:
-        """Plan a suite. Raises SuiteError if its split leaves no models to judge or learn from."""
+        """Plan a suite.
+
+        Raises SuiteError if two models are of one file, or if the split leaves no models to judge
+        or learn from, and PluginError if the scenario does not say what one input is.
+        """
         refuse_equal_files(suite)
+        require_inputs(suite.scenario)
+        if suite.quantised and suite.scenario.input_kind != "continuous":
+            raise SuiteError(
+                f"quantised: expected false, for the inputs of {suite.scenario} are "
+                f"{suite.scenario.input_kind} and no image holds them, got true",
+                suite.source.where(("quantised",)),
+            )
         refusals: dict[str, str] = {}
         trials = []
         splits = []

@@ -263,6 +263,7 @@ def _describe(kind: str, offer: Offer[Any]) -> dict[str, Any]:
     }
     if kind == "method":
         entry["supports"] = cls.supports.__name__.lower()
+        entry["input_kinds"] = sorted(cls.input_kinds)
         entry["accepts"] = [str(a) for a in sorted(cls.accepts)]
         entry["needs_ensemble"] = cls.needs_ensemble
         entry["paper"] = cls.paper
@@ -274,6 +275,7 @@ def _describe(kind: str, offer: Offer[Any]) -> dict[str, Any]:
             entry["data"] = scenario.summary
             entry["architectures"] = list(scenario.architectures)
             entry["input_shape"] = scenario.input_shape
+            entry["input_kind"] = scenario.input_kind
         entry["input_range"] = cls.input_range
         entry["output_shape"] = cls.output_shape
     else:

@@ -103,6 +103,8 @@ def _run(plan: Plan, setting: Setting, started: datetime, began: float) -> Repor
     results.sort(
         key=lambda r: (labels.index(r.trial.label), zoos.index(r.trial.zoo), r.trial.repeat)
     )
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    hook.fpbench_finishing(folder=setting.folder)
     run_record = record(
         plan, results, failures, twins, store=store, folder=setting.folder, started=started,
         seconds=time.perf_counter() - began, device=setting.device,

@@ -42,6 +42,8 @@ class Schema(_Part):
              or, with few negatives to learn from, the smallest rate that they support.
     weigh: the weight of each kind of suspect in ARUC, or "table3" for the paper's counts.
     smaller: similar suites that take less time; a plan that would take long names them.
+    expects: measures of the target's utility with the values that its owner knows, such as
+             {accuracy: 0.81}.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -58,6 +60,7 @@ class Schema(_Part):
     fpr: Annotated[float, Field(gt=0, lt=1)] | None = None
     weigh: str | dict[str, Any] = {}
     smaller: list[str] = []
+    expects: dict[str, float] = {}
 
 
 def validate(source: Source) -> Schema:

@@ -269,6 +269,7 @@ class Suite:
     zoos: tuple[Zoo, ...]
     methods: tuple[Variant, ...]
     smaller: tuple[str, ...]
+    expects: Mapping[str, float]
     places: Mapping[str, str]
 
     @classmethod
@@ -358,7 +359,7 @@ class _Reader(Entries):
             stratify=file.zoo.stratify, quantised=file.quantised, fpr=file.fpr,
             weigh=self._weights(file.weigh, scenario, zoos[0]), zoos=zoos,
             methods=tuple(self._methods(file.methods)), smaller=tuple(file.smaller),
-            places=self.places,
+            expects=file.expects, places=self.places,
         )  # fmt: skip
 
     def _add_default_zoo(self) -> None:

@@ -207,6 +207,7 @@ def _check_known_models(saved: Saved, store: Path | None) -> Check:
         oracle = oracle_of(
             network, saved.access, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
+            input_dtype=scenario.input_dtype,
             quantised=saved.quantised,
         )  # fmt: skip
         rate = float(saved.method.verify(saved.fingerprint, oracle))

@@ -20,6 +20,7 @@ from ..api.oracle import Access
 from ..api.scenario import Scenario
 from ..engine.registry import Registry
 from ..store.files import sealed, sha256, unsealed, write
+from .combined import Combined
 from .model_file import kind_of, read
 from .tensor_layout import RefusedError, header
 from .threshold import TOLERANCE, Threshold, find_threshold, makings_of
@@ -116,7 +117,7 @@ def _saved(
         )
     return Saved(
         fingerprint=Fingerprint(tensors["queries"], evidence),
-        method=_instance(registry.methods, "method", meta, registry, where),
+        method=_method(meta["method"], registry, where),
         scenario=_scenario(meta, registry, where),
         access=Access[meta["access"].upper()],
         quantised=meta["quantised"],
@@ -128,7 +129,9 @@ def _saved(
 
 
 def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenario:
-    scenario: Scenario = _instance(registry.scenarios, "scenario", meta, registry, where)
+    scenario: Scenario = _instance(
+        registry.scenarios, "scenario", meta["scenario"], registry, where
+    )
     if scenario.version != meta["scenario"]["version"]:
         raise InputError(
             f"expected {scenario.name} of version {meta['scenario']['version']}, found version "
@@ -138,11 +141,19 @@ def _scenario(meta: Mapping[str, Any], registry: Registry, where: str) -> Scenar
     return scenario
 
 
+def _method(entry: Mapping[str, Any], registry: Registry, where: str) -> Fingerprinter:
+    if "parts" in entry:
+        parts = tuple(_method(part, registry, where) for part in entry["parts"])
+        levels = tuple(Access[part["access"].upper()] for part in entry["parts"])
+        return Combined(parts=parts, levels=levels, rule=entry["fields"]["rule"])
+    method: Fingerprinter = _instance(registry.methods, "method", entry, registry, where)
+    return method
+
+
 def _instance(
-    offers: Mapping[str, Any], what: str, meta: Mapping[str, Any], registry: Registry, where: str
+    offers: Mapping[str, Any], what: str, entry: Mapping[str, Any], registry: Registry, where: str
 ) -> Any:
     """Return an instance of the installed class that the file names, with the file's fields."""
-    entry = meta[what]
     if entry["name"] not in offers:
         text = registry.missing(what, entry["name"], offers)
         raise InputError(f"{text}; -p FILE.py loads a plugin file of your own", where)

@@ -14,7 +14,7 @@ import torch
 
 from ..api.errors import FpbenchError, InputError, SuiteError, TrialError
 from ..api.fields import fields_as_json
-from ..api.fingerprinter import Fingerprint
+from ..api.fingerprinter import Fingerprint, Fingerprinter
 from ..api.oracle import oracle_of
 from ..api.recipe import Recipe
 from ..api.work import Trial
@@ -28,6 +28,7 @@ from ..engine.run import Setting, build_zoo, prepared, twins_of
 from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.store import Store
+from .combined import RULES, Combined, Rule, joined
 from .comparable import inside, profile_of
 from .fingerprint_file import save
 from .threshold import (
@@ -41,6 +42,9 @@ from .threshold import (
 
 LEAST_FOUND = 0.5
 """The share of known copies that a useful method recognises."""
+
+EXPECTED_WITHIN = 0.05
+"""The part of a measure by which the target may differ from what its owner expects."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +87,26 @@ class Candidate:
 
 
 def make_fingerprint(
-    suite: Suite, setting: Setting, registry: Registry, out: Path, level: float
-) -> dict[str, Any]:
+    suite: Suite, setting: Setting, registry: Registry, out: Path, level: float,
+    rule: Rule | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Construct the fingerprint of a suite's target, write its file and return its metadata.
 
     Of several methods the one is taken that is best on the zoo of the suite, before any suspect is
-    seen. The threshold follows from the rates of the models that the method does not learn from.
+    seen; or, with a rule, all of them are combined by it. The threshold follows from the rates of
+    the models that no method of the fingerprint learns from.
 
     level: the false positive rate.
+    rule:  how the rates of all methods become one.
 
     Raises SuiteError unless the suite has one zoo and a method that applies; InputError if there
     are too few makings of independent models for the level, or if no method recognises enough known
     copies; TrialError if the target or the only method fails.
     """
     tried = try_methods(suite, setting, level)
-    best = max(tried, key=Candidate.rank)
+    if rule is not None:
+        tried.append(_combine(tried, rule, setting, level))
+    best = max(tried, key=Candidate.rank) if rule is None else tried[-1]
     if best.trial is None or best.fingerprint is None or best.threshold is None:
         raise TrialError(best.reason or "no method made a fingerprint")
     if best.found < LEAST_FOUND * best.of:
@@ -115,11 +124,7 @@ def make_fingerprint(
             "version": suite.scenario.version,
             "fields": fields_as_json(suite.scenario),
         },
-        "method": {
-            "name": trial.method.name,
-            "fields": fields_as_json(trial.method),
-            "from": registry.methods[trial.method.name].source,
-        },
+        "method": _describe_method(trial.method, registry),
         "tried": [candidate.as_json() for candidate in tried],
         "access": str(trial.access),
         "quantised": trial.quantised,
@@ -163,6 +168,56 @@ def try_methods(suite: Suite, setting: Setting, level: float) -> list[Candidate]
     return tried + [Candidate(label, reason=reason) for label, reason in plan.refusals.items()]
 
 
+def _combine(tried: Sequence[Candidate], rule: Rule, setting: Setting, level: float) -> Candidate:
+    """Return one candidate of all that were tried. Its models are those that no part learned from.
+
+    Raises InputError for fewer than two methods, if a method made no fingerprint, or if too few
+    makings are left to judge.
+    """
+    if failed := next((c for c in tried if c.fingerprint is None), None):
+        raise InputError(
+            f"expected a fingerprint of each method to combine, got none of {failed.label}: "
+            f"{failed.reason}",
+            "--combine",
+        )
+    if len(tried) < 2:
+        raise InputError("expected two methods or more to combine, got one", "--combine")
+    trials = [candidate.trial for candidate in tried if candidate.trial is not None]
+    method = Combined(
+        parts=tuple(t.method for t in trials), levels=tuple(t.access for t in trials), rule=rule
+    )
+    fingerprint = joined([c.fingerprint for c in tried if c.fingerprint is not None])
+    trial = replace(trials[0], method=method, access=method.access, label=method.name)
+    recipes = {r.digest: r for t in trials for r in (*t.suspects, *t.calibration)}
+    rates = [{model["digest"]: model["rate"] for model in c.models} for c in tried]
+    models = [
+        _describe(recipe, RULES[rule]([own[digest] for own in rates]), fingerprint, trial,
+                  setting.store, torch.device(setting.device))
+        for digest, recipe in recipes.items()
+        if all(digest in own for own in rates)
+    ]  # fmt: skip
+    require_makings(len(makings_of(models)), level)
+    threshold = find_threshold(makings_of(models), level)
+    found, of = recognised(models, threshold.rate)
+    seconds = sum(candidate.seconds for candidate in tried)
+    return Candidate(method.name, trial, fingerprint, seconds, threshold, models, found, of)
+
+
+def _describe_method(method: Fingerprinter, registry: Registry) -> dict[str, Any]:
+    """Return a method's entry in the fingerprint's file."""
+    if isinstance(method, Combined):
+        parts = [
+            {**_describe_method(part, registry), "access": str(level)}
+            for part, level in zip(method.parts, method.levels, strict=True)
+        ]
+        return {"name": method.name, "fields": {"rule": method.rule}, "parts": parts}
+    return {
+        "name": method.name,
+        "fields": fields_as_json(method),
+        "from": registry.methods[method.name].source,
+    }
+
+
 def _check(plan: Plan, level: float) -> None:
     """Raise SuiteError if there are several zoos or no method applies, InputError if the negatives
     cannot support the level."""
@@ -180,14 +235,28 @@ def _check(plan: Plan, level: float) -> None:
 
 
 def _check_target(plan: Plan, store: Store) -> None:
-    """Raise InputError if the target's main utility is far from that of every known model, as when
-    its inputs are normalised in another way."""
-    zoo, scenario = plan.suite.zoos[0], plan.suite.scenario
+    """Raise InputError if the target's utility is not what its owner expects, or if its main
+    measure is far from that of every known model, as when its inputs are normalised in another
+    way."""
+    zoo, scenario, source = plan.suite.zoos[0], plan.suite.scenario, plan.suite.source
 
     def utility(recipe: Recipe) -> Mapping[str, float]:
         return (store.made(recipe, scenario) or {}).get("utility") or {}
 
     own = utility(zoo.target)
+    for measure, expected in plan.suite.expects.items():
+        where = source.where(("expects", measure))
+        if measure not in own:
+            raise SuiteError(
+                f"expected a measure of {scenario.name}, {' or '.join(own)}, got {measure!r}", where
+            )
+        if abs(own[measure] - expected) > EXPECTED_WITHIN * abs(expected):
+            raise SuiteError(
+                f"expected a target whose {measure} is within {100 * EXPECTED_WITHIN:g} % of "
+                f"{expected:g}, got {own[measure]:.4g}; does it expect another normalisation of "
+                "its inputs, or another order of classes?",
+                where,
+            )
     if not own:
         return
     name = next(iter(own))
@@ -275,7 +344,8 @@ def _describe(
     scenario = trial.scenario
     ask = oracle_of(
         store.load(recipe, scenario, device), trial.access, input_shape=scenario.input_shape,
-        input_range=scenario.input_range, device=device, quantised=trial.quantised,
+        input_range=scenario.input_range, device=device, input_dtype=scenario.input_dtype,
+        quantised=trial.quantised,
     )  # fmt: skip
     return {
         "digest": recipe.digest,

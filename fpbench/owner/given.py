@@ -119,7 +119,7 @@ class Given(Recipe):
         shape, expected = lab.scenario.input_shape, lab.scenario.output_shape
         try:
             with torch.no_grad():
-                found = tuple(model(torch.zeros(2, *shape, device=lab.device)).shape[1:])
+                found = tuple(model(lab.scenario.blank(2).to(lab.device)).shape[1:])
         except Exception as error:
             reason = str(error).split("\n")[0]
             raise RefusedError(f"{self.model} does not take inputs of {shape}: {reason}") from None

@@ -58,6 +58,11 @@ def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[
         makings += [{"label_smoothing": 0.1}]
     elsewhere = [{}, {"epochs": 3 * epochs, "optimizer": "adamw", "weight_decay": 0.05},
                  {"optimizer": "sgd", "lr": 0.03, "augment": "mixup"}]  # fmt: skip
+    if scenario.input_kind != "continuous":  # such inputs take no noise and do not mix
+        makings, elsewhere = (
+            [{key: x for key, x in making.items() if key != "augment"} for making in some]
+            for some in (makings, elsewhere)
+        )
     return {
         "positives": _copies([own, *others], only_asked=only_asked),
         "negatives": [

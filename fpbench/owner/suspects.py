@@ -59,6 +59,7 @@ class Suspect:
         self._ask = oracle_of(
             model, saved.access, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
+            input_dtype=scenario.input_dtype,
             quantised=saved.quantised,
         )  # fmt: skip
 

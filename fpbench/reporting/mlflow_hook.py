@@ -41,6 +41,12 @@ INCOMPLETE = "not all results are in MLflow: %s; to send the rest later: fpbench
 log = logging.getLogger("fpbench")
 
 
+@hookimpl
+def fpbench_finishing(folder: Path) -> None:
+    """Mark the run as one that MLflow lacks, so that `complete` finds it after a kill."""
+    Tracker.of(folder.resolve().parents[1]).lock_file(folder).touch()
+
+
 @hookimpl(trylast=True)
 def fpbench_reported(report: Report) -> None:
     """Send the results to MLflow. If that fails, log a warning: the results are on disk already."""
@@ -82,7 +88,8 @@ def send_report(report: Report, watch: Watch | None = None, wait: float = 15) ->
 
 
 def complete(runs: Path, watch: Watch | None = None) -> None:
-    """Send the rest of the uploads from `runs` that were killed or took too long.
+    """Send the rest of the uploads from `runs` that were killed, even before they began, or took
+    too long.
 
     An upload that fails again is left for the next call.
     """

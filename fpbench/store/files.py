@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,16 +66,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     If the block raises, the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
+    temporary = unfinished(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Return a new name beside a file or folder, for its content until that is complete.
+
+    Create it without `tempfile`, which gives the file to one user only: the umask decides who may
+    read a store.
+    """
+    return path.with_name(f".tmp-{path.name}-{os.urandom(6).hex()}")
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on disk, where the system can do so."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,16 @@ from safetensors import SafetensorError
 
 from ..api.errors import ResourceError
 from .checks import MODEL, damaged_file, lineage_as_json, made_of, trial_of
-from .files import read, sealed, sha256, sha256_of, unsealed, write
+from .files import (
+    read,
+    sealed,
+    sha256,
+    sha256_of,
+    sync_folder,
+    unfinished,
+    unsealed,
+    write,
+)
 
 if TYPE_CHECKING:  # so that looking something up does not load torch
     import torch
@@ -208,8 +216,11 @@ class Store:
     @staticmethod
     def _finish(journal: Path, moves: Iterable[tuple[Path, Path]]) -> None:
         """Do the moves that a journal lists, then remove the journal."""
+        moves = [*moves]
         for temporary, folder in moves:
             _rename(temporary, folder)
+        for parent in {folder.parent for _, folder in moves}:
+            sync_folder(parent)
         journal.unlink(missing_ok=True)
 
     def complete(self) -> None:
@@ -296,7 +307,9 @@ class Store:
 def _temporary_folder(folder: Path) -> Path:
     """Make a new folder next to another one, and return it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
+    temporary = unfinished(folder)
+    temporary.mkdir()
+    return temporary
 
 
 def _rename(temporary: Path, folder: Path) -> None:

@@ -21,13 +21,24 @@ from . import toys
 from .checks import CHECKS, GATES, Check, survives_two_classes
 from .method_on_toy import MethodOnToy
 from .new_process import NewProcess, rates_the_same_in_a_new_process
-from .toys import TOYS, TWO_CLASSES, ToyClassification, ToyGeneration, ToyRegression, Zoo, toy_zoo
+from .toys import (
+    CHECKED,
+    TOYS,
+    TWO_CLASSES,
+    ToyClassification,
+    ToyGeneration,
+    ToyRegression,
+    ToyTokens,
+    Zoo,
+    toy_zoo,
+)
 
 __all__ = [
     "TOYS",
     "ToyClassification",
     "ToyGeneration",
     "ToyRegression",
+    "ToyTokens",
     "Zoo",
     "check_fingerprinter",
     "run_checks",
@@ -58,7 +69,7 @@ def run_checks(cls: type[Fingerprinter]) -> list[Row]:
         return [Row(check="is_made", scenario=None, access=None, passed=False, reason=reason)]
     rows: list[Row] = []
     with NewProcess(method) as child:
-        for scenario in TOYS:
+        for scenario in CHECKED:
             for subject in _subjects(method, scenario, rows):
                 if _kept(subject, CHECKS, rows):
                     child.add(subject)

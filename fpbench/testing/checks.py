@@ -38,6 +38,8 @@ def constructs(subject: MethodOnToy) -> None:
            tuple(queries.shape), "stack single inputs in the first dimension")  # fmt: skip
     expect(1 <= len(queries) <= most, f"1 to {most} queries", len(queries),
            "n_queries counts inputs: a pair is two of them")  # fmt: skip
+    expect(queries.dtype == scenario.input_dtype, f"queries of {scenario.input_dtype}",
+           queries.dtype, "make them of the type of the scenario's inputs")  # fmt: skip
     low, high = scenario.input_range
     least, largest = float(queries.min()), float(queries.max())
     expect(low - 1e-6 <= least and largest <= high + 1e-6, f"queries in [{low}, {high}]",

@@ -27,7 +27,7 @@ from ..api.oracle import Access
 from ..api.python_file import load
 from .checks import TOLERANCE, expect
 from .method_on_toy import MethodOnToy
-from .toys import TOYS, Zoo
+from .toys import CHECKED, Zoo
 
 SECONDS = 300
 """How long the child may take; usually it takes five, to load torch."""
@@ -77,7 +77,7 @@ class NewProcess:
         save_file({name: t.clone().contiguous() for name, t in tensors.items()}, file)
         self._kept.append((subject, subject.rates(*suspects)))
         self._order["jobs"].append(
-            {"file": str(file), "scenario": TOYS.index(subject.zoo.scenario),
+            {"file": str(file), "scenario": CHECKED.index(subject.zoo.scenario),
              "access": int(subject.access), "suspects": len(suspects)}
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ def judge(order: dict[str, Any]) -> None:
 
 
 def _rates(method: Fingerprinter, job: dict[str, Any]) -> Any:
-    tensors, scenario = load_file(job["file"]), TOYS[job["scenario"]]
+    tensors, scenario = load_file(job["file"]), CHECKED[job["scenario"]]
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

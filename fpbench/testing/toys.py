@@ -99,8 +99,39 @@ class ToyGeneration(Generation):
         return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
 
 
+@dataclass(frozen=True)
+class ToyTokens(Classification):
+    """Texts of eight tokens, of which three classes prefer some to others. Token 0 is padding."""
+
+    name = "toy-tokens"
+    input_shape = (8,)
+    output_shape = (3,)
+    input_range = (0, 19)
+    input_kind = "categorical"
+    architectures = {  # noqa: RUF012
+        "mlp": lambda: nn.Sequential(
+            nn.Embedding(20, 6), nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 3)
+        )
+    }
+
+    def load(self) -> Mapping[str, Pool]:
+        rng = torch.Generator().manual_seed(0)
+        preferred = torch.rand(self.n_classes, 19, generator=rng) ** 3
+
+        def pool(n: int) -> Pool:
+            y = torch.randint(self.n_classes, (n,), generator=rng)
+            x = 1 + preferred[y].multinomial(8, replacement=True, generator=rng)
+            padding = torch.arange(8) >= torch.randint(4, 9, (n, 1), generator=rng)
+            return Pool(x.masked_fill(padding, 0), y)
+
+        return {name: pool(400) for name in ("train", "public", "irrelevant", "test")}
+
+
 TOYS: tuple[Scenario, ...] = (ToyClassification(), ToyRegression(), ToyGeneration())
 TWO_CLASSES = ToyTwoClasses()
+TOKENS = ToyTokens()
+CHECKED = (*TOYS, TOKENS)
+"""The scenarios on which a method keeps its whole contract."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +174,7 @@ class Zoo:
             access,
             input_shape=self.scenario.input_shape,
             input_range=self.scenario.input_range,
+            input_dtype=self.scenario.input_dtype,
             device=torch.device("cpu"),
             batch_size=batch_size,
         )

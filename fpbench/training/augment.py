@@ -32,11 +32,16 @@ class Augmenter:
     """
 
     def __init__(self, kind: Augment, lab: Lab, recipes: Sequence[Recipe], inputs: Tensor) -> None:
-        """inputs: the pool's. Raises InputError if the change needs images and they are none."""
+        """inputs: the pool's. Raises InputError if the inputs do not allow the change."""
         shape = lab.scenario.input_shape
         if kind in OF_IMAGES and len(shape) != 3:
             raise InputError(
                 f"augment: expected noise or mixup for inputs of shape {tuple(shape)}, got {kind}"
+            )
+        if (inputs_are := lab.scenario.input_kind) != "continuous":
+            raise InputError(
+                f"augment: expected none for {inputs_are} inputs, which do not mix and take no "
+                f"noise, got {kind}"
             )
         self.kind = kind
         self._range = lab.scenario.input_range

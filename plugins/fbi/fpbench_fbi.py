@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fpbench import (
+    INPUT_KINDS,
     Access,
     Case,
     Classification,
@@ -46,6 +47,7 @@ class FBI(Fingerprinter):
 
     name = "fbi"
     supports = Classification
+    input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL})
     paper = "Maho, Furon and Le Merrer, FBI: Fingerprinting models with Benign Inputs, 2022"
     claim = "a success rate of 95.2 % over more than 1,000 networks"

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fpbench import (
+    INPUT_KINDS,
     Access,
     Case,
     Classification,
@@ -54,7 +55,8 @@ class MetaV(Fingerprinter):
     steps:       Adam steps (the paper's 1000 iterations).
     lr:          learning rate of both optimisers.
     query_lr:    learning rate of the queries, if it differs from `lr`. 0 freezes the queries where
-                 they start, and each model is then asked only once; not in the paper.
+                 they start, and each model is then asked only once; not in the paper. Texts and
+                 rows with categories need it, with data_share 1: their queries are public inputs.
     objective:   "sampled" draws one positive and one negative each step (Algorithm 1);
                  "full" averages over the whole ensemble (equation 1).
     hidden:      widths of the meta-verifier's hidden layers. "Three-layer, hidden layer size of
@@ -72,6 +74,7 @@ class MetaV(Fingerprinter):
     """
 
     name = "metav"
+    input_kinds = INPUT_KINDS
     accepts = frozenset({Access.PROBS, Access.OUTPUT})
     needs_ensemble = True
     paper = (
@@ -97,10 +100,16 @@ class MetaV(Fingerprinter):
     def declines(self, scenario: Scenario) -> str | None:
         if self.reads == "log_probs" and not isinstance(scenario, Classification):
             return f"reads: log_probs needs a classifier; {scenario.name} is {scenario.task}"
+        if scenario.input_kind != "continuous" and (self.query_lr != 0 or self.data_share < 1):
+            return (
+                f"metav moves its queries by gradients; the inputs of {scenario.name} are "
+                f"{scenario.input_kind}: give it query_lr: 0 and data_share: 1, which takes public "
+                "inputs as they are"
+            )
         return super().declines(scenario)
 
     def construct(self, case: Case) -> Fingerprint:
-        w = self._start(case).to(case.device).requires_grad_()
+        w = self._start(case).to(case.device)
         judge = verifier(self.n_queries * case.target(_queries(w[:1], case)).numel(), self.hidden,
                          self.dropout).to(case.device)  # fmt: skip
         optimizers = [torch.optim.Adam(judge.parameters(), lr=self.lr, fused=True)]
@@ -109,6 +118,7 @@ class MetaV(Fingerprinter):
         if self.query_lr == 0:
             known = self._everyone(w.detach(), case)
         else:
+            w.requires_grad_()
             query_lr = self.lr if self.query_lr is None else self.query_lr
             optimizers.append(torch.optim.Adam([w], lr=query_lr, fused=True))
             alone = None if self.objective == "full" else _alone(case, _queries(w.detach(), case))
@@ -168,11 +178,13 @@ class MetaV(Fingerprinter):
             return float(verdict.softmax(-1)[0, 1])
 
     def _start(self, case: Case) -> Tensor:
-        """The first w, (n_queries, *input_shape)."""
+        """The first w, (n_queries, *input_shape); public inputs as they are if none can move."""
+        inputs = case.scenario.data("public").inputs
+        if case.scenario.input_kind != "continuous":
+            return inputs[torch.randint(len(inputs), (self.n_queries,), generator=case.rng)]
         w = self.init_std * torch.randn(
             self.n_queries, *case.scenario.input_shape, generator=case.rng
         )
-        inputs = case.scenario.data("public").inputs
         count = round(self.data_share * self.n_queries)
         drawn = inputs[torch.randint(len(inputs), (count,), generator=case.rng)]
         low, high = case.scenario.input_range
@@ -239,7 +251,9 @@ def verifier(inputs: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequent
 
 
 def _queries(w: Tensor, case: Case) -> Tensor:
-    """x = tanh(w), from [-1, 1] to the scenario's input range."""
+    """x = tanh(w), from [-1, 1] to the scenario's input range; w itself if no input can move."""
+    if case.scenario.input_kind != "continuous":
+        return w
     low, high = case.scenario.input_range
     return low + (high - low) * (w.tanh() + 1) / 2
 

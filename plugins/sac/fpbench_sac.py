@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fpbench import (
+    INPUT_KINDS,
     Access,
     Case,
     Classification,
@@ -62,6 +63,7 @@ class SAC(Fingerprinter):
     """
 
     name = "sac"
+    input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL, Access.PROBS, Access.OUTPUT})
     paper = (
         "Guan, Liang and He, Are You Stealing My Model? Sample Correlation for Fingerprinting Deep "

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from fpbench import (
+    INPUT_KINDS,
     Access,
     Case,
     Classification,
     Fingerprint,
     Fingerprinter,
     Positive,
+    Scenario,
     TrialError,
     hookimpl,
     log_probabilities,
@@ -38,6 +40,9 @@ class Zest(Fingerprinter):
     and suspect: 1 for parallel ones, 0 for orthogonal ones. The paper divides the distance 1 - cos
     by its mean over pairs of unrelated models instead; here no other models are needed.
 
+    A hidden part of a text or of other ids becomes the id that stands for no token. In rows with
+    categories it becomes each column's most frequent value. Both are ours.
+
     Of a classifier, log-probabilities less their mean over the classes are fitted. Probabilities
     and logits give the same ones. The paper's code fits the replies as they are; probabilities are
     a poor choice, because they hardly change with the mask where a model is sure.
@@ -52,6 +57,7 @@ class Zest(Fingerprinter):
     """
 
     name = "zest"
+    input_kinds = INPUT_KINDS
     accepts = frozenset({Access.PROBS, Access.OUTPUT})
     paper = (
         "Jia, Chen, Guan, Shamsabadi and Papernot, A Zest of LIME: Towards "
@@ -80,7 +86,7 @@ class Zest(Fingerprinter):
         kept = torch.rand(len(drawn), self.masks, count, generator=case.rng) < 0.5
         kept[:, 0] = True
         # One mask value per element of an input: (inputs, masks, *input_shape).
-        queries = torch.where(kept[..., segment], inputs[drawn][:, None], inputs.mean(0))
+        queries = torch.where(kept[..., segment], inputs[drawn][:, None], hidden(case.scenario))
         queries = queries.flatten(0, 1)
         replies = reply(case.outputs(queries), case.access)
         evidence = {
@@ -97,6 +103,16 @@ class Zest(Fingerprinter):
         cosine = torch.cosine_similarity(target, suspect, dim=0)
         # A model that replies NaN has no signature.
         return float(cosine.nan_to_num(0).clamp(0, 1))
+
+
+def hidden(scenario: Scenario) -> Tensor:
+    """Return what a hidden element is replaced by: one input (*input_shape)."""
+    inputs = scenario.data("train").inputs
+    if scenario.input_kind == "categorical":
+        return scenario.blank(1)[0]
+    if scenario.input_kind == "mixed":
+        return inputs.mode(0).values
+    return inputs.mean(0)
 
 
 def segmented(shape: tuple[int, ...], most: int) -> Tensor:

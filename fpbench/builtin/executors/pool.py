@@ -116,6 +116,10 @@ class Pool(ABC, Generic[W]):
                     else:
                         yield task.lost(str(error))
                     continue
+                except BaseException:  # the job raised; its worker lives, and `close` must end it
+                    if task is not None:
+                        self._idle.append(worker)
+                    raise
                 if task is None:
                     self._starting.remove(worker)
                 self._idle.append(worker)

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fpbench import Access, Case, Classification, Fingerprint, Fingerprinter, TrialError, agreement
+from fpbench import (
+    INPUT_KINDS,
+    Access,
+    Case,
+    Classification,
+    Fingerprint,
+    Fingerprinter,
+    TrialError,
+    agreement,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +33,7 @@ class Random(Fingerprinter):
 
     name = "random"
     supports = Classification
+    input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL})
     counts_agreement = True
     paper = (

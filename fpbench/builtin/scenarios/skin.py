@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fpbench import Classification, Pool, ResourceError
+from fpbench import Classification, Pool
 
 from . import derma, skin_networks
+from .memory import require_memory
 from .table3 import composition
 
 IRRELEVANT = 2268
@@ -93,7 +92,7 @@ class Skin(Classification):
         return {name: archive.places() for name, archive in derma.ARCHIVES.items()}
 
     def load(self) -> Mapping[str, Pool]:
-        self._check_memory()
+        require_memory(self, "take size 32 (`-o scenario.size=32`)")
         splits = derma.load(self.dataset)
         images, labels = (
             torch.cat([splits[name][part] for name in ("train", "val")]) for part in (0, 1)
@@ -111,15 +110,6 @@ class Skin(Classification):
         """Return images (n, 3, 28, 28) of 0 to 255 as inputs."""
         x = images.float() / 255
         return Pool(F.interpolate(x, size=self.size, mode="bilinear", align_corners=False), labels)
-
-    def _check_memory(self) -> None:
-        needed = 4 * sum(self.pool_sizes.values()) * math.prod(self.input_shape)
-        free = psutil.virtual_memory().available
-        if needed > free:
-            raise ResourceError(
-                f"expected {needed / 1e9:.1f} GB of free memory for the images of {self}, found "
-                f"{free / 1e9:.1f} GB; end other programs, or take size 32 (`-o scenario.size=32`)"
-            )
 
     def utility(self, output: Tensor, truth: Tensor) -> dict[str, float]:
         """Return accuracy and balanced_accuracy, both in [0, 1].
