@@ -39,7 +39,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
     Raises TrialError if the method breaks its contract, InputError if the suspect's file is
     refused, and ResourceError if an API does not answer.
     """
-    method, began = saved.method, datetime.now(UTC)
+    method = saved.method
     oracle = Oracle(suspect, saved.access)
     try:
         rate = check_rate(method.verify(saved.fingerprint, oracle), method.name, name)
@@ -54,7 +54,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         "suspect": about,
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
         "journal": suspect.journal(),
-        "asked": began.isoformat(timespec="seconds"),
+        "asked": suspect.began.isoformat(timespec="seconds"),
     }
     found = conclude(saved, about, rate, suspect.profile(saved.scenario), oracle.queries)
     return {
