@@ -145,6 +145,9 @@ def _check_answers(verdict: Mapping[str, Any], saved: Saved, journal: Journal) -
     rows = reader.rows([journal.by_query[entry["query"]] for entry in answers])
     reading = reading_of(adapter, reader, saved.access)
     reading.decide(rows)
+    step = verdict["suspect"].get("rounded_to")
+    if step is not None and abs(step - reading.step) > TOLERANCE * step:
+        yield Check("rounding", False, f"{reading.step:g} in the journal, {step:g} in the verdict")
     given = reply(reading.read(rows), saved.access)
     wanted = torch.tensor([entry["answer"] for entry in answers])
     same = given.shape == wanted.shape and torch.allclose(

@@ -224,7 +224,8 @@ class Connection:
             )
         if not 200 <= status < 300:
             kind = RefusedInputError if status in REFUSED else ResourceError
-            raise kind(f"expected HTTP 200, got {status}: {self._shown(reply)}")
+            hint = "; `batch` in the adapter sends fewer inputs at once" if status == 413 else ""
+            raise kind(f"expected HTTP 200, got {status}: {self._shown(reply)}{hint}")
 
     def _shown(self, reply: Reply) -> str:
         return beginning(self.masked(reply.body)) or "nothing"

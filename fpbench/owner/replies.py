@@ -99,7 +99,7 @@ class Reader:
         adapter = self.adapter
         path = adapter.scores or adapter.labels or ""
         found = find(path, as_json(body))
-        if adapter.has_no_list:
+        if adapter.has_no_list and (found is not None or adapter.skip):
             found = [found]
         if not isinstance(found, list) or len(found) != n:
             size = len(found) if isinstance(found, list) else type(found).__name__
@@ -226,7 +226,12 @@ class Reader:
         return number
 
     def _no_numbers(self, answer: Any) -> InputError:
+        hint = ""
+        if isinstance(answer, list) and answer and isinstance(answer[0], dict | list):
+            hint = "; `top` in the adapter describes lists of names and scores"
+        elif not isinstance(answer, list | dict):
+            hint = "; for classes, name their place by `labels` in the adapter"
         return InputError(
             f"expected a list of finite numbers at {self.adapter.scores!r}, got "
-            f"{str(answer)[:60]!r}"
+            f"{str(answer)[:60]!r}{hint}"
         )

@@ -64,26 +64,30 @@ def _sums_to_one(p: Tensor, left_out: Tensor) -> Tensor:
     If numbers were rounded or truncated to a step, each may have been half a step smaller, or a
     step larger. So the tolerance of a sum grows with the number of classes and with the step.
     """
-    step = _step_of(p)
+    step = step_of(p)
     least = (p - step / 2).clamp_min(0.0).sum(-1)
     most = (p + step).sum(-1)
     within = (p <= 1 + SLACK).all(-1) & (least <= 1 + SLACK)
     return within & (left_out | (most >= 1 - SLACK))
 
 
-def _step_of(p: Tensor) -> float:
-    """Return the step that all numbers are multiples of; 0 if there is none."""
+def step_of(p: Tensor) -> float:
+    """Return the step to which probabilities are rounded; 0 if they are not. NaN is left out."""
+    p = p.double().nan_to_num(nan=0.0)
     for step in STEPS:
         if bool(((p / step - (p / step).round()).abs() * step <= NOISE / 10).all()):
             return step
     return 0.0
 
 
-def as_logits(scores: Tensor, values: Values) -> Tensor:
+def as_logits(scores: Tensor, values: Values, step: float = 0.0) -> Tensor:
     """Return scores (n, n_classes) as logits: the softmax of each row is the probabilities.
 
     Probabilities of a row are normalised. What they leave of one is spread evenly over the classes
-    that the row leaves out (NaN), each of which gets at most the smallest that it names.
+    that the row leaves out (NaN), each of which gets at most the smallest that it names, and over
+    the classes that were rounded to zero.
+
+    step: the step to which the probabilities are rounded; 0 if they are not.
 
     Raises InputError for scores that cannot be `values`.
     """
@@ -92,7 +96,7 @@ def as_logits(scores: Tensor, values: Values) -> Tensor:
         p = scores / (100 if values == "percent" else 1)
         if bool((p < -NOISE).any()):
             raise InputError(f"values: {values}: expected scores from 0 on, got negative ones")
-        p = _spread(p.clamp_min(0.0))
+        p = _without_zeros(_spread(p.clamp_min(0.0)), step)
         sums = p.sum(-1, keepdim=True)
         p = torch.where(sums > 0, p / sums, 1 / p.shape[-1])  # all rounded to zero: nothing known
         return p.clamp_min(LEAST).log()
@@ -115,6 +119,21 @@ def _spread(p: Tensor) -> Tensor:
     smallest = p.nan_to_num(nan=torch.inf).amin(-1, keepdim=True)
     each = torch.minimum(rest / missing.sum(-1, keepdim=True).clamp_min(1), smallest)
     return torch.where(missing, each, p)
+
+
+def _without_zeros(p: Tensor, step: float) -> Tensor:
+    """Return probabilities with an estimate of those that were rounded to zero.
+
+    Such a probability is below half a step, so it counts as a quarter of it. Together they get at
+    most what the row leaves of one, or half a step, by which a rounded sum may be too large. What
+    is then left of one was cut off by truncation, so each class gets the same, at most half a step.
+    """
+    zero = p <= NOISE / 10
+    rest = (1 - p.sum(-1, keepdim=True)).clamp_min(step / 2)
+    each = (rest / zero.sum(-1, keepdim=True).clamp_min(1)).clamp_max(step / 4)
+    p = torch.where(zero, torch.maximum(p, each), p)
+    rest = (1 - p.sum(-1, keepdim=True)).clamp_min(0.0)
+    return p + (rest / p.shape[-1]).clamp_max(step / 2)
 
 
 def merged(logits: Tensor, columns: Sequence[int | None], n_classes: int) -> Tensor:
@@ -149,6 +168,8 @@ class Reading:
     ) -> None:  # fmt: skip
         self.columns, self.n_classes, self.values = columns, n_classes, values
         self.labels = labels
+        self.step = 0.0
+        """The step to which probabilities are rounded; 0 if they are not, or only labels count."""
         self.skipped = 0
         """The number of answers that are missing."""
         self._instead: Tensor | None = None
@@ -167,6 +188,10 @@ class Reading:
                 if not self.labels or len(set(self.columns)) < len(self.columns):
                     raise  # probabilities are merged in another way than logits
                 self.values = "logits"
+        if self.columns is not None and not self.labels and self.values in ("probs", "percent"):
+            self.step = step_of(known / (100 if self.values == "percent" else 1))
+        if self.columns is not None:
+            _refuse_sorted(known)
         if self.skipped:
             known = self.read(known)
             classes = self.columns is not None
@@ -195,10 +220,25 @@ class Reading:
             return outputs
         if self.labels and self.values not in ("probs", "percent"):
             outputs = outputs.nan_to_num(nan=float(outputs.nan_to_num(0.0).min()) - 1.0)
-        logits = as_logits(outputs, self.values)
+        logits = as_logits(outputs, self.values, self.step)
         if list(self.columns) == list(range(self.n_classes)):
             return logits
         return merged(logits, self.columns, self.n_classes)
+
+
+def _refuse_sorted(scores: Tensor) -> None:
+    """Raise InputError if all answers are sorted, so that their classes are unknown.
+
+    Eight different answers of three classes or more are not sorted by chance.
+    """
+    n, c = scores.shape
+    falls = (scores.diff(dim=-1) <= 0).all(-1)
+    if c >= 3 and len(scores.unique(dim=0)) >= 8 and bool(falls.all()):
+        raise InputError(
+            f"expected scores in the order of the classes, got {n} answers from the largest score "
+            "to the smallest; `top` in the adapter says where the names of the classes are",
+            "--adapter",
+        )
 
 
 def _missing(outputs: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Suspect:
         self.reading.decide(self._outputs[1])
         if scenario.task != "classification":
             return
-        self.about["values"] = self.reading.values
+        self.about |= {"values": self.reading.values, "rounded_to": self.reading.step or None}
         if skipped := self.reading.skipped:
             self.notes.append(
                 f"{skipped} of {len(self._outputs[1])} inputs have no answer; each counts as "
