@@ -20,6 +20,7 @@ from .onnx_target import load_onnx
 from .reference import reference_zoo
 from .score_network import check_scores, network_of_file
 from .tensor_layout import RefusedError
+from .trees import require_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ class Given(Recipe):
         try:
             if self._is_onnx:
                 load_onnx(model, raw)
+                require_network(raw)
             else:
                 fill(network_of_file(model), raw, self.model)
             model = model.eval().requires_grad_(False).to(lab.device)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..api.errors import FieldError, InputError
+from ..api.errors import FieldError, InputError, ResourceError
 from ..api.oracle import Access, oracle_of, reply
 from ..api.scenario import Scenario
 from ..store.files import sha256
@@ -20,14 +24,18 @@ from .adapter import OF_READING, Adapter
 from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
 from .journal import Journal
-from .model_file import fill, kind_of, layout_of, most_bytes, read
+from .model_file import fill, kind_of, most_bytes, read
 from .remote import Limits, Remote, checked_url
 from .replies import Reader
 from .request import check_images
 from .sandbox import run_in_sandbox
 from .score_network import network_of_file, says_values
 from .scores import Reading, Values
-from .tensor_layout import RefusedError, header
+from .tensor_layout import RefusedError
+from .trees import tree_ensemble
+
+PUBLIC = 2000
+"""The most public inputs by which the order of classes is found."""
 
 MAX_ONNX = 2 * 2**30
 """Bytes of an ONNX file: protobuf's own limit."""
@@ -85,6 +93,36 @@ class Suspect:
                 "answered with the mean of the others"
             )
 
+    def find_order(self, scenario: Scenario) -> None:
+        """Find another order of the suspect's classes, by its agreement with the public pool.
+
+        An order is taken if each class gets more than half of the right answers in it. The
+        fingerprint's queries have no part in it.
+        """
+        try:
+            inputs, truth = scenario.data("public")
+        except ResourceError:
+            return
+        rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:PUBLIC]
+        sizes = len(rows) if isinstance(self.network, OnnxSuspect) else 256
+        with torch.no_grad():
+            answers = torch.cat([self.model(inputs[part]) for part in rows.split(sizes)]).argmax(-1)
+        n = scenario.output_shape[0]
+        counts = torch.zeros(n, n, dtype=torch.int64)
+        counts.index_put_((truth[rows], answers), torch.tensor(1), accumulate=True)
+        order = best_order(counts)
+        if order is None:
+            return
+        self.reading.columns = self.about["classes"] = order
+        found = [f"score {at} is of class {k}" for at, k in enumerate(order) if at != k]
+        before, after = int(counts.diagonal().sum()), int(counts[order, range(n)].sum())
+        self.notes.append(
+            f"its classes are in another order: {', '.join(found[:5])}"
+            f"{' ...' if len(found) > 5 else ''}. The order was found on {len(rows)} inputs of the "
+            f"public pool, of which it answers {after} rightly in this order and {before} in the "
+            "fingerprint's"
+        )
+
     def model(self, x: Tensor) -> Tensor:
         """Answer inputs with logits of the target's classes, or with a task's outputs."""
         return self.reading.read(self.network(x))
@@ -117,6 +155,20 @@ class Suspect:
             for query, answer in zip(x, replies, strict=True)
         ]
         return replies
+
+
+def best_order(counts: Tensor) -> list[int] | None:
+    """Return the class of each of a suspect's scores if they are in another order, else None.
+
+    counts: how often inputs of a class (first index) get an answer (second index).
+    """
+    classes, answers = linear_sum_assignment(counts.numpy(), maximize=True)
+    order = dict(zip(answers.tolist(), classes.tolist(), strict=True))
+    right = counts[classes, answers]
+    if not bool((2 * right > counts.sum(1)[classes]).all()):
+        return None
+    found = [order[at] for at in range(len(order))]
+    return found if found != sorted(found) else None
 
 
 def _as_json(answer: Tensor) -> Any:
@@ -190,16 +242,22 @@ def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     raw = read(path, max(for_onnx, *map(most_bytes, models.values())))
     kind = kind_of(raw)
     about: dict[str, Any] = {"file": str(path), "sha256": sha256(raw), "format": kind}
-    if request.adapter:
-        about["classes"] = adapter.classes
     if kind == "onnx":
         shape = (len(reader.columns),) if reader.has_classes else scenario.output_shape
-        return Suspect(OnnxSuspect(raw, shape), saved, about, reading)
-    arch = request.arch or _matching_architecture(raw, kind, models)
-    fill(network_of_file(models[arch]), raw, arch)
-    if says_values(arch):
-        reading.values = "logits"
-    return Suspect(models[arch], saved, {**about, "arch": arch}, reading)
+        network: nn.Module = OnnxSuspect(raw, shape)
+        if name := tree_ensemble(raw):
+            about["arch"] = name
+    else:
+        arch, network = _filled(raw, kind, models, given=request.arch)
+        about["arch"] = arch
+        if says_values(arch):
+            reading.values = "logits"
+    suspect = Suspect(network, saved, about, reading)
+    if adapter.classes is not None:
+        about["classes"] = adapter.classes
+    elif reader.has_classes:
+        suspect.find_order(scenario)
+    return suspect
 
 
 def _kind_of_file(path: Path) -> str:
@@ -213,25 +271,50 @@ def _kind_of_file(path: Path) -> str:
         return ""
 
 
-def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
-    """Return the scenario's architecture that has a file's tensors.
+def _filled(
+    raw: bytes, kind: str, models: dict[str, nn.Module], *, given: str | None
+) -> tuple[str, nn.Module]:
+    """Return the architecture of a file, and its network with the file's tensors.
 
-    Raises InputError unless there is exactly one.
+    given: the architecture, if the user named it; else it is the only one that fits the file.
+
+    Raises InputError if several or none of them fit, RefusedError for another kind of file.
     """
+    if given is not None or len(models) == 1 or kind not in ("safetensors", "zip"):
+        arch = given or next(iter(models))
+        fill(network_of_file(models[arch]), raw, arch)
+        return arch, models[arch]
     fits = []
-    if kind == "safetensors":
-        found = {name: shape for name, (_, shape) in header(raw)[0].items()}
-        fits = [
-            arch for arch, model in models.items()
-            if {name: shape for name, (_, shape) in layout_of(model).items()} == found
-        ]  # fmt: skip
+    sizes = _sizes(raw) if kind == "zip" else Counter()
+    likely = [arch for arch, model in models.items() if not _large(model) - sizes]
+    for arch in likely or models:
+        try:
+            fill(models[arch], raw, arch)
+        except RefusedError:
+            continue
+        fits.append(arch)
     if len(fits) != 1:
+        found = f"{' and '.join(fits)} fit" if fits else "none of the scenario's fits"
         raise InputError(
-            f"expected the architecture of this file ({kind}), which it does not show; name one "
-            f"of {', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
+            f"expected the architecture of this file ({kind}), {found}; name one of "
+            f"{', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
             "--arch",
         )
-    return fits[0]
+    return fits[0], models[fits[0]]
+
+
+def _sizes(raw: bytes) -> Counter[int]:
+    """Return the sizes of the entries in a zip file of torch.save. To read a file takes a process
+    for each architecture, so those with tensors of other sizes are left out."""
+    try:
+        return Counter(entry.file_size for entry in ZipFile(io.BytesIO(raw)).infolist())
+    except Exception:  # hostile bytes can raise many types of error in the parser
+        return Counter()
+
+
+def _large(model: nn.Module) -> Counter[int]:
+    """Return the sizes in bytes of a network's tensors, without counters and the like."""
+    return Counter(t.nbytes for t in model.state_dict().values() if t.numel() > 1)
 
 
 def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
