@@ -124,6 +124,45 @@ def test_an_architecture_may_be_a_file_of_ones_own(office: Office) -> None:
     assert "expected a function 'nil'" in said
 
 
+def test_the_only_architecture_that_fits_a_torch_file_is_found(office: Office) -> None:
+    torch.save(office.copy.state_dict(), office.folder / "copy.pth")
+    assert office.verify(office.folder / "copy.pth")["suspect"]["arch"] == "mlp"
+    save_file({"weight": torch.zeros(3)}, office.folder / "nothing.safetensors")
+    said = office.verify(office.folder / "nothing.safetensors", exit_code=2)
+    assert "architecture of this file (safetensors), none of the scenario's fits" in said
+
+
+def in_another_order(office: Office, order: list[int]) -> Path:
+    """Save the copy with its classes in another order."""
+    state = dict(office.copy.state_dict())
+    last = max(name.partition(".")[0] for name in state)
+    for part in ("weight", "bias"):
+        state[f"{last}.{part}"] = state[f"{last}.{part}"][order].clone()
+    save_file(state, office.folder / "order.safetensors")
+    return office.folder / "order.safetensors"
+
+
+def test_another_order_of_the_classes_is_found_and_told(office: Office) -> None:
+    order = [3, 1, 2, 0, 4, 5, 6, 7, 9, 8]
+    rate = office.verify(office.folder / "copy.safetensors")["matching_rate"]
+    verdict = office.verify(in_another_order(office, order))
+    assert verdict["suspect"]["classes"] == order
+    assert verdict["matching_rate"] == rate
+    assert "its classes are in another order: score 0 is of class 3" in verdict["notes"][0]
+
+
+def test_the_order_of_the_classes_may_be_given(office: Office) -> None:
+    order = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    adapter = office.folder / "order.yaml"
+    adapter.write_text(f"classes: {order}\n")
+    verdict = office.verify(in_another_order(office, order), "--adapter", adapter)
+    assert verdict["verdict"] == "consistent with a copy"
+    assert verdict["notes"] == []
+    adapter.write_text("classes: [0, 1]\nscores: outputs\n")
+    said = office.verify(office.folder / "copy.safetensors", "--adapter", adapter, exit_code=2)
+    assert f"{adapter}:2:1: expected only `values` and `classes` in the adapter of a" in said
+
+
 def test_a_given_model_is_named_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"the same")
@@ -303,6 +342,39 @@ def test_an_onnx_target_is_asked(office: Office) -> None:
     verdict = office.verify(office.folder / "other.safetensors", name="black.fp")
     assert verdict["matching_rate"] == 1.0  # the same model, in another file
     assert verdict["verdict"] == "consistent with a copy"
+
+
+def test_networks_are_no_references_for_trees(office: Office, tmp_path: Path) -> None:
+    trees = helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=10,
+        nodes_modes=["LEAF"], nodes_treeids=[0], nodes_nodeids=[0], nodes_featureids=[0],
+        nodes_values=[0.0], nodes_truenodeids=[0], nodes_falsenodeids=[0],
+        target_ids=list(range(10)), target_nodeids=10 * [0], target_treeids=10 * [0],
+        target_weights=[0.1 * k - 0.3 for k in range(10)],
+    )  # fmt: skip
+    flat = helper.make_node("Flatten", ["pictures"], ["x"])
+    shape = helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["n", 1, 8, 8])
+    scores = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(
+        helper.make_graph([flat, trees], "trees", [shape], [scores]), opset_imports=opsets,
+        ir_version=9,
+    )  # fmt: skip
+    file = tmp_path / "trees.onnx"
+    file.write_bytes(model.SerializeToString())
+    verdict = office.verify(file)
+    assert verdict["verdict"] == "cannot be judged"
+    assert "its architecture is TreeEnsembleRegressor" in verdict["reasons"][0]
+    case = (office.folder / "case.yaml").read_text()
+    target = f"{office.folder}/mine.safetensors, model: mlp"
+    (tmp_path / "case.yaml").write_text(case.replace(target, f"{file}, model: onnx"))
+    made = office(
+        "fingerprint", tmp_path / "case.yaml", "--method", "akh", "--out", "x",
+        "-o", "zoo.positives=[{recipe: distill, model: mlp, copies: 4}]",
+        "--store", tmp_path / "store",
+    )  # fmt: skip
+    assert made.exit_code == 2
+    assert "expected a neural network, got TreeEnsembleRegressor" in made.output
 
 
 def test_who_needs_an_onnx_targets_gradients_declines_in_a_sentence(office: Office) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import json
@@ -165,32 +166,6 @@ def test_only_http_is_spoken(office: Office, url: str) -> None:
 # ── replies as APIs really send them ──────────────────────────────────────────────
 
 
-def rows(change: Any) -> Any:
-    return lambda out: {"outputs": change(out.softmax(-1)).tolist()}
-
-
-@pytest.mark.parametrize(("change", "values"), [
-    (lambda p: (p * 100).round() / 100, ""),
-    (lambda p: 100 * p, "percent"),
-    (lambda p: p.clamp_min(1e-9).log(), "log_probs"),
-])  # fmt: skip
-def test_scores_are_read_as_what_they_are(
-    office: Office, tmp_path: Path, change: Any, values: str
-) -> None:
-    adapter = tmp_path / "api.yaml"
-    adapter.write_text("scores: outputs\n" + (f"values: {values}\n" if values else ""))
-    exact = office.verify(office.folder / "copy.safetensors")["matching_rate"]
-    with opened(Api(office.copy, rows(change), numbers)) as api:
-        words = ("--adapter", adapter, "--answers", tmp_path / "answers")
-        assert office.verify(api.url, *words)["matching_rate"] == pytest.approx(exact, abs=0.02)
-
-
-def test_scores_that_may_be_percent_are_asked_about(office: Office, tmp_path: Path) -> None:
-    with opened(Api(office.copy, rows(lambda p: 100 * p), numbers)) as api:
-        said = office.verify(api.url, "--answers", tmp_path / "answers", exit_code=2)
-    assert "say what they are by `values:` in the adapter" in said
-
-
 def served(answer: Any, office: Office, tmp_path: Path, **more: Any) -> Any:
     """Verify an API whose answer to the body of each request is a status, a reply and headers."""
     with serving(answer) as address:
@@ -238,3 +213,228 @@ def test_answers_serve_another_batch_size(office: Office, tmp_path: Path) -> Non
             adapter.write_text(f"scores: outputs\nbatch: {batch}\n")
             office.verify(api.url, "--adapter", adapter, "--answers", tmp_path / "answers")
     assert api.requests == 7
+
+
+# ── Adapters for APIs as they are ─────────────────────────────────────────────────
+
+
+def from_pixels(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    """Read whole numbers from 0 to 255 with the channels last."""
+    pixels = torch.tensor(json.loads(body)["inputs"])
+    assert not pixels.is_floating_point()
+    assert pixels.shape[1:] == (8, 8, 1)
+    return pixels.movedim(-1, 1) / 255
+
+
+def from_jpeg(_: BaseHTTPRequestHandler, body: bytes) -> Tensor:
+    """Read JPEG files of at least 50 pixels, which were enlarged by the factor 7."""
+    images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in json.loads(body)["inputs"]]
+    assert {(image.format, image.size) for image in images} == {("JPEG", (56, 56))}
+    small = [torch.tensor(list(image.tobytes())).view(8, 7, 8, 7) for image in images]
+    return torch.stack([x.float().mean((1, 3))[None] for x in small]) / 255
+
+
+def best(out: Tensor, most: int = 3) -> list[list[tuple[str, float]]]:
+    p = out.softmax(-1)
+    return [[(f"d{k}", float(r[k])) for k in r.argsort(descending=True)[:most]] for r in p]
+
+
+TOP = "top: [0, 1]\nclasses: {" + ", ".join(f"d{k}: {k}" for k in range(10)) + "}\n"
+
+FORMS: dict[str, tuple[str, Any, Any]] = {
+    "pixels, channels last": ("layout: channels_last\npixels: true\n", from_pixels, scores),
+    "enlarged JPEG files": ("send: base64\nimage: jpeg\nmin_size: 50\n", from_jpeg, scores),
+    "the three likeliest": (TOP, numbers, lambda out: {"outputs": best(out)}),
+    "classes from one": (
+        "labels: outputs\nclasses: {" + ", ".join(f"'{k + 1}': {k}" for k in range(10)) + "}\n",
+        numbers,
+        lambda out: {"outputs": [int(k) + 1 for k in out.argmax(-1)]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "read", "reply"), FORMS.values(), ids=FORMS.keys())
+def test_an_adapter_describes_other_forms(
+    office: Office, tmp_path: Path, keys: str, read: Any, reply: Any
+) -> None:
+    text = keys if "labels:" in keys else f"scores: outputs\n{keys}"
+    (tmp_path / "api.yaml").write_text(f"batch: 200\n{text}")
+    with opened(Api(office.copy, reply, read)) as api:
+        words = ("--adapter", tmp_path / "api.yaml", "--answers", tmp_path / "answers")
+        found = office.verify(api.url, *words)
+    assert found["verdict"] == "consistent with a copy"
+    assert ("8-bit images" in str(found["notes"])) is (read is not numbers)
+    assert ("JPEG" in str(found["notes"])) is ("jpeg" in keys)
+
+
+def adapted(office: Office, tmp_path: Path, keys: str, answer: Any, **more: Any) -> Any:
+    """Verify an API as `served` does, with an adapter."""
+    (tmp_path / "api.yaml").write_text(f"scores: outputs\n{keys}")
+    with serving(answer) as address:
+        words = ("--adapter", tmp_path / "api.yaml", "--answers", tmp_path / "answers")
+        return office.verify(f"{address}/predict", *words, "--budget", 1000, **more)
+
+
+@pytest.mark.parametrize(("share", "sentence"), [(0.05, "8 of 200 inputs have no answer"),
+                                                  (0.01, "all but 2 inputs")])  # fmt: skip
+def test_refused_inputs_are_skipped_within_a_share(
+    office: Office, tmp_path: Path, share: float, sentence: str
+) -> None:
+    refused: set[bytes] = set()
+    seen: dict[str, int] = {}
+
+    def answer(_: Any, body: bytes) -> Answer:
+        inputs = json.loads(body)["inputs"]
+        for one in inputs:
+            seen.setdefault(json.dumps(one), len(seen))
+        if any(seen[json.dumps(one)] % 25 == 3 for one in inputs):
+            refused.add(body)
+            return 422, b'{"detail": "no digit found"}', {}
+        return 200, replied(office, body), {}
+
+    code = 0 if share > 0.04 else 3
+    found = adapted(office, tmp_path, f"skip: {share}\n", answer, exit_code=code)
+    assert sentence in (str(found["notes"]) if code == 0 else found)
+    assert code or found["verdict"] == "consistent with a copy"
+
+
+POLLS = {
+    "Location": ("poll: {within: 5, every: 0.01}\n", {"location": "/jobs/7"}, {}),
+    "URL in the reply": (
+        "poll: {within: 5, every: 0.01, url: urls.get, until: \"state == 'done'\"}\n",
+        {},
+        {"state": "waiting", "urls": {"get": "/jobs/7"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "headers", "first"), POLLS.values(), ids=POLLS.keys())
+def test_a_result_that_is_made_later_is_fetched(
+    office: Office, tmp_path: Path, keys: str, headers: dict[str, str], first: dict[str, Any]
+) -> None:
+    waiting: list[bytes] = []
+
+    def answer(request: Any, body: bytes) -> Answer:
+        if request.command == "POST":
+            waiting[:] = [body, b"asked once"]
+            return (202 if headers else 200), json.dumps(first).encode(), headers
+        assert request.path == "/jobs/7"
+        if len(waiting) == 2:
+            waiting.pop()
+            return (202 if headers else 200), json.dumps(first).encode(), {}
+        found = json.loads(replied(office, waiting[0]))
+        return 200, json.dumps({**found, "state": "done"}).encode(), {}
+
+    found = adapted(office, tmp_path, f"batch: 100\n{keys}", answer)
+    assert found["verdict"] == "consistent with a copy"
+    assert adapted_without_poll(office, tmp_path, headers, first)
+
+
+def adapted_without_poll(
+    office: Office, tmp_path: Path, headers: dict[str, str], first: dict[str, Any]
+) -> bool:
+    """Return whether an adapter without `poll` gets a sentence."""
+    if not headers:
+        return True
+    said = served(lambda *_: (202, b"{}", headers), office, tmp_path / "x", exit_code=3)
+    return "`poll:` in the adapter says how to get it" in said
+
+
+def test_a_result_elsewhere_gets_no_headers(office: Office, tmp_path: Path) -> None:
+    def answer(request: Any, body: bytes) -> Answer:
+        return 202, b"{}", {"location": "http://169.254.169.254/"}
+
+    said = adapted(office, tmp_path, "poll: {within: 5}\n", answer, exit_code=3)
+    assert "which gets the headers, got one on 169.254.169.254" in said
+
+
+# ── Secrets, time and errors ──────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("token", "found"), [
+    ("s3cr3t-T0KEN\n", "a line break"), ("t\u00f6ken-s3cr3t", "another character"),
+    ("s3cr3t-T0KEN\r\nx: y", "a line break"),
+])  # fmt: skip
+def test_a_header_that_cannot_be_sent_is_told_at_once_without_its_value(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, found: str
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", token)
+    keys = "headers: {authorization: 'Bearer ${MY_TOKEN}'}\n"
+    said = adapted(office, tmp_path, keys, lambda *_: None, exit_code=2)
+    assert f"authorization: expected a value of printable ASCII characters, found {found}" in said
+    assert "ken" not in said.lower().replace("broken", "")
+    assert not (tmp_path / "answers").exists()
+
+
+def test_a_wrong_header_in_an_adapter_is_told_without_its_value(
+    office: Office, tmp_path: Path
+) -> None:
+    said = adapted(office, tmp_path, "headers: hush-hush\n", lambda *_: None, exit_code=2)
+    assert "headers: expected" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize(("status", "body"), [
+    (401, b"no such token: hush-hush"), (503, b"hush-hush"), (200, b'{"you sent": "hush-hush"}'),
+    (200, b'{"outputs": ["hush-hush"' + 9 * b", 1" + b"]}"), (302, b""),
+])  # fmt: skip
+def test_a_server_that_repeats_a_secret_does_not_get_it_printed(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hush-hush")
+    monkeypatch.setattr("fpbench.owner.remote.TRIES", 1)
+    keys = "single: true\nheaders: {authorization: 'Bearer ${MY_TOKEN}'}\n"
+    code = 2 if status == 200 else 3
+    headers = {"location": "http://hush-hush@127.0.0.1/hush-hush?key=hush-hush"}
+    said = adapted(
+        office, tmp_path, keys, lambda *_: (status, body, headers if status == 302 else {}),
+        exit_code=code,
+    )  # fmt: skip
+    assert "hush" not in said + (tmp_path / "answers").read_text()
+    assert "***" in said
+
+
+def test_a_time_limit_bounds_a_reply_that_drips(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Any, _: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for letter in b"HTTP/1.1 200 OK\r\nX-Slow: " + 50 * b"y":
+                request.wfile.write(bytes([letter]))
+                time.sleep(0.1)
+
+    monkeypatch.setattr("fpbench.owner.remote.TRIES", 1)
+    began = time.monotonic()
+    said = adapted(office, tmp_path, "timeout: 0.5\n", answer, exit_code=3)
+    assert "the reply took longer than 0.5 s" in said
+    assert time.monotonic() - began < 4
+
+
+def test_a_server_without_tls_ends_it_at_once_and_nothing_counts(
+    office: Office, tmp_path: Path
+) -> None:
+    with serving(lambda *_: (200, b"{}", {})) as address:
+        url = address.replace("http:", "https:")
+        said = office.verify(url, "--answers", tmp_path / "answers", exit_code=3)
+    assert "expected a server that speaks TLS" in said
+    entries = (tmp_path / "answers").read_text().splitlines()
+    assert sum(json.loads(line).get("sent", 0) for line in entries) == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("HTTPS_PROXY", "nonsense://user:hush@proxy"), ("SSL_CERT_FILE", "/no/such/file"),
+])  # fmt: skip
+def test_a_wrong_environment_is_told_without_its_values(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    said = office.verify("https://127.0.0.1:9/", "--answers", tmp_path / "answers", exit_code=2)
+    assert "expected proxies and certificates that httpx can use" in said
+    assert "hush" not in said
+
+
+def test_a_request_to_wait_for_an_hour_ends_it(office: Office, tmp_path: Path) -> None:
+    said = served(
+        lambda *_: (429, b"later", {"retry-after": "3600"}), office, tmp_path, exit_code=3
+    )
+    assert "the API asks to wait 3600 s (HTTP 429: later)" in said

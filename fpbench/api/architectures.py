@@ -20,6 +20,10 @@ SCHEMES: dict[str, Callable[[str, int], Builder]] = {}
 """Functions that return a builder, by the part of a name before its last colon. Their arguments are
 the part after it and the number of outputs."""
 
+WRAPPERS: dict[str, Callable[[Builder], Builder]] = {}
+"""Functions that return a builder for another one, by the part of a name before its first colon,
+such as "probs" for networks that answer with probabilities."""
+
 
 def find_builder(
     architectures: Mapping[str, Builder], name: str, n_outputs: int, scenario: str
@@ -28,13 +32,17 @@ def find_builder(
 
     name: a key of `architectures`; `torchvision:NAME`, which gets `n_outputs`; or
           `FILE.py:CALLABLE`, with a path relative to the current folder. Such a file is imported,
-          so its user has to trust it. It may import the modules in its own folder.
+          so its user has to trust it. It may import the modules in its own folder. Before each
+          of them may stand `probs:`, `sigmoid:` or `logits:`, which says what its scores are.
     scenario: the name of the scenario, for messages.
 
     Raises FieldError for an unknown name.
     """
     if name in architectures:
         return architectures[name]
+    first, _, inner = name.partition(":")
+    if first in WRAPPERS:
+        return WRAPPERS[first](find_builder(architectures, inner, n_outputs, scenario))
     prefix, _, rest = name.rpartition(":")
     if prefix in SCHEMES:
         return SCHEMES[prefix](rest, n_outputs)

@@ -20,11 +20,12 @@ from ..engine.registry import Registry
 from ..store.files import sha256
 from ..store.network import make_network
 from ..store.store import Store
-from .adapter import as_scores
+from .adapter import Adapter
 from .commitment import check_signature, commitment_of, read_record, reported_damage
 from .comparable import profile_of
 from .fingerprint_file import ForgedError, Saved, load_saved
 from .journal import Journal
+from .suspects import reader_of, reading_of
 from .threshold import TOLERANCE
 from .verdict import SCHEMA, conclude
 
@@ -136,12 +137,18 @@ def _open_journal(
 def _check_answers(verdict: Mapping[str, Any], saved: Saved, journal: Journal) -> Iterator[Check]:
     """Compare the answers in the verdict with those that the API gave."""
     answers = verdict["answers"]
-    raw = [journal.by_query.get(entry["query"]) for entry in answers]
-    if None in raw:
+    if any(entry["query"] not in journal.by_query for entry in answers):
         yield Check("answers", False, "some of them are not in the journal")
         return
-    values = verdict["suspect"]["adapter"]["values"]
-    given = reply(as_scores(raw, saved.scenario.output_shape[0], values), saved.access)
+    adapter = Adapter(**verdict["suspect"]["adapter"])
+    reader = reader_of(adapter, saved.scenario)
+    rows = reader.rows([journal.by_query[entry["query"]] for entry in answers])
+    reading = reading_of(adapter, reader, saved.access)
+    reading.decide(rows)
+    step = verdict["suspect"].get("rounded_to")
+    if step is not None and abs(step - reading.step) > TOLERANCE * step:
+        yield Check("rounding", False, f"{reading.step:g} in the journal, {step:g} in the verdict")
+    given = reply(reading.read(rows), saved.access)
     wanted = torch.tensor([entry["answer"] for entry in answers])
     same = given.shape == wanted.shape and torch.allclose(
         given.double(), wanted.double(), atol=TOLERANCE

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..api.errors import ResourceError
 from ..api.scenario import Scenario
@@ -19,7 +19,7 @@ SLACK = 0.5
 
 
 def measure_utility(
-    model: nn.Module, scenario: Scenario, *, at_once: bool
+    model: Callable[[Tensor], Tensor], scenario: Scenario, *, at_once: bool
 ) -> dict[str, float] | None:
     """Return a model's utility on the test pool.
 

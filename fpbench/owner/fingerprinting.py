@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..api.errors import FpbenchError, InputError, SuiteError, TrialError
 from ..api.fields import fields_as_json
 from ..api.fingerprinter import Fingerprint, Fingerprinter
-from ..api.oracle import oracle_of
+from ..api.oracle import Access, Oracle, oracle_of
 from ..api.recipe import Recipe
 from ..api.work import Trial
 from ..engine.attempt import run_trial
@@ -31,6 +32,7 @@ from ..store.store import Store
 from .combined import RULES, Combined, Rule, joined
 from .comparable import inside, profile_of
 from .fingerprint_file import save
+from .scores import as_logits
 from .threshold import (
     Threshold,
     find_threshold,
@@ -132,6 +134,7 @@ def make_fingerprint(
         "calibration": {
             "threshold": asdict(best.threshold),
             "models": list(best.models),
+            "rounded": rate_rounded_target(trial, best.fingerprint, setting),
         },
         "suite": {
             "sha256": sha256(suite.source.text.encode()),
@@ -356,6 +359,34 @@ def _describe(
         "utility": (store.made(recipe, scenario) or {}).get("utility"),
         "profile": profile_of(ask(fingerprint.queries), scenario),
     }
+
+
+def rate_rounded_target(
+    trial: Trial, fingerprint: Fingerprint, setting: Setting
+) -> dict[str, float]:
+    """Return the target's own matching rate if its probabilities are rounded, by the step.
+
+    Empty if the method does not get probabilities.
+    """
+    if trial.access is not Access.PROBS:
+        return {}
+    scenario, device = trial.scenario, torch.device(setting.device)
+    ask = oracle_of(
+        setting.store.load(trial.target, scenario, device), trial.access,
+        input_shape=scenario.input_shape, input_range=scenario.input_range, device=device,
+        quantised=trial.quantised,
+    )  # fmt: skip
+    rates = {}
+    for decimals in range(1, 7):
+        step = 10.0**-decimals
+
+        def rounded(x: Tensor, step: float = step) -> Tensor:
+            p = (ask(x).double() / step).round() * step
+            return as_logits(p, "probs", step).float().softmax(-1)
+
+        rate = trial.method.verify(fingerprint, Oracle(rounded, trial.access))
+        rates[f"{step:.0e}"] = float(rate)
+    return rates
 
 
 def _describe_target(trial: Trial, store: Store) -> Mapping[str, Any]:

@@ -19,7 +19,9 @@ from ..store.files import sha256_of
 from .model_file import fill, most_bytes, read
 from .onnx_target import load_onnx
 from .reference import reference_zoo
+from .score_network import check_scores, network_of_file
 from .tensor_layout import RefusedError
+from .trees import require_network
 
 MAX_KIND = 60
 """Characters of the name of a kind."""
@@ -34,7 +36,9 @@ class Given(Recipe):
 
     file:   a safetensors file, a state dict of torch.save, or ONNX; relative to the current folder.
     model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
-            an ONNX file, which answers queries but has neither weights nor gradients.
+            an ONNX file, which answers queries but has neither weights nor gradients. A classifier
+            that answers with probabilities is named `probs:NAME`, or `sigmoid:NAME` if each class
+            has a probability of its own.
     sha256: the sha256 of the file; by default that of the file found. If it is given, a file with
             another one is refused, and the file itself is not needed if the store has the model.
     kind:   the group that it belongs to in reports and in stratified splits, such as FTAL; by
@@ -79,7 +83,12 @@ class Given(Recipe):
     @property
     def arch(self) -> str:
         # The bytes of an ONNX file are its network's only tensor, so their number defines it.
-        return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
+        prefix, is_onnx = self.model.removesuffix("onnx"), self._is_onnx
+        return f"{prefix}onnx:{Path(self.file).stat().st_size}" if is_onnx else self.model
+
+    @property
+    def _is_onnx(self) -> bool:
+        return self.model.rpartition(":")[2] == "onnx" and ".py:" not in self.model
 
     @property
     def uses_seed(self) -> bool:
@@ -108,8 +117,14 @@ class Given(Recipe):
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
         try:
-            filled = load_onnx(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
-            self._check_shapes(model := filled.to(lab.device), lab)
+            if self._is_onnx:
+                load_onnx(model, raw)
+                require_network(raw)
+            else:
+                fill(network_of_file(model), raw, self.model)
+            model = model.eval().requires_grad_(False).to(lab.device)
+            self._check_shapes(model, lab)
+            check_scores(model, self.model, lab.scenario, lab.device)
         except RefusedError as error:
             raise InputError(str(error), self.file) from None
         return model

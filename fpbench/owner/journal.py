@@ -24,7 +24,7 @@ class Journal:
 
     Raises InputError for answers of another API, for another kind of file, and for a broken chain.
 
-    api:      a digest of the API's URL and of the adapter.
+    api:      a digest of the API's URL and of the form of its requests and replies.
     url:      the URL to print.
     by_query: the answers, by the sha256 of their query.
     sent:     the number of inputs that were sent.

@@ -14,6 +14,7 @@ from ..api.architectures import SCHEMES, Builder
 from ..api.errors import TrialError
 from .model_file import kind_of
 from .onnx_session import open_session, run
+from .scores import LEAST, SLACK
 from .tensor_layout import RefusedError
 
 
@@ -21,17 +22,36 @@ class OnnxNetwork(nn.Module):
     """An ONNX file that answers inputs (n, *input_shape).
 
     Its only tensor is the file's bytes, so a store keeps and compares them like weights.
+
+    values: what its scores are: "probs", "sigmoid" or "logits"; "auto" to take each row that sums
+            to one as probabilities. Logits come out of it in any case.
     """
 
     file: Tensor
+    values: str = "auto"
 
     def __init__(self, length: int) -> None:
         super().__init__()
         self.register_buffer("file", torch.empty(length, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
+        scores = self.scores(x)
+        if self.values != "auto":
+            return as_logits(scores, self.values)
+        if scores.ndim != 2 or scores.shape[1] == 1:
+            return scores
+        return torch.where(look_like_probabilities(scores), as_logits(scores, "probs"), scores)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Answer inputs with the scores in the file's own form."""
         answers: Tensor = _Answer.apply(x, self.file)
         return answers
+
+
+def look_like_probabilities(scores: Tensor) -> Tensor:
+    """Return (n, 1): which rows of scores (n, classes) are nonnegative and sum to one."""
+    sums = scores.sum(-1, keepdim=True)
+    return ((sums - 1).abs() <= SLACK) & (scores >= 0).all(-1, keepdim=True)
 
 
 class _Answer(torch.autograd.Function):
@@ -41,7 +61,7 @@ class _Answer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
         session = _session(file.cpu().numpy().tobytes())
         scores = torch.from_numpy(run(session, x.detach().cpu().numpy().astype(np.float32)))
-        return as_logits(scores).to(x.device)
+        return scores.to(x.device)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -56,29 +76,24 @@ def _session(raw: bytes) -> Any:
     return open_session(raw)
 
 
+def as_logits(scores: Tensor, values: str) -> Tensor:
+    """Return scores as logits, row by row. It is differentiable.
+
+    values: "probs" (or percent, because the softmax of a row normalises it), "sigmoid" or "logits".
+    """
+    if values == "probs":
+        return scores.clamp_min(LEAST).log()
+    if values == "sigmoid":
+        return scores.clamp(LEAST, 1 - torch.finfo(scores.dtype).eps).logit()
+    return scores
+
+
 def load_onnx(model: nn.Module, raw: bytes) -> nn.Module:
     """Put a file's bytes into an `OnnxNetwork`. Raises RefusedError if they are not ONNX."""
     if (kind := kind_of(raw)) != "onnx":
         raise RefusedError(f"expected an ONNX file, got {kind}")
     model.file = torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
     return model.eval()
-
-
-ROUNDED = 0.1
-"""How far from one the sum of rounded probabilities may be."""
-
-
-def as_logits(scores: Tensor) -> Tensor:
-    """Return the logarithms of probabilities, and other scores unchanged.
-
-    Scores (n, n_classes) are probabilities if none is negative and every row sums to one, give or
-    take what rounding does. Rows are normalised.
-    """
-    if scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all()):
-        sums = scores.sum(-1, keepdim=True)
-        if bool(((sums - 1).abs() <= ROUNDED).all()):
-            return (scores / sums).clamp_min(1e-12).log()
-    return scores
 
 
 def _builder(length: str, _: int) -> Builder:

@@ -31,7 +31,9 @@ def reference_zoo(scenario: Scenario, target: Mapping[str, Any], train: Mapping[
     """
     own = str(target["model"])
     others = [name for name in scenario.architectures if name != own][:LARGEST]
-    only_asked = own == "onnx"  # it has no weights to change, and nothing is trained in its form
+    only_asked = (
+        own.rpartition(":")[2] == "onnx"
+    )  # it has no weights to change, and nothing is trained in its form
     if only_asked:
         own, *others = others
     given = train["epochs"]

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..api.errors import FieldError, InputError
-from ..api.oracle import Access, oracle_of
+from ..api.errors import FieldError, InputError, ResourceError
+from ..api.oracle import Access, oracle_of, reply
 from ..api.scenario import Scenario
 from ..store.files import sha256
-from .adapter import Adapter, check_images
+from .adapter import OF_READING, Adapter
 from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
 from .journal import Journal
-from .model_file import fill, kind_of, layout_of, most_bytes, read
-from .onnx_target import as_logits
+from .model_file import fill, kind_of, most_bytes, read
 from .remote import Limits, Remote, checked_url
+from .replies import Reader
+from .request import check_images
 from .sandbox import run_in_sandbox
-from .tensor_layout import RefusedError, header
+from .score_network import network_of_file, says_values
+from .scores import Reading, Values
+from .tensor_layout import RefusedError
+from .trees import tree_ensemble
+
+PUBLIC = 2000
+"""The most public inputs by which the order of classes is found."""
 
 MAX_ONNX = 2 * 2**30
 """Bytes of an ONNX file: protobuf's own limit."""
@@ -45,30 +57,83 @@ class Request:
 class Suspect:
     """A suspect that answers queries and records them.
 
-    model:   the network that answers.
+    network: it answers with what the suspect itself says; `reading` reads that as scores.
     about:   its description in the verdict.
     notes:   sentences for the verdict's reader.
+    began:   the time before it was asked.
     answers: each query's sha256 and its answer, in order.
     """
 
-    def __init__(self, model: nn.Module, saved: Saved, about: dict[str, Any]) -> None:
-        scenario = saved.scenario
-        self.model, self.about, self.notes = model, about, list[str]()
+    def __init__(
+        self, network: nn.Module, saved: Saved, about: dict[str, Any], reading: Reading
+    ) -> None:
+        self.network, self.reading, self.about = network, reading, about
+        self.notes, self.began = list[str](), datetime.now(UTC)
         self.answers: list[tuple[str, Any]] = []
-        self._replies: list[Tensor] = []
+        self._access, self._replies = saved.access, list[Tensor]()
+        scenario = saved.scenario
         self._ask = oracle_of(
-            model, saved.access, input_shape=scenario.input_shape,
+            network, Access.OUTPUT, input_shape=scenario.input_shape,
             input_range=scenario.input_range, device=torch.device("cpu"),
             input_dtype=scenario.input_dtype,
             quantised=saved.quantised,
         )  # fmt: skip
+        queries = saved.fingerprint.queries
+        self._outputs = queries, self._ask(queries)
+        self._decide_reading(scenario)
+
+    def _decide_reading(self, scenario: Scenario) -> None:
+        """Decide how to read the answers, from those to all queries of the fingerprint."""
+        self.reading.decide(self._outputs[1])
+        if scenario.task != "classification":
+            return
+        self.about |= {"values": self.reading.values, "rounded_to": self.reading.step or None}
+        if skipped := self.reading.skipped:
+            self.notes.append(
+                f"{skipped} of {len(self._outputs[1])} inputs have no answer; each counts as "
+                "answered with the mean of the others"
+            )
+
+    def find_order(self, scenario: Scenario) -> None:
+        """Find another order of the suspect's classes, by its agreement with the public pool.
+
+        An order is taken if each class gets more than half of the right answers in it. The
+        fingerprint's queries have no part in it.
+        """
+        try:
+            inputs, truth = scenario.data("public")
+        except ResourceError:
+            return
+        rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:PUBLIC]
+        sizes = len(rows) if isinstance(self.network, OnnxSuspect) else 256
+        with torch.no_grad():
+            answers = torch.cat([self.model(inputs[part]) for part in rows.split(sizes)]).argmax(-1)
+        n = scenario.output_shape[0]
+        counts = torch.zeros(n, n, dtype=torch.int64)
+        counts.index_put_((truth[rows], answers), torch.tensor(1), accumulate=True)
+        order = best_order(counts)
+        if order is None:
+            return
+        self.reading.columns = self.about["classes"] = order
+        found = [f"score {at} is of class {k}" for at, k in enumerate(order) if at != k]
+        before, after = int(counts.diagonal().sum()), int(counts[order, range(n)].sum())
+        self.notes.append(
+            f"its classes are in another order: {', '.join(found[:5])}"
+            f"{' ...' if len(found) > 5 else ''}. The order was found on {len(rows)} inputs of the "
+            f"public pool, of which it answers {after} rightly in this order and {before} in the "
+            "fingerprint's"
+        )
+
+    def model(self, x: Tensor) -> Tensor:
+        """Answer inputs with logits of the target's classes, or with a task's outputs."""
+        return self.reading.read(self.network(x))
 
     def utility(self, scenario: Scenario) -> dict[str, float] | None:
         """Return the utility; None if it is unknown, or if queries to an API would be needed."""
-        if isinstance(self.model, Remote):
+        if isinstance(self.network, Remote):
             return None
         # An ONNX suspect starts a process for each call, so it gets one call.
-        return measure_utility(self.model, scenario, at_once=isinstance(self.model, OnnxSuspect))
+        return measure_utility(self.model, scenario, at_once=isinstance(self.network, OnnxSuspect))
 
     def profile(self, scenario: Scenario) -> dict[str, float]:
         """Return numbers that describe the answers so far."""
@@ -76,18 +141,35 @@ class Suspect:
 
     def journal(self) -> dict[str, Any] | None:
         """Return the journal's file, its last hash and its times; None for a file as suspect."""
-        if not isinstance(self.model, Remote):
+        if not isinstance(self.network, Remote):
             return None
-        return self.model.kept.summary()
+        return self.network.kept.summary()
 
     def __call__(self, x: Tensor) -> Tensor:
-        replies = self._ask(x)
+        queries, outputs = self._outputs
+        if x.shape != queries.shape or not torch.equal(x, queries):
+            outputs = self._ask(x)
+        replies = reply(self.reading.read(outputs), self._access)
         self._replies.append(replies)
         self.answers += [
             (sha256(query.numpy().tobytes()), _as_json(answer))
             for query, answer in zip(x, replies, strict=True)
         ]
         return replies
+
+
+def best_order(counts: Tensor) -> list[int] | None:
+    """Return the class of each of a suspect's scores if they are in another order, else None.
+
+    counts: how often inputs of a class (first index) get an answer (second index).
+    """
+    classes, answers = linear_sum_assignment(counts.numpy(), maximize=True)
+    order = dict(zip(answers.tolist(), classes.tolist(), strict=True))
+    right = counts[classes, answers]
+    if not bool((2 * right > counts.sum(1)[classes]).all()):
+        return None
+    found = [order[at] for at in range(len(order))]
+    return found if found != sorted(found) else None
 
 
 def _as_json(answer: Tensor) -> Any:
@@ -98,9 +180,9 @@ def _as_json(answer: Tensor) -> Any:
 class OnnxSuspect(nn.Module):
     """An ONNX file as a network that runs in the sandbox and has no gradients."""
 
-    def __init__(self, raw: bytes, output_shape: tuple[int, ...], probabilities: bool) -> None:
+    def __init__(self, raw: bytes, output_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
+        self._raw, self._shape = raw, output_shape
 
     def forward(self, x: Tensor) -> Tensor:
         raw = run_in_sandbox(
@@ -111,7 +193,7 @@ class OnnxSuspect(nn.Module):
         out = out.reshape(len(x), *self._shape)
         if not bool(out.isfinite().all()):
             raise RefusedError("expected finite answers of the ONNX model, got others")
-        return as_logits(out) if self._probabilities else out
+        return out
 
 
 def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
@@ -124,9 +206,8 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
         )
     if "://" in suspect:
         return _open_url(suspect, saved, request)
-    for option, value in (("--adapter", request.adapter), ("--labels-only", request.labels_only)):
-        if value:
-            raise InputError("expected a URL as suspect, got a file", option)
+    if request.labels_only:
+        raise InputError("expected a URL as suspect, got a file", "--labels-only")
     path = Path(suspect)
     try:
         return _open_file(path, saved, request)
@@ -134,20 +215,50 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
         raise InputError(str(error), suspect) from None
 
 
+def reading_of(adapter: Adapter, reader: Reader, access: Access) -> Reading:
+    """Return how the answers of a suspect are read, as far as its adapter says it."""
+    if not reader.has_classes:
+        return Reading(None, 0)
+    # A label is a row of one 1 and zeros: a probability.
+    values: Values = "probs" if adapter.labels is not None else adapter.values
+    labels = access is Access.LABEL
+    return Reading(reader.columns, reader.shape[0], values, labels=labels)
+
+
+def reader_of(adapter: Adapter, scenario: Scenario) -> Reader:
+    """Return the reader of a suspect's answers."""
+    classes = scenario.task == "classification"
+    return Reader(adapter, scenario.output_shape, classes=classes)
+
+
 def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
+    adapter = Adapter.read(request.adapter, for_file=True)
+    reader = reader_of(adapter, scenario)
+    reading = reading_of(adapter, reader, saved.access)
     names = [request.arch] if request.arch else list(scenario.architectures)
     with torch.device("meta"):
         models = {name: scenario.architecture(name)() for name in names}
     for_onnx = MAX_ONNX if _kind_of_file(path) == "onnx" else 0
     raw = read(path, max(for_onnx, *map(most_bytes, models.values())))
     kind = kind_of(raw)
-    about = {"file": str(path), "sha256": sha256(raw), "format": kind}
+    about: dict[str, Any] = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
-        probabilities = saved.access is not Access.OUTPUT
-        return Suspect(OnnxSuspect(raw, scenario.output_shape, probabilities), saved, about)
-    arch = request.arch or _matching_architecture(raw, kind, models)
-    return Suspect(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
+        shape = (len(reader.columns),) if reader.has_classes else scenario.output_shape
+        network: nn.Module = OnnxSuspect(raw, shape)
+        if name := tree_ensemble(raw):
+            about["arch"] = name
+    else:
+        arch, network = _filled(raw, kind, models, given=request.arch)
+        about["arch"] = arch
+        if says_values(arch):
+            reading.values = "logits"
+    suspect = Suspect(network, saved, about, reading)
+    if adapter.classes is not None:
+        about["classes"] = adapter.classes
+    elif reader.has_classes:
+        suspect.find_order(scenario)
+    return suspect
 
 
 def _kind_of_file(path: Path) -> str:
@@ -161,57 +272,92 @@ def _kind_of_file(path: Path) -> str:
         return ""
 
 
-def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) -> str:
-    """Return the scenario's architecture that has a file's tensors.
+def _filled(
+    raw: bytes, kind: str, models: dict[str, nn.Module], *, given: str | None
+) -> tuple[str, nn.Module]:
+    """Return the architecture of a file, and its network with the file's tensors.
 
-    Raises InputError unless there is exactly one.
+    given: the architecture, if the user named it; else it is the only one that fits the file.
+
+    Raises InputError if several or none of them fit, RefusedError for another kind of file.
     """
+    if given is not None or len(models) == 1 or kind not in ("safetensors", "zip"):
+        arch = given or next(iter(models))
+        fill(network_of_file(models[arch]), raw, arch)
+        return arch, models[arch]
     fits = []
-    if kind == "safetensors":
-        found = {name: shape for name, (_, shape) in header(raw)[0].items()}
-        fits = [
-            arch for arch, model in models.items()
-            if {name: shape for name, (_, shape) in layout_of(model).items()} == found
-        ]  # fmt: skip
+    sizes = _sizes(raw) if kind == "zip" else Counter()
+    likely = [arch for arch, model in models.items() if not _large(model) - sizes]
+    for arch in likely or models:
+        try:
+            fill(models[arch], raw, arch)
+        except RefusedError:
+            continue
+        fits.append(arch)
     if len(fits) != 1:
+        found = f"{' and '.join(fits)} fit" if fits else "none of the scenario's fits"
         raise InputError(
-            f"expected the architecture of this file ({kind}), which it does not show; name one "
-            f"of {', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
+            f"expected the architecture of this file ({kind}), {found}; name one of "
+            f"{', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
             "--arch",
         )
-    return fits[0]
+    return fits[0], models[fits[0]]
+
+
+def _sizes(raw: bytes) -> Counter[int]:
+    """Return the sizes of the entries in a zip file of torch.save. To read a file takes a process
+    for each architecture, so those with tensors of other sizes are left out."""
+    try:
+        return Counter(entry.file_size for entry in ZipFile(io.BytesIO(raw)).infolist())
+    except Exception:  # hostile bytes can raise many types of error in the parser
+        return Counter()
+
+
+def _large(model: nn.Module) -> Counter[int]:
+    """Return the sizes in bytes of a network's tensors, without counters and the like."""
+    return Counter(t.nbytes for t in model.state_dict().values() if t.numel() > 1)
 
 
 def _open_url(suspect: str, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     adapter = Adapter.read(request.adapter)
     url, shown = checked_url(suspect)
-    if saved.access is Access.OUTPUT:
-        raise InputError("expected a fingerprint for labels or probs, which an API returns; got "
-                         "one for output", "SUSPECT")  # fmt: skip
+    adapter.filled_headers()  # one that cannot be sent is told before anything is written
+    reader = reader_of(adapter, scenario)
+    if reader.has_classes and saved.access is Access.OUTPUT and adapter.values != "logits":
+        raise InputError(
+            "expected a fingerprint for labels or probs, which an API returns, got one for output; "
+            "if this API returns logits, say `values: logits` in the adapter",
+            "SUSPECT",
+        )
     if adapter.scores is None and saved.access is not Access.LABEL:
         raise InputError(
             f"expected `scores`, got `labels` for a fingerprint that needs {saved.access}",
             str(request.adapter),
         )
-    if adapter.images:
-        check_images(scenario.input_shape)
+    check_images(adapter, scenario.input_shape)
     budget = request.budget if request.budget is not None else 2 * saved.method.n_queries
     settings = adapter.model_dump(exclude={"headers"})
-    # Answers belong to the URL and the form of its answers, not to how many are asked at once.
-    form = {name: x for name, x in settings.items() if name not in ("batch", "timeout")}
+    # Answers belong to the URL, to the form of its requests and to the place of the answers.
+    form = {name: x for name, x in settings.items() if name not in OF_READING}
     api = sha256(json.dumps([url, form], sort_keys=True).encode())
     kept = request.answers or request.out.with_suffix(f".{api[:8]}.answers.jsonl")
+    skip = int(adapter.skip * len(saved.fingerprint.queries))
     model = Remote(
-        url, adapter, Journal(kept, api, shown), Limits(request.rate, budget),
-        scenario.input_range, scenario.output_shape[0],
+        url, adapter, Journal(kept, api, shown), Limits(request.rate, budget, skip),
+        scenario.input_range, reader,
     )  # fmt: skip
     about = {"url": shown, "adapter": settings, "headers": sorted(adapter.headers),
              "answers": str(kept)}  # fmt: skip
-    opened = Suspect(model, saved, about)
+    opened = Suspect(model, saved, about, reading_of(adapter, reader, saved.access))
     if adapter.images and not saved.quantised:
         opened.notes.append(
             "the queries were sent as 8-bit images, but the fingerprint was calibrated with exact "
             "queries; make it anew with -o quantised=true"
+        )
+    if adapter.image == "jpeg" and adapter.send != "json":
+        opened.notes.append(
+            "the queries were sent as JPEG files, which change their pixels; the fingerprint was "
+            "calibrated without that"
         )
     return opened

@@ -39,7 +39,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
     Raises TrialError if the method breaks its contract, InputError if the suspect's file is
     refused, and ResourceError if an API does not answer.
     """
-    method, began = saved.method, datetime.now(UTC)
+    method = saved.method
     oracle = Oracle(suspect, saved.access)
     try:
         rate = check_rate(method.verify(saved.fingerprint, oracle), method.name, name)
@@ -54,7 +54,7 @@ def judge(saved: Saved, suspect: Suspect, name: str) -> dict[str, Any]:
         "suspect": about,
         "answers": [{"query": query, "answer": answer} for query, answer in suspect.answers],
         "journal": suspect.journal(),
-        "asked": began.isoformat(timespec="seconds"),
+        "asked": suspect.began.isoformat(timespec="seconds"),
     }
     found = conclude(saved, about, rate, suspect.profile(saved.scenario), oracle.queries)
     return {
@@ -82,6 +82,8 @@ def conclude(
     seen = {"arch": suspect.get("arch"), "utility": suspect["utility"], "rate": rate,
             "profile": profile}  # fmt: skip
     word, reasons = decide(saved.models, threshold, seen)
+    if word != CONSISTENT and (reason := _lost_by_rounding(saved, suspect)):
+        word, reasons = CANNOT, [reason, *reasons]
     verdict: dict[str, Any] = {
         "verdict": word,
         "reasons": reasons,
@@ -126,6 +128,22 @@ def decide(
     if reasons := reasons_not_to_judge(models, suspect, above=above):
         return CANNOT, reasons
     return (CONSISTENT if above else NOT_SHOWN), []
+
+
+def _lost_by_rounding(saved: Saved, suspect: Mapping[str, Any]) -> str | None:
+    """Return why rounded scores hide a copy; None if they do not.
+
+    They do if the target itself, with scores rounded as much, is not rated above the threshold.
+    """
+    step = suspect.get("rounded_to")
+    rates = saved.meta["calibration"].get("rounded") or {}
+    known = [(float(at), rate) for at, rate in rates.items() if step and float(at) > 0.999 * step]
+    if not known or (rate := min(known)[1]) > saved.threshold.rate:
+        return None
+    return (
+        f"its scores are rounded to {step:.3g}, and with such scores the target itself is rated "
+        f"only {rate:.3f}; a fingerprint made with -o api=label does not depend on rounding"
+    )
 
 
 def _strength(rate: float, makings: Makings, threshold: Threshold) -> str:
