@@ -101,10 +101,11 @@ class Release:
 
         def is_row(entry: Entry) -> bool:
             file = os.path.abspath(str(entry.get("file")))
-            return file in files and {*entry} <= {"recipe", *COLUMNS.values()}
+            return file in files and not {*entry} & {"each", "copies", "seed"}
 
         def as_row(entry: Entry, side: str) -> Entry:
-            row = {column: entry.get(key, "") for column, key in COLUMNS.items()}
+            others = {key: key for key in entry if key not in ("recipe", *COLUMNS.values())}
+            row = {column: entry.get(key, "") for column, key in (COLUMNS | others).items()}
             file = os.path.abspath(entry["file"])
             if row["parent"] not in ("", "target"):
                 row["parent"] = os.path.relpath(row["parent"], folder)
@@ -221,7 +222,8 @@ class Release:
 
 def _as_csv(rows: Sequence[Entry]) -> str:
     """Return the text of a table, without columns that are empty."""
-    columns = [column for column in COLUMNS if any(row[column] for row in rows)]
+    known = dict.fromkeys(column for row in rows for column in row)
+    columns = [column for column in known if any(row.get(column) for row in rows)]
     text = io.StringIO()
     out = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     out.writeheader()

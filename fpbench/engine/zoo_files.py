@@ -28,7 +28,8 @@ LABELS = {"target": "target", "positives": "positive", "negatives": "negative"}
 
 COLUMNS = {"file": "file", "architecture": "model", "label": "label", "kind": "kind",
            "parent": "parent", "sha256": "sha256"}  # fmt: skip
-"""The columns of a table, and the keys of an entry that they fill."""
+"""The columns of a table, and the keys of an entry that they fill. Other fields of the recipe may
+be columns too, under their own names."""
 
 MAX_BYTES = 100_000_000
 """The longest table: a row of 500 characters for each of 200,000 models."""
@@ -125,7 +126,8 @@ def _expand(
         for file in _matches(entry["files"], item.where("files")):
             yield item.with_file(file, item.where("files"))
     elif words == ["table"]:
-        yield from _rows(item, side, tables)
+        more = {name: name for name in known if name not in {"scenario", "seed", *COLUMNS.values()}}
+        yield from _rows(item, side, tables, {**COLUMNS, **more})
     elif isinstance(each, dict) and list(each) == ["file"] and _are_texts(each["file"]):
         for i, file in enumerate(each["file"]):
             yield item.with_file(file, item.where("each", "file", i))
@@ -159,16 +161,20 @@ def _matches(patterns: Any, where: str) -> list[str]:
 # ── tables ────────────────────────────────────────────────────────────────────────
 
 
-def _rows(item: _Item, side: str, tables: dict[str, list[_Item]]) -> Iterator[_Item]:
+def _rows(
+    item: _Item, side: str, tables: dict[str, list[_Item]], columns: Mapping[str, str]
+) -> Iterator[_Item]:
     """Yield the rows of an entry's table that have the label of a side. Parents come first.
 
     The entry's other keys are defaults for the rows.
+
+    columns: the known columns, and the keys that they fill.
     """
     name = item.entry["table"]
     if not isinstance(name, str):
         raise SuiteError(f"table: expected a CSV file, got {clipped(name)}", item.where("table"))
     if name not in tables:
-        tables[name] = _read_table(Path(name), item.where("table"))
+        tables[name] = _read_table(Path(name), item.where("table"), columns)
     rows = [row for row in tables[name] if row.entry["label"] == LABELS[side]]
     if not rows:
         raise SuiteError(
@@ -181,12 +187,13 @@ def _rows(item: _Item, side: str, tables: dict[str, list[_Item]]) -> Iterator[_I
         yield _Item({**defaults, **own}, {**item.places, **row.places})
 
 
-def _read_table(path: Path, where: str) -> list[_Item]:
+def _read_table(path: Path, where: str, columns: Mapping[str, str]) -> list[_Item]:
     """Read a table of model files. Raises SuiteError, with the place in the table.
 
     Paths in the table are relative to its folder.
 
-    where: the place that names the table.
+    where:   the place that names the table.
+    columns: the known columns, and the keys that they fill.
     """
     if not path.is_file():
         raise SuiteError(f"table: expected a CSV file at {path.absolute()}, found none", where)
@@ -204,10 +211,10 @@ def _read_table(path: Path, where: str) -> list[_Item]:
         ) from None
     header, place_of_header = next(lines, ([], lambda _: f"{path}:1:1"))
     for i, column in enumerate(header):
-        if column not in COLUMNS or column in header[:i]:
-            expected = "every column once" if column in COLUMNS else "columns of a table of models"
+        if column not in columns or column in header[:i]:
+            expected = "every column once" if column in columns else "columns of a table of models"
             raise SuiteError(
-                f"expected {expected}, got {clipped(column)}; {did_you_mean(column, COLUMNS)}",
+                f"expected {expected}, got {clipped(column)}; {did_you_mean(column, columns)}",
                 place_of_header(i),
             )
     for needed in ("file", "label"):
@@ -231,10 +238,10 @@ def _read_table(path: Path, where: str) -> list[_Item]:
                 raise SuiteError("expected a file in every row, found none", place(i))
             if cell:
                 is_path = column == "file" or (column == "parent" and cell != "target")
-                row.entry[COLUMNS[column]] = (
+                row.entry[columns[column]] = (
                     os.path.normpath(path.parent / cell) if is_path else cell
                 )
-                row.places[(COLUMNS[column],)] = place(i)
+                row.places[(columns[column],)] = place(i)
         rows.append(row)
     return rows
 
