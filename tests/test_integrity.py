@@ -77,6 +77,7 @@ def test_an_honest_verdict_is_right_in_everything(office: Office, case: Path) ->
     right = {name.split(maxsplit=1)[1] for name in lines if name.startswith("right")}
     assert right == {
         "fingerprint", "commitment", "order", "journal", "answers", "contents", "known models",
+        "reference population",
     }  # fmt: skip
     assert {name.split(maxsplit=2)[2] for name in lines if name.startswith("not checked")} == {
         "signature of the commitment", "signature of the verdict",
@@ -208,6 +209,28 @@ def test_invented_negatives_are_found_by_the_store(office: Office, case: Path) -
     done = office("verdict", "check", case, "--store", office.folder / "store")
     assert done.exit_code == 1
     assert "20 of them are rated otherwise" in done.output
+
+
+def drop(meta: dict[str, Any]) -> None:
+    """Leave out the independent models that are rated highest, and lower the threshold to fit."""
+    calibration = meta["calibration"]
+    negatives = [model for model in calibration["models"] if not model["positive"]]
+    # As few as leave the makings that the level needs.
+    worst = sorted(negatives, key=lambda model: -model["rate"])[: len(negatives) - 19]
+    calibration["models"] = [model for model in calibration["models"] if model not in worst]
+    level = calibration["threshold"]["false_positive_rate"]
+    found = find_threshold(makings_of(calibration["models"]), level)
+    calibration["threshold"] = dataclasses.asdict(found)
+
+
+def test_dropped_negatives_are_found_by_the_case(office: Office, case: Path) -> None:
+    forge(case / "mine.fp", drop)
+    (case / "mine.fp.commitment.json").unlink()
+    done = office("verdict", "check", case)
+    assert done.exit_code == 1
+    assert (
+        "WRONG        reference population: the case has 20 independent models: 19" in done.output
+    )
 
 
 @pytest.mark.parametrize(("change", "sentence"), [

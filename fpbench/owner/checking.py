@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..api.errors import InputError
+from ..api.errors import FpbenchError, InputError
 from ..api.oracle import Access, Oracle, oracle_of, reply
 from ..api.scenario import Scenario
 from ..engine.registry import Registry
+from ..engine.suite import Suite
 from ..store.files import sha256
 from ..store.network import make_network
 from ..store.store import Store
@@ -76,6 +78,7 @@ def check_verdict(
             *checks,
             *(_check_answers(verdict, saved, journal) if journal else ()),
             *_check_conclusion(verdict, saved),
+            _check_population(saved, registry),
             _check_known_models(saved, store),
         ]
 
@@ -197,6 +200,31 @@ def _check_conclusion(verdict: Mapping[str, Any], saved: Saved) -> Iterator[Chec
 def _rounded(value: Any) -> Any:
     """Return JSON values with numbers as exact as machines agree."""
     return json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
+
+
+def _check_population(saved: Saved, registry: Registry) -> Check:
+    """Compare the independent models of the fingerprint with those that its case plans."""
+    name, case = "reference population", saved.meta["suite"]
+    overrides = [*case["overrides"]]
+    if (digest := saved.meta["target"].get("file_sha256")) is not None:
+        overrides.append(f"target.sha256={digest}")  # the target's file need not be here
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "case.yaml"
+        file.write_text(case["text"])
+        try:
+            zoo = Suite.load(file, registry, overrides=overrides).zoos[0]
+        except FpbenchError as error:
+            return Check(name, None, f"the case cannot be read here: {error}")
+    planned = {recipe.digest for recipe in zoo.negatives}
+    known = {model["digest"] for model in saved.models if not model["positive"]}
+    rest = {*saved.meta["calibration"].get("not_judged", ())}
+    dropped, others = planned - known - rest, known - planned
+    return Check(
+        name, not dropped and not others,
+        f"the case has {len(planned)} independent models: {len(planned & known)} are in the "
+        f"fingerprint, {len(planned & rest)} were learned from or not made, {len(dropped)} are "
+        f"missing, and {len(others)} others were added",
+    )  # fmt: skip
 
 
 def _check_known_models(saved: Saved, store: Path | None) -> Check:

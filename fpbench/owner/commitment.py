@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load
+
 from ..api.errors import InputError
 from ..store.files import sha256, write
 from .fingerprint_file import ForgedError, Saved
@@ -37,7 +39,9 @@ def commit(file: Path, meta: Mapping[str, Any], key: Any) -> Path:
     """
     content = {
         "schema": SCHEMA,
-        "fingerprint_sha256": sha256(file.read_bytes()),
+        "fingerprint_sha256": sha256(raw := file.read_bytes()),
+        # One can be shown without the other.
+        "queries_sha256": sha256(load(raw)["queries"].numpy().tobytes()),
         "calibration_sha256": sha256(canonical(meta["calibration"])),
         "case_sha256": meta["suite"]["sha256"],
         "method": meta["method"],

@@ -134,6 +134,7 @@ def make_fingerprint(
         "calibration": {
             "threshold": asdict(best.threshold),
             "models": list(best.models),
+            "not_judged": _not_judged(suite, best.models),
             "rounded": rate_rounded_target(trial, best.fingerprint, setting),
         },
         "suite": {
@@ -389,11 +390,19 @@ def rate_rounded_target(
     return rates
 
 
+def _not_judged(suite: Suite, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the digests of the independent models that the threshold does not rest on: a method
+    has learned from them, or they could not be made, or they are twins."""
+    judged = {model["digest"] for model in models}
+    return [r.digest for r in suite.zoos[0].negatives if r.digest not in judged]
+
+
 def _describe_target(trial: Trial, store: Store) -> Mapping[str, Any]:
     made = store.made(trial.target, trial.scenario) or {}
     return {
         "name": str(trial.target),
         "digest": trial.target.digest,
         "weights_sha256": made.get("weights_sha256"),
+        "file_sha256": trial.target.source_sha256,
         "utility": made.get("utility"),
     }
