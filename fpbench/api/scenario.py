@@ -52,6 +52,13 @@ class Scenario(ABC):
     input_range: ClassVar[tuple[float, float]]
     """The problem space X: the smallest and the largest value of an input's elements."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something is, such as a path. They do not identify the scenario."""
+
+    recorded: ClassVar[bool] = False
+    """Whether models are tables of recorded answers. They answer the inputs of the pools,
+    unchanged, and nothing else, and have neither weights nor gradients."""
+
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 
@@ -109,7 +116,7 @@ class Scenario(ABC):
         validate(self)
 
     def __str__(self) -> str:
-        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self).items())
+        fields = ",".join(f"{k}={v}" for k, v in changed_fields(self, skip=self.places).items())
         return f"{self.name}({fields})" if fields else self.name
 
     @abstractmethod

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
     from .scenarios.fashion import Fashion
+    from .scenarios.recorded import Recorded
     from .scenarios.skin import Skin
     from .scenarios.warfarin import Warfarin
 
-    return [Digits, Fashion, Skin, Warfarin]
+    return [Digits, Fashion, Recorded, Skin, Warfarin]
 
 
 @hookimpl
@@ -27,9 +28,10 @@ def fpbench_recipes() -> list[type[Recipe]]:
     from .recipes.distill import Distill
     from .recipes.finetune import Finetune, Retrain
     from .recipes.prune import PruneFilters, PruneWeights
+    from .recipes.recorded import RecordedModel
     from .recipes.train import Train
 
-    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill]
+    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill, RecordedModel]
 
 
 @hookimpl

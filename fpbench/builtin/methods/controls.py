@@ -26,6 +26,7 @@ class Random(Fingerprinter):
     supports = Classification
     accepts = frozenset({Access.LABEL})
     counts_agreement = True
+    queries_pool = True
     paper = (
         "Godinot, Le Merrer, Penzo, Taiani and Tredan, Queries, Representation & Detection: The "
         "Next 100 Model Fingerprinting Schemes, AAAI 2025"
