@@ -11,7 +11,7 @@ which `fpbench run` takes too, and a store. Printed are a table of means over ta
 of the targets.
 
 Per target and method there is one trial. Nothing is learned from suspects, so nearly all of them,
-nine in ten, are judged.
+nine in ten, are judged. FBI fails if the target is right, or wrong, on all queries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fpbench import Result, TrialError, session
+from fpbench import Result, session
 from fpbench.engine.attempt import attempt
 from fpbench.engine.key import Job, weights_of
 from fpbench.engine.plan import Plan, trials_without
@@ -56,15 +56,16 @@ methods:
 
 
 class Row(NamedTuple):
-    """A method's numbers with one target."""
+    """A method's numbers with one target; None if it failed."""
 
     target: str
     method: str
     queries: int
-    auc: float
-    tpr: float
-    aruc: float
     suspects: int
+    auc: float | None = None
+    tpr: float | None = None
+    aruc: float | None = None
+    error: str = ""
 
 
 def split_name(file: str) -> tuple[str, str]:
@@ -116,38 +117,39 @@ def measure(folder: Path, target: str, registry: Registry, store: Store) -> Iter
         twins = twins_of(plan, weights, failures)
         for trial in trials_without(plan, {*failures, *twins}):
             result: Result = attempt(Job.of(trial, weights), store=store, device="cpu")
+            own = target, trial.method.name, trial.method.n_queries, len(trial.suspects)
             if result.error:
-                raise TrialError(result.error)
-            found = summarise([result])
-            assert found.auc is not None
-            assert found.aruc is not None
-            assert found.tpr_at_1_percent_fpr is not None
-            yield Row(
-                target, trial.method.name, trial.method.n_queries, found.auc,
-                found.tpr_at_1_percent_fpr, found.aruc, len(trial.suspects),
-            )  # fmt: skip
+                yield Row(*own, error=result.error)
+            else:
+                found = summarise([result])
+                yield Row(*own, found.auc, found.tpr_at_1_percent_fpr, found.aruc)
+
+
+def _numbers(row: Row) -> list[float]:
+    """Return AUC, TPR and ARUC; NaN for one that cannot be measured."""
+    return [math.nan if x is None else x for x in (row.auc, row.tpr, row.aruc)]
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print both tables in Markdown."""
+    """Print both tables in Markdown: means over targets, then the targets."""
     methods = list(dict.fromkeys((row.method, row.queries) for row in rows))
-    targets = list(dict.fromkeys(row.target for row in rows))
-    print(f"\n| method | N | AUC | TPR at 1 % | ARUC | lowest AUC |\n|{' --- |' * 6}")
+    print("\n| method | N | AUC | TPR at 1 % | ARUC | lowest AUC | targets |")
+    print(f"|{' --- |' * 7}")
     for method, queries in methods:
-        own = [row for row in rows if (row.method, row.queries) == (method, queries)]
-        auc, tpr, aruc = (
-            f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
-            if len(values) > 1 else f"{values[0]:.3f}"
-            for values in zip(*((r.auc, r.tpr, r.aruc) for r in own), strict=True)
-        )  # fmt: skip
-        worst = min(own, key=lambda row: row.auc)
-        print(f"| {method} | {queries} | {auc} | {tpr} | {aruc} | {worst.auc:.3f} {worst.target} |")
+        own = [r for r in rows if (r.method, r.queries) == (method, queries) and not r.error]
+        means = [
+            f"{values.mean():.3f} ± {values.std(ddof=min(1, len(own) - 1)):.3f}"
+            for values in np.array([_numbers(row) for row in own]).T
+        ]
+        worst = min(own, key=lambda row: row.auc or 0)
+        print(f"| {method} | {queries} | {' | '.join(means)} | {worst.auc:.3f} {worst.target} | "
+              f"{len(own)} |")  # fmt: skip
     print(f"\n| target |{''.join(f' {method} {n} |' for method, n in methods)}")
     print(f"|{' --- |' * (len(methods) + 1)}")
-    for target in targets:
-        found = {(row.method, row.queries): row for row in rows if row.target == target}
-        own = [found[method] for method in methods]
-        cells = "".join(f" {row.auc:.2f} {row.tpr:.2f} {row.aruc:.2f} |" for row in own)
+    for target in dict.fromkeys(row.target for row in rows):
+        own = [row for row in rows if row.target == target]
+        texts = [" ".join(f"{x:.2f}" for x in _numbers(row)) for row in own]
+        cells = "".join(f" {'failed' if r.error else t} |" for r, t in zip(own, texts, strict=True))
         print(f"| {target} |{cells}")
 
 

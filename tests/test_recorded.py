@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,3 +277,30 @@ def test_a_mistake_gets_one_sentence_with_its_place(place: Path, name: str) -> N
     assert where in shown
     assert what in shown
     assert "Traceback" not in shown
+
+
+# ── the script ────────────────────────────────────────────────────────────────────
+
+
+def test_the_imagenet_script_takes_every_base_model_as_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = tmp_path / "checkout" / "data" / "predictions"
+    predictions.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    np.save(predictions / "ground_truth.npy", ANSWERS["truth"])
+    for base in ("ant", "bee"):
+        np.save(predictions / f"{base}.npy", ANSWERS[base])
+        np.save(predictions / f"PRUNE-{base}-broken.npy", (ANSWERS["truth"] + 1) % CLASSES)
+        for i in range(10):
+            np.save(predictions / f"JPEG-{base}-{i}.npy", changed(ANSWERS[base], 0.05, rng))
+    script = Path(__file__).parent.parent / "benchmarks" / "imagenet.py"
+    folder = tmp_path / "folder"
+    arguments = [str(tmp_path / "checkout"), "--folder", str(folder)]
+    monkeypatch.setattr("sys.argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    means, targets = (table.splitlines() for table in capsys.readouterr().out.split("\n\n")[1:])
+    assert [row.split("|")[1].strip() for row in targets[2:]] == ["ant", "bee"]
+    row = next(row for row in means if row.startswith("| akh | 1000 "))
+    assert row.split("|")[3].strip() == "1.000 ± 0.000"  # AUC
+    assert "PRUNE" not in (folder / "models.csv").read_text()  # too far below its base model

@@ -92,9 +92,10 @@ class Recorded(Classification):
     """Models of which a file has the answers to a pool of inputs; nobody has to run them.
 
     An input is its position in the pool, a whole number, so methods apply that choose their queries
-    from the pool. All pools are this pool. Models are of the recipe `recorded`. With `models`, a
-    suite needs no `zoo:`. Then the descendants of the target are its positives, and the models that
-    share no ancestor with it its negatives; other relatives are left out.
+    from the pool. All pools are this pool. Models are of the recipe `recorded`. Its fields are
+    `model`, a name in the file, and `kind`, the model's group in reports. With `models`, a suite
+    needs no `zoo:`. Then the descendants of the target are its positives, and the models that share
+    no ancestor with it its negatives; other relatives are left out.
 
     file:    the answers, relative to the current folder. A CSV or parquet file has a column
              `truth` with the right classes, and one for each model. Classes are counted from 0. A
