@@ -154,6 +154,10 @@ class Fingerprinter(ABC):
     needs_ensemble: ClassVar[bool] = False
     """Whether the method learns from other suspects (`case.ensemble`)."""
 
+    queries_pool: ClassVar[bool] = False
+    """Whether all queries are inputs of the scenario's pools, unchanged, and the target is only
+    asked. The method then also applies to models that are recorded answers."""
+
     counts_agreement: ClassVar[bool] = False
     """Whether the matching rate is the share of replies equal to the expected labels, with equal
     weight for each query. A verdict then has a binomial p-value besides the empirical one."""
@@ -183,8 +187,14 @@ class Fingerprinter(ABC):
     def declines(self, scenario: Scenario) -> str | None:
         """Return why this method does not apply to a scenario, or None if it does.
 
-        Default: it applies to the scenarios of class `supports` with inputs of `input_kinds`.
+        Default: it applies to the scenarios of class `supports` with inputs of `input_kinds`, and
+        to recorded answers if all its queries come from the pools.
         """
+        if scenario.recorded and not self.queries_pool:
+            return (
+                f"{self.name} makes inputs of its own or reads more of models than answers; "
+                f"{scenario.name} has answers to the inputs of the pool only"
+            )
         if not isinstance(scenario, self.supports):
             task = self.supports.task
             if task == scenario.task:  # `supports` is narrower than a task

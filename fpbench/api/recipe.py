@@ -60,6 +60,9 @@ class Recipe(ABC):
     needs_parent: ClassVar[bool | None] = True
     """Whether the recipe starts from another model, as an obfuscation does; None if it may."""
 
+    recorded: ClassVar[bool] = False
+    """Whether the model is a table of recorded answers, for scenarios with this attribute."""
+
     places: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not identify the model, because they say where something is, such as a path,
     or to which kind it belongs in reports."""
@@ -159,7 +162,8 @@ class Recipe(ABC):
         target: the fields of the target in the suite.
         train:  the fields of the recipe `train`, as the suite sets them or by default.
 
-        Default: None, so the suite must name its suspects.
+        Default: None, so the suite must name its suspects. Raises FieldError for a target that can
+        have none.
         """
         del scenario, target, train
         return None
@@ -167,6 +171,11 @@ class Recipe(ABC):
     @abstractmethod
     def make(self, lab: Lab) -> nn.Module:
         """Make the model. `lab` provides the parent, the scenario, seeded generators, a device."""
+
+    def known_utility(self, lab: Lab) -> dict[str, float] | None:
+        """Return the model's utility if it is known before the model is asked. Default: None."""
+        del lab
+        return None
 
     def passes(self) -> Mapping[str, int]:
         """Return the epochs of training on each pool, for estimates of time. Default: none."""

@@ -62,6 +62,10 @@ class Scenario(ABC):
     places: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something is, such as a path. They do not identify the scenario."""
 
+    recorded: ClassVar[bool] = False
+    """Whether models are tables of recorded answers. They answer the inputs of the pools,
+    unchanged, and nothing else, and have neither weights nor gradients."""
+
     offers: ClassVar[frozenset[Access]] = frozenset({Access.OUTPUT})
     """The access levels that make sense for this task."""
 

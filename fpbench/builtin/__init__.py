@@ -18,13 +18,14 @@ def fpbench_scenarios() -> list[type[Scenario]]:
     from .scenarios.digits import Digits
     from .scenarios.fashion import Fashion
     from .scenarios.images import Images
+    from .scenarios.recorded import Recorded
     from .scenarios.skin import Skin
     from .scenarios.table import Table
     from .scenarios.text import Text
     from .scenarios.warfarin import Warfarin
 
     abstract: Any = [Arrays, Table]  # they make a classification or a regression
-    return [Digits, Fashion, Skin, Text, Warfarin, Images, *abstract]
+    return [Digits, Fashion, Recorded, Skin, Text, Warfarin, Images, *abstract]
 
 
 @hookimpl
@@ -32,9 +33,10 @@ def fpbench_recipes() -> list[type[Recipe]]:
     from .recipes.distill import Distill
     from .recipes.finetune import Finetune, Retrain
     from .recipes.prune import PruneFilters, PruneWeights
+    from .recipes.recorded import RecordedModel
     from .recipes.train import Train
 
-    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill]
+    return [Train, Finetune, Retrain, PruneWeights, PruneFilters, Distill, RecordedModel]
 
 
 @hookimpl

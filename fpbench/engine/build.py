@@ -81,6 +81,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
                     lab.failed(recipe, traceback_of(error))
             seconds = time.perf_counter() - began
             scenario_code = code_of(type(scenario)).source
+            recipe_code = {cls: code_of(cls).source for cls in {type(r) for r in todo}}
             shared = {
                 "seconds": seconds / len(todo),
                 "cohort": len(todo),
@@ -90,7 +91,7 @@ def build(recipes: Sequence[Recipe], *, scenario: Scenario, store: Store, device
             }
 
             def describe(recipe: Recipe, utility: dict[str, float]) -> dict[str, Any]:
-                code = {"recipe": code_of(type(recipe)).source, "scenario": scenario_code}
+                code = {"recipe": recipe_code[type(recipe)], "scenario": scenario_code}
                 return {"arch": recipe.arch, "utility": utility, "code": code, **shared}
 
             store.save([(r, model, describe(r, utility)) for r, model, utility in rated], scenario)
@@ -133,15 +134,17 @@ def _make(recipes: Sequence[Recipe], lab: StoreLab) -> list[nn.Module]:
 def _rate(made: Sequence[tuple[Recipe, nn.Module]], lab: StoreLab) -> list[RatedModel]:
     """Return each model with its utility on the test pool.
 
-    Models of one architecture are evaluated in one pass.
+    Models of one architecture are evaluated in one pass. A utility that a recipe knows is taken.
     """
+    known = [(recipe, model, recipe.known_utility(lab)) for recipe, model in made]
+    rated: list[RatedModel] = [(r, m, _check_utility(u)) for r, m, u in known if u is not None]
+    made = [(recipe, model) for recipe, model, utility in known if utility is None]
     if not made:
-        return []
+        return rated
     inputs, truth = lab.scenario.data("test")
     answer = Stacks([model.to(lab.device).eval() for _, model in made])
     with torch.no_grad():
         outputs = [answer(x.to(lab.device)).cpu() for x in parts(inputs, len(made))]
-    rated = []
     for (recipe, model), output in zip(made, torch.cat(outputs, dim=1), strict=True):
         try:
             rated.append((recipe, model, _check_utility(lab.scenario.utility(output, truth))))

@@ -350,6 +350,12 @@ class _Reader(Entries):
                 f"expected api: {levels} for {scenario}, got {file.api}",
                 self.source.where(("api",)),
             )
+        if file.quantised and scenario.recorded:
+            raise SuiteError(
+                f"expected quantised: false for {scenario}: its queries are positions in the pool, "
+                "not images",
+                self.source.where(("quantised",)),
+            )
         self._check_defaults(file.recipes)
         seeds = file.zoo.seeds or [file.zoo.seed]
         zoos = tuple(self._zoo(file, scenario, seed) for seed in seeds)
@@ -377,7 +383,11 @@ class _Reader(Entries):
         fields = dataclasses.fields(self.registry.recipes["train"].cls)
         train = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
         train |= given if isinstance(given, dict) else {}
-        made = offer.cls.default_zoo(self._scenario(scenario), target, train)
+        try:
+            made = offer.cls.default_zoo(self._scenario(scenario), target, train)
+        except FieldError as error:
+            place = self.source.where(("target", error.field))
+            raise SuiteError(f"{error.field}: {error.message}", place) from None
         if made:
             data["zoo"] = {**made, **zoo}
 
@@ -490,6 +500,14 @@ class _Reader(Entries):
                 expected = "is made from the target" if parent else "starts from nothing"
                 raise SuiteError(
                     f"expected a recipe that {expected} among the {path[-1]}, got {cls.name}",
+                    self.source.where(entry_path),
+                )
+            if cls.recorded is not scenario.recorded:
+                expected = "recorded" if scenario.recorded else "one that makes a model"
+                raise SuiteError(
+                    f"expected the recipe of a model in {scenario} to be {expected}, got "
+                    f"{cls.name}; recorded answers have no weights, and only the scenario recorded "
+                    "has them",
                     self.source.where(entry_path),
                 )
             copies = self.read_copies(entry, entry_path)

@@ -18,6 +18,7 @@ from fpbench import (
     Classification,
     Fingerprint,
     Fingerprinter,
+    Scenario,
     TrialError,
     hookimpl,
 )
@@ -49,12 +50,24 @@ class FBI(Fingerprinter):
     supports = Classification
     input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL})
+    queries_pool = True
     paper = "Maho, Furon and Le Merrer, FBI: Fingerprinting models with Benign Inputs, 2022"
     claim = "a success rate of 95.2 % over more than 1,000 networks"
 
     selection: Literal["entropy", "random"] = "entropy"
     reads: Literal["labels", "mistakes"] = "mistakes"
     correction: Literal["miller-madow", "chance", "none"] = "miller-madow"
+
+    def declines(self, scenario: Scenario) -> str | None:
+        if reason := super().declines(scenario):
+            return reason
+        labels_only = scenario.recorded and Access.PROBS not in scenario.offers
+        if labels_only and self.selection == "entropy":
+            return (
+                f"{self.name} with selection=entropy reads the target's probabilities; "
+                f"{scenario.name} has labels only; give {self.name} selection: random"
+            )
+        return None
 
     def construct(self, case: Case) -> Fingerprint:
         inputs, truth = case.scenario.data("test")

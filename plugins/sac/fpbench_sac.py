@@ -65,6 +65,7 @@ class SAC(Fingerprinter):
     name = "sac"
     input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL, Access.PROBS, Access.OUTPUT})
+    queries_pool = True
     paper = (
         "Guan, Liang and He, Are You Stealing My Model? Sample Correlation for Fingerprinting Deep "
         "Neural Networks, NeurIPS 2022"
@@ -81,6 +82,11 @@ class SAC(Fingerprinter):
     def declines(self, scenario: Scenario) -> str | None:
         if reason := super().declines(scenario):
             return reason
+        if scenario.recorded and self.samples == "cutmix":
+            return (
+                f"{self.name} with samples=cutmix makes inputs of its own; {scenario.name} has "
+                "answers to the inputs of the pool only"
+            )
         if math.prod(scenario.output_shape) < 2:
             return (
                 f"{self.name} correlates outputs of two elements or more; "

@@ -36,6 +36,7 @@ class Random(Fingerprinter):
     input_kinds = INPUT_KINDS
     accepts = frozenset({Access.LABEL})
     counts_agreement = True
+    queries_pool = True
     paper = (
         "Godinot, Le Merrer, Penzo, Taiani and Tredan, Queries, Representation & Detection: The "
         "Next 100 Model Fingerprinting Schemes, AAAI 2025"
