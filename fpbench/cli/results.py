@@ -21,6 +21,8 @@ _RUNS = click.argument(
 
 @click.command()
 @_RUN
+@click.option("--details", "form", flag_value="details",
+              help="Print all tables, as `run --details` does.")  # fmt: skip
 @click.option("--md", "form", flag_value="md", help="Print the table in Markdown.")
 @click.option("--latex", "form", flag_value="latex", help="Print the table in LaTeX (booktabs).")
 @click.option("--csv", "form", flag_value="csv", help="Print the numbers, unrounded, as CSV.")
@@ -42,12 +44,15 @@ def report(run_folder: Path, form: str | None, out: Path | None, pdf: Path | Non
     from ..api.results import Report
     from ..reporting import tables
     from ..reporting.page import render_page
+    from ..reporting.screen import Screen
     from ..results.folder import read
 
     formats = {"md": tables.as_markdown, "latex": tables.as_latex, "csv": tables.as_csv}
     record = read(run_folder)
     if form == "json":
         options.answer(tables.run_as_json(Report(run_folder, record)))
+    elif form == "details":
+        tables.show_results(record, Screen(highlight=False), details=True)
     elif form:
         click.echo(formats[form](record), nl=False)
     else:

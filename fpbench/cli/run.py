@@ -27,14 +27,16 @@ from . import completion, options, process
 )
 @click.option("--fresh-all", is_flag=True, help="Try every method anew.")
 @click.option("--tracking/--no-tracking", default=True, help="Log to MLflow.  [default: tracking]")
+@click.option("--details", is_flag=True,
+              help="Show results by kind of suspect, and what the numbers mean.")  # fmt: skip
 @options.SET
 @options.PLUGIN
 @options.JSON
 def run(
     suite: Path, store_dir: Path, runs_dir: Path, only: tuple[str, ...], more: tuple[str, ...],
     device: str | None, workers: int | None, limit: int | None, executor: str | None,
-    fresh: tuple[str, ...], fresh_all: bool, tracking: bool, overrides: tuple[str, ...],
-    plugins: tuple[Path, ...], as_json: bool,
+    fresh: tuple[str, ...], fresh_all: bool, tracking: bool, details: bool,
+    overrides: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Build a suite's zoo, try every method on it, write and show the results.
 
@@ -50,7 +52,7 @@ def run(
     registry, loaded = session.load_suite(suite, plugins, (*more, *overrides), only)
     if not tracking and registry.manager.has_plugin("mlflow"):
         registry.manager.unregister(name="mlflow")
-    terminal = Terminal(as_json=as_json)
+    terminal = Terminal(as_json=as_json, details=details)
     registry.manager.register(terminal, "terminal")
     devices = session.find_devices(device)
     setting = Setting(

@@ -12,7 +12,7 @@ from typing import Any
 from ..api.errors import last_line
 from ..api.results import RunRecord
 from .charts import make_charts
-from .tables import HEAD, make_notes, table_rows
+from .tables import HEAD, make_notes, table_rows, warn_of_overfitting
 
 HERE = Path(__file__).parent
 
@@ -31,7 +31,10 @@ def render_page(record: RunRecord, folder: Path) -> str:
         head=HEAD,
         rows=table_rows(record),
         notes=_notes(record),
-        explained=make_notes(record.methods, record.suite.weigh),
+        explained=[
+            *make_notes(record.methods, record.suite.weigh),
+            *warn_of_overfitting(record.methods),
+        ],
         first=next((summary for _, summary in record.finished), None),
         zoo=(positives, len(models) - positives),
         samples=_samples(folder),

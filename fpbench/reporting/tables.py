@@ -182,20 +182,25 @@ def show_checks(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(f"{name}: {len(rows) - failed} passed, {failed} failed", markup=False)
 
 
-def show_results(record: RunRecord, console: Console) -> None:
-    """Print the table of methods, and the table of kinds of suspect."""
+def show_results(record: RunRecord, console: Console, *, details: bool = False) -> None:
+    """Print the table of methods and a sentence on the best one.
+
+    details: print also what the numbers mean, and the table of kinds of suspect.
+    """
     console.print()
     show_methods(
-        record.methods, record.comparisons, console,
-        trials=record.trials, weigh=record.suite.weigh,
+        record.methods, record.comparisons, console, trials=record.trials,
+        weigh=record.suite.weigh, details=details,
     )  # fmt: skip
     for note in record.notes_on_weights:
         console.print(note, style="dim", markup=False)
     done = record.finished
-    if not done:
+    if not done or not details:
         return
     # A table holds as many methods as fit into a line.
-    per_table = max(1, (console.width - 50) // (2 + max(len(m.method) for m, _ in done)))
+    names = 12 + max(len(model.kind) for model in record.models)
+    names += sum(2 + len(name) for name in _measures(record.models))
+    per_table = max(1, (console.width - names) // (2 + max(len(m.method) for m, _ in done)))
     for i in range(0, len(done), per_table):
         _show_kinds(record.models, done[i : i + per_table], console)
     console.print(
@@ -209,8 +214,11 @@ def show_results(record: RunRecord, console: Console) -> None:
 def show_methods(
     methods: Sequence[MethodRecord], comparisons: Comparisons, console: Console, *,
     trials: Sequence[TrialRecord] = (), weigh: Mapping[str, float] | None = None,
+    details: bool = True,
 ) -> None:  # fmt: skip
-    """Print the table of methods, why some have no result, and which method is best."""
+    """Print the table of methods, the best first, why some have no result, and how the best differs
+    from the others."""
+    methods = ranked(methods)
     tables = (_method_table(methods, columns) for columns in LAYOUTS)
     # The last layout is wrapped if it does not fit either.
     unlimited = console.options.update(max_width=10_000)
@@ -219,11 +227,18 @@ def show_methods(
     for method in methods:
         if why := _why_not(method):
             console.print(f"{method.method}: {why}", markup=False)
-    for note in make_notes(methods, weigh or {}):
+    for note in make_notes(methods, weigh or {}) if details else []:
         console.print(note, style="dim", markup=False)
+    for warning in warn_of_overfitting(methods):
+        console.print(warning, style="dim", markup=False)
     for line in (_note_on_seconds(trials), _compare_with_best(methods, comparisons)):
         if line:
             console.print(line, markup=False)
+
+
+def ranked(methods: Sequence[MethodRecord]) -> list[MethodRecord]:
+    """Return methods by calibrated ARUC, the highest first; those without results come last."""
+    return sorted(methods, key=lambda m: -m.summary.aruc_calibrated if m.summary else 1)
 
 
 COLUMNS: Mapping[str, tuple[str, Callable[[Summary], str]]] = {
@@ -249,13 +264,15 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Summary], str]]] = {
 """The columns of the table of methods: heading and cell. A "+" is with the interval."""
 
 LAYOUTS = (
-    ("aruc+", "learned", "calibrated+", "auc+", "full+", "found", "false", "construct", "verify",
+    ("calibrated+", "aruc+", "learned", "auc+", "full+", "found", "false", "construct", "verify",
      "queries"),
-    ("aruc+", "learned", "calibrated+", "auc", "full+", "found", "false", "construct"),
-    ("aruc", "learned", "calibrated+", "auc", "full+", "found", "false", "construct"),
-    ("aruc", "learned", "calibrated+", "auc", "full+", "found", "false"),
-    ("aruc", "learned", "calibrated+", "auc", "full", "found", "false"),
-    ("aruc", "learned", "calibrated+", "auc", "found", "false"),
+    ("calibrated+", "aruc", "learned", "auc", "full+", "found", "false", "construct", "queries"),
+    ("calibrated+", "aruc", "learned", "auc", "full", "found", "false", "construct", "queries"),
+    ("calibrated+", "aruc", "auc", "found", "false", "construct", "queries"),
+    ("calibrated+", "aruc", "found", "false", "construct", "queries"),
+    ("calibrated+", "found", "false", "construct", "queries"),
+    ("calibrated+", "found", "false", "construct"),
+    ("calibrated+", "found", "false"),
 )  # fmt: skip
 """Columns of the table of methods, for wide terminals first."""
 
@@ -309,13 +326,17 @@ def make_notes(methods: Sequence[MethodRecord], weigh: Mapping[str, float]) -> l
             + (" (the smallest rate that the negatives support)" if smallest else "")
             + f", {fixed}"
         )
-    notes += [
-        f"{label} is overfitted: ARUC {s.aruc_learned:.2f} on the models it learned from, "
-        f"{s.aruc:.2f} on the judged ones"
-        for label, s in done
-        if s.overfitted
-    ]
     return notes
+
+
+def warn_of_overfitting(methods: Sequence[MethodRecord]) -> list[str]:
+    """Return a sentence for each method that is much better on the models it learned from."""
+    return [
+        f"{m.method} is overfitted: ARUC {s.aruc_learned:.2f} on the models it learned from, "
+        f"{s.aruc:.2f} on the judged ones"
+        for m in methods
+        if (s := m.summary) and s.overfitted
+    ]
 
 
 def _note_on_seconds(trials: Sequence[TrialRecord]) -> str | None:
@@ -369,7 +390,7 @@ def _show_kinds(
     models: Sequence[ModelRecord], done: Sequence[tuple[MethodRecord, Summary]], console: Console
 ) -> None:
     """Print, per kind of suspect, their number, mean utility and how many were called stolen."""
-    measures = list(next((model.utility for model in models if model.utility), {}))
+    measures = _measures(models)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("suspects", no_wrap=True)
     for name in ("made", *(m.replace("_", " ") for m in measures), *(m.method for m, _ in done)):
@@ -391,17 +412,21 @@ def _show_kinds(
     console.print(table)
 
 
+def _measures(models: Sequence[ModelRecord]) -> list[str]:
+    return list(next((model.utility for model in models if model.utility), {}))
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-HEAD = ("method", "ARUC", "learned from", "calibrated", "AUC", "R at U = 1", "found",
+HEAD = ("method", "calibrated", "ARUC", "learned from", "AUC", "R at U = 1", "found",
         "false positives", "TPR at 5 % FPR", "behind the first", "construct", "verify",
         "queries")  # fmt: skip
 
 
 def table_rows(record: RunRecord) -> list[list[str]]:
-    """Return a row of texts per method that has results; HEAD names the columns.
+    """Return a row of texts per method that has results, the best first; HEAD names the columns.
 
     "learned from" is the ARUC on the models that a method learned from. "behind the first" is the
     difference in calibrated ARUC to the method with the highest one, with its 95 % interval.
@@ -410,9 +435,9 @@ def table_rows(record: RunRecord) -> list[list[str]]:
     return [
         [
             m.method,
+            with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
             with_interval(s.aruc, s.aruc_ci),
             "" if s.aruc_learned is None else with_interval(s.aruc_learned, s.aruc_learned_ci),
-            with_interval(s.aruc_calibrated, s.aruc_calibrated_ci),
             with_interval(s.auc, s.auc_ci),
             percent(s.robustness_at_full_uniqueness, s.robustness_at_full_uniqueness_ci),
             percent(s.found, s.found_ci),
@@ -423,7 +448,8 @@ def table_rows(record: RunRecord) -> list[list[str]]:
             f"{s.verify_seconds:.2f} s",
             str(s.queries),
         ]
-        for m, s in record.finished
+        for m in ranked(record.methods)
+        if (s := m.summary)
     ]
 
 

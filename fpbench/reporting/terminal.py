@@ -31,9 +31,11 @@ class Terminal:
     """Shows the progress of a run: as live bars in a terminal, else as lines of a log.
 
     as_json: print everything to stderr, because stdout is for one JSON object.
+    details: print the results by kind of suspect, and what the numbers mean.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
+    def __init__(self, as_json: bool = False, details: bool = False) -> None:
+        self.details = details
         self.console = Screen(stderr=as_json, highlight=False, soft_wrap=False)
         if not self.console.is_terminal:
             self.console.width = 120  # lines of a log need not fit a terminal
@@ -112,12 +114,14 @@ class Terminal:
     @hookimpl(tryfirst=True)
     def fpbench_reported(self, report: Report) -> None:
         self.progress.stop()
-        show_results(report.record, self.console)
+        show_results(report.record, self.console, details=self.details)
         self.console.print(f"results   {report.folder}", markup=False, soft_wrap=True)
 
     def finish(self, report: Report) -> None:
         """Print how to open the results and how long the run took, after all reporters."""
-        self.console.print(f"compare   fpbench ui {report.folder}", markup=False, soft_wrap=True)
+        for word, command in (("details", "report --details"), ("compare", "ui")):
+            self.console.print(f"{word:<9} fpbench {command} {report.folder}", markup=False,
+                               soft_wrap=True)  # fmt: skip
         self.console.print(f"took      {time.perf_counter() - self.began:.0f} s", markup=False)
 
 
