@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpbench import InputError
+from fpbench.owner.adapter import Adapter
+from fpbench.owner.replies import Reader
 from fpbench.owner.scores import as_logits, find_values, step_of
 
 
@@ -204,3 +207,10 @@ def test_a_target_with_a_softmax_is_asked_about_and_can_be_named(zest: Office) -
     assert found[arch].exit_code == 2
     assert f"got probabilities; name its architecture `probs:{arch}`" in found[arch].output
     assert found[f"probs:{arch}"].exit_code == 0, found[f"probs:{arch}"].output
+
+
+@pytest.mark.parametrize("answers", [[[1.5, -2], [3, 0]], [[[1.5], [-2]], [[3], ["0"]]]])
+def test_outputs_of_a_task_without_classes_are_read_as_they_are(answers: list[object]) -> None:
+    reader = Reader(Adapter(scores="outputs"), (2,), classes=False)
+    kept = reader.answers(json.dumps({"outputs": answers}).encode(), 2)
+    assert reader.rows(kept).tolist() == [[1.5, -2], [3, 0]]
