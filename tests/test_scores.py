@@ -104,7 +104,7 @@ def zest(office: Office) -> Office:
         "--store", office.folder / "store", "--out", office.folder / "zest.fp",
     )  # fmt: skip
     assert made.exit_code == 0, made.output
-    (office.folder / "net.py").write_text(NETWORKS)
+    (office.folder / "soft_net.py").write_text(NETWORKS)
     return office
 
 
@@ -187,7 +187,10 @@ def test_unclear_scores_are_asked_about(
 
 def test_a_softmax_in_a_network_is_recognised(zest: Office) -> None:
     found = zest.verify(
-        zest.folder / "mine.safetensors", "--arch", f"{zest.folder}/net.py:make", name="zest.fp"
+        zest.folder / "mine.safetensors",
+        "--arch",
+        f"{zest.folder}/soft_net.py:make",
+        name="zest.fp",
     )
     assert found["suspect"]["values"] == "probs"
     assert found["matching_rate"] == pytest.approx(1, abs=1e-3)
@@ -195,7 +198,7 @@ def test_a_softmax_in_a_network_is_recognised(zest: Office) -> None:
 
 def test_a_target_with_a_softmax_is_asked_about_and_can_be_named(zest: Office) -> None:
     case = (zest.folder / "zest.yaml").read_text()
-    arch = f"{zest.folder}/net.py:make"
+    arch = f"{zest.folder}/soft_net.py:make"
     found = {}
     for name in (arch, f"probs:{arch}"):
         target = case.replace("model: mlp}\nzoo", f"model: '{name}'}}\nzoo")
