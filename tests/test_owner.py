@@ -22,6 +22,8 @@ import fpbench
 from fpbench import FieldError, InputError
 from fpbench.owner.comparable import reasons_not_to_judge
 from fpbench.owner.given import Given
+from fpbench.owner.onnx_target import OnnxNetwork, load_onnx
+from fpbench.owner.score_network import check_scores
 from fpbench.owner.threshold import clopper_pearson, find_threshold, p_value
 
 
@@ -300,7 +302,7 @@ def exported(model: nn.Module) -> bytes:
                         for w, t in (("w", layer.weight), ("b", layer.bias))]  # fmt: skip
             nodes.append(helper.make_node("Gemm", [at, f"w{i}", f"b{i}"], [name], transB=1))
         else:
-            nodes.append(helper.make_node("Relu", [at], [name]))
+            nodes.append(helper.make_node(type(layer).__name__.title(), [at], [name]))
         at = name
     graph = helper.make_graph(
         nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
@@ -317,6 +319,20 @@ def test_an_onnx_suspect_is_judged_like_its_weights(office: Office) -> None:
     same = office.verify(office.folder / "copy.safetensors")
     assert told["matching_rate"] == same["matching_rate"]
     assert told["suspect"]["format"] == "onnx"
+
+
+def test_probabilities_of_an_onnx_file_are_recognised(office: Office) -> None:
+    raw = exported(nn.Sequential(*office.copy, nn.Softmax(-1)))
+    (office.folder / "soft.onnx").write_bytes(raw)
+    found = office.verify(office.folder / "soft.onnx")
+    assert found["suspect"]["values"] == "probs"
+    assert (
+        found["matching_rate"] == office.verify(office.folder / "copy.safetensors")["matching_rate"]
+    )
+    network = load_onnx(OnnxNetwork(len(raw)), raw)
+    check_scores(network, "onnx", office.digits, torch.device("cpu"))
+    x = office.digits.data("test").inputs
+    assert torch.allclose(network(x).softmax(-1), office.copy(x).softmax(-1), atol=1e-5)
 
 
 def onnx_case(office: Office, method: str, *positives: str) -> Result:

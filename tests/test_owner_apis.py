@@ -7,14 +7,21 @@ import contextlib
 import gzip
 import io
 import json
+import ssl
+import threading
 import time
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from http_servers import Answer, serving
 from office import Api, Office, numbers, opened
 from PIL import Image
@@ -419,6 +426,32 @@ def test_a_server_without_tls_ends_it_at_once_and_nothing_counts(
     assert "expected a server that speaks TLS" in said
     entries = (tmp_path / "answers").read_text().splitlines()
     assert sum(json.loads(line).get("sent", 0) for line in entries) == 0
+
+
+def test_a_certificate_that_is_not_trusted_ends_it_at_once_and_nothing_counts(
+    office: Office, tmp_path: Path
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "both.pem").write_bytes(private + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://localhost:{server.server_port}/p"
+        said = office.verify(url, "--answers", tmp_path / "answers", exit_code=3)
+        server.shutdown()
+    assert "expected a certificate that this machine trusts" in said
+    entries = (tmp_path / "answers").read_text().splitlines()
+    assert [json.loads(line).get("sent", 0) for line in entries] == [0, 32, -32]
 
 
 @pytest.mark.parametrize(("name", "value"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpbench import InputError
+from fpbench.owner.adapter import Adapter
+from fpbench.owner.replies import Reader
 from fpbench.owner.scores import as_logits, find_values, step_of
 
 
@@ -101,7 +104,7 @@ def zest(office: Office) -> Office:
         "--store", office.folder / "store", "--out", office.folder / "zest.fp",
     )  # fmt: skip
     assert made.exit_code == 0, made.output
-    (office.folder / "net.py").write_text(NETWORKS)
+    (office.folder / "soft_net.py").write_text(NETWORKS)
     return office
 
 
@@ -184,7 +187,10 @@ def test_unclear_scores_are_asked_about(
 
 def test_a_softmax_in_a_network_is_recognised(zest: Office) -> None:
     found = zest.verify(
-        zest.folder / "mine.safetensors", "--arch", f"{zest.folder}/net.py:make", name="zest.fp"
+        zest.folder / "mine.safetensors",
+        "--arch",
+        f"{zest.folder}/soft_net.py:make",
+        name="zest.fp",
     )
     assert found["suspect"]["values"] == "probs"
     assert found["matching_rate"] == pytest.approx(1, abs=1e-3)
@@ -192,7 +198,7 @@ def test_a_softmax_in_a_network_is_recognised(zest: Office) -> None:
 
 def test_a_target_with_a_softmax_is_asked_about_and_can_be_named(zest: Office) -> None:
     case = (zest.folder / "zest.yaml").read_text()
-    arch = f"{zest.folder}/net.py:make"
+    arch = f"{zest.folder}/soft_net.py:make"
     found = {}
     for name in (arch, f"probs:{arch}"):
         target = case.replace("model: mlp}\nzoo", f"model: '{name}'}}\nzoo")
@@ -204,3 +210,10 @@ def test_a_target_with_a_softmax_is_asked_about_and_can_be_named(zest: Office) -
     assert found[arch].exit_code == 2
     assert f"got probabilities; name its architecture `probs:{arch}`" in found[arch].output
     assert found[f"probs:{arch}"].exit_code == 0, found[f"probs:{arch}"].output
+
+
+@pytest.mark.parametrize("answers", [[[1.5, -2], [3, 0]], [[[1.5], [-2]], [[3], ["0"]]]])
+def test_outputs_of_a_task_without_classes_are_read_as_they_are(answers: list[object]) -> None:
+    reader = Reader(Adapter(scores="outputs"), (2,), classes=False)
+    kept = reader.answers(json.dumps({"outputs": answers}).encode(), 2)
+    assert reader.rows(kept).tolist() == [[1.5, -2], [3, 0]]

@@ -473,6 +473,22 @@ def test_damaged_results(runs: Path) -> None:
         tracking.send(folder)
 
 
+def test_a_folder_may_have_any_name(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = tmp_path / "a%25b?c=d#e f"
+    runs.mkdir()
+    shutil.copy(blank, runs / "mlflow.db")
+    tracker = Tracker.of(runs)
+    before = (runs / "mlflow.db").read_bytes()
+    MlflowClient(tracker.uri).create_experiment("x", artifact_location=tracker.artifacts)
+    assert tracker.database == runs / "mlflow.db"
+    assert tracker.database.read_bytes() != before
+
+
 def test_where_results_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     local = Tracker.of(tmp_path)

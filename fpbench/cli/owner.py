@@ -102,7 +102,10 @@ def fingerprint(
 @click.option("--arch", metavar="NAME", help="The suspect's architecture: the scenario's, "
               "torchvision:NAME, or FILE.py:CALLABLE. Not for ONNX.")  # fmt: skip
 @click.option(
-    "--adapter", type=PATH, metavar="FILE.yaml", help="The form of the API's requests and replies."
+    "--adapter",
+    type=PATH,
+    metavar="FILE.yaml",
+    help="The form of an API's requests and replies; or what a file's scores are.",
 )
 @click.option(
     "--labels-only", is_flag=True, help="Refuse a fingerprint that needs more than labels."

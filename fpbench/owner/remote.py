@@ -65,6 +65,7 @@ class Remote(nn.Module):
                 for at in range(0, len(todo), self.adapter.at_once):
                     rows = todo[at : at + self.adapter.at_once]
                     self._answer(connection, x[torch.tensor(rows)], [keys[i] for i in rows])
+        self._check_skipped(0, "these answers are kept")
         return self.reader.rows([self.kept.by_query[key] for key in keys])
 
     def _answer(self, connection: Connection, x: Tensor, keys: list[str]) -> None:
@@ -97,7 +98,7 @@ class Remote(nn.Module):
 
     def _check_skipped(self, more: int, reason: str) -> None:
         found = more + sum(answer is None for answer in self.kept.by_query.values())
-        if more and found > self.limits.skip:
+        if found > self.limits.skip:
             raise ResourceError(
                 f"expected answers to all but {self.limits.skip} inputs (`skip` in the adapter), "
                 f"{found} have none: {reason}"

@@ -160,12 +160,14 @@ class Reading:
              are not scores of classes, and are read unchanged.
     values:  what the scores are; "auto" to find it.
     labels:  whether only the likeliest class counts, so that it may stay unclear what scores are.
+    missing: whether answers may be missing, as rows of NaN.
     """
 
     def __init__(
         self, columns: Sequence[int | None] | None, n_classes: int, values: Values = "auto", *,
-        labels: bool = False,
+        labels: bool = False, missing: bool = False,
     ) -> None:  # fmt: skip
+        self.may_miss = missing
         self.columns, self.n_classes, self.values = columns, n_classes, values
         self.labels = labels
         self.step = 0.0
@@ -176,7 +178,7 @@ class Reading:
 
     def decide(self, outputs: Tensor) -> None:
         """Decide how to read outputs (n, ...), from all of them. Raises InputError."""
-        missing = _missing(outputs)
+        missing = self._missing(outputs)
         self.skipped = int(missing.sum())
         known = outputs[~missing]
         if not len(known):
@@ -203,7 +205,7 @@ class Reading:
 
         A missing answer counts as the mean of the others, of which the label is the commonest.
         """
-        missing = _missing(outputs)
+        missing = self._missing(outputs)
         read = torch.empty(0)
         if bool((~missing).any()):
             read = self._read_known(outputs[~missing]).float()
@@ -214,6 +216,10 @@ class Reading:
         out = self._instead.float().expand(len(outputs), *shape).clone()
         out[~missing] = read.reshape(-1, *shape)
         return out
+
+    def _missing(self, outputs: Tensor) -> Tensor:
+        """Return which answers are missing: all their numbers are NaN."""
+        return outputs.flatten(1).isnan().all(-1) & self.may_miss
 
     def _read_known(self, outputs: Tensor) -> Tensor:
         if self.columns is None:
@@ -239,8 +245,3 @@ def _refuse_sorted(scores: Tensor) -> None:
             "to the smallest; `top` in the adapter says where the names of the classes are",
             "--adapter",
         )
-
-
-def _missing(outputs: Tensor) -> Tensor:
-    """Return which answers are missing: all their numbers are NaN."""
-    return outputs.flatten(1).isnan().all(-1)

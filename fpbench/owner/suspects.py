@@ -84,7 +84,10 @@ class Suspect:
 
     def _decide_reading(self, scenario: Scenario) -> None:
         """Decide how to read the answers, from those to all queries of the fingerprint."""
-        self.reading.decide(self._outputs[1])
+        outputs = self._outputs[1]
+        if not self.reading.may_miss and not bool(outputs.isfinite().all()):
+            raise RefusedError("expected finite answers to the queries, got others")
+        self.reading.decide(outputs)
         if scenario.task != "classification":
             return
         self.about |= {"values": self.reading.values, "rounded_to": self.reading.step or None}
@@ -215,14 +218,19 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
         raise InputError(str(error), suspect) from None
 
 
-def reading_of(adapter: Adapter, reader: Reader, access: Access) -> Reading:
-    """Return how the answers of a suspect are read, as far as its adapter says it."""
+def reading_of(
+    adapter: Adapter, reader: Reader, access: Access, *, missing: bool = True
+) -> Reading:
+    """Return how the answers of a suspect are read, as far as its adapter says it.
+
+    missing: whether answers may be missing, as those of an API.
+    """
     if not reader.has_classes:
-        return Reading(None, 0)
+        return Reading(None, 0, missing=missing)
     # A label is a row of one 1 and zeros: a probability.
     values: Values = "probs" if adapter.labels is not None else adapter.values
     labels = access is Access.LABEL
-    return Reading(reader.columns, reader.shape[0], values, labels=labels)
+    return Reading(reader.columns, reader.shape[0], values, labels=labels, missing=missing)
 
 
 def reader_of(adapter: Adapter, scenario: Scenario) -> Reader:
@@ -235,7 +243,7 @@ def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     adapter = Adapter.read(request.adapter, for_file=True)
     reader = reader_of(adapter, scenario)
-    reading = reading_of(adapter, reader, saved.access)
+    reading = reading_of(adapter, reader, saved.access, missing=False)
     names = [request.arch] if request.arch else list(scenario.architectures)
     with torch.device("meta"):
         models = {name: scenario.architecture(name)() for name in names}

@@ -6,7 +6,15 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+
+def uri_of_database(runs: Path) -> str:
+    """Return the URI of the database in a folder, in which some characters have a meaning."""
+    path = str(runs / "mlflow.db")
+    for character in "%?":  # the percent sign first, because the other becomes one
+        path = path.replace(character, f"%{ord(character):02X}")
+    return f"sqlite:///{path}"
 
 
 @dataclass(frozen=True)
@@ -24,9 +32,14 @@ class Tracker:
     def of(cls, runs: Path) -> Tracker:
         """Return the tracker for the results in `runs`."""
         runs = runs.resolve()
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{runs / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or uri_of_database(runs)
         served = uri.startswith(("http:", "https:", "databricks"))
         return cls(uri.rstrip("/"), None if served else (runs / "mlflow-artifacts").as_uri())
+
+    @property
+    def database(self) -> Path:
+        """The file of a SQLite database."""
+        return Path(unquote(self.uri.removeprefix("sqlite:///")))
 
     @property
     def is_web(self) -> bool:

@@ -78,8 +78,7 @@ def _require_free(port: int) -> None:
 def _find_or_send(folder: Path, tracker: Tracker) -> dict[str, Any]:
     """Return where a run is in MLflow; send it if it is not there."""
     file = folder / "mlflow.json"
-    database = Path(tracker.uri.removeprefix("sqlite:///"))
-    if file.is_file() and (not tracker.is_local or database.exists()):
+    if file.is_file() and (not tracker.is_local or tracker.database.exists()):
         try:
             sent: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if sent["tracking_uri"] == tracker.shown:
