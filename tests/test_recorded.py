@@ -299,7 +299,8 @@ def test_the_imagenet_script_takes_every_base_model_as_target(
     arguments = [str(tmp_path / "checkout"), "--folder", str(folder)]
     monkeypatch.setattr("sys.argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
-    means, targets = (table.splitlines() for table in capsys.readouterr().out.split("\n\n")[1:])
+    tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    means, targets = tables[1], tables[3]
     assert [row.split("|")[1].strip() for row in targets[2:]] == ["ant", "bee"]
     row = next(row for row in means if row.startswith("| akh | 1000 "))
     assert row.split("|")[3].strip() == "1.000 ± 0.000"  # AUC
