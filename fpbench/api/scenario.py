@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from .architectures import Builder, find_builder
 from .fields import changed_fields, validate
+from .networks import Shapes
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
@@ -84,12 +84,15 @@ class Scenario(ABC):
     def architecture(self, name: str) -> Builder:
         """Return the function that makes a new network of an architecture.
 
-        name: a key of `architectures`; `torchvision:NAME`, which gets as many outputs as the
-              scenario has; or `FILE.py:CALLABLE`.
+        name: a key of `architectures`; `torchvision:NAME`, `timm:NAME` or `transformers:NAME`,
+              which get as many outputs as the scenario has; or `FILE.py:CALLABLE`. `@OUTPUT` at
+              its end names one output of a network that has several.
 
         Raises FieldError for an unknown name.
         """
-        return find_builder(self.architectures, name, math.prod(self.output_shape), self.name)
+        return find_builder(
+            self.architectures, name, Shapes(self.input_shape, self.output_shape), self.name
+        )
 
     @property
     def summary(self) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from ..api.errors import FieldError, InputError
+from ..api.errors import FieldError, InputError, printable
+from ..api.networks import initialised
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Scenario
-from .model_file import fill, most_bytes, read
+from .model_file import fill, most_bytes, read, require_answers
 from .onnx_target import load_onnx
 from .reference import reference_zoo
 from .tensor_layout import RefusedError
+
+log = logging.getLogger("fpbench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,11 @@ class Given(Recipe):
     """Take a model's weights from a file. The file's content names the model, not its path.
 
     file:   a safetensors file, a state dict of torch.save, or ONNX; relative to the current folder.
-    model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
-            an ONNX file, which answers queries but has neither weights nor gradients.
+    model:  its architecture: the scenario's, `torchvision:NAME`, `timm:NAME`,
+            `transformers:NAME`, or `FILE.py:CALLABLE`; "onnx" for an ONNX file, which answers
+            queries but has neither weights nor gradients.
+    output: the name of the output to take, if the network has several; by default that of the
+            right shape.
     sha256: the sha256 of the file; by default that of the file found. If it is given, a file with
             another one is refused.
     """
@@ -35,10 +41,12 @@ class Given(Recipe):
     name = "given"
     needs_parent = False
     places: ClassVar[frozenset[str]] = frozenset({"file"})
+    added: ClassVar[frozenset[str]] = frozenset({"output"})
 
     file: str
     model: str
     sha256: str = ""
+    output: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +65,13 @@ class Given(Recipe):
     @property
     def arch(self) -> str:
         # The bytes of an ONNX file are its network's only tensor, so their number defines it.
-        return f"onnx:{Path(self.file).stat().st_size}" if self.model == "onnx" else self.model
+        name = f"onnx:{Path(self.file).stat().st_size}" if self.is_onnx else self.model
+        return f"{name}@{self.output}" if self.output else name
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the file is an ONNX file."""
+        return self.model == "onnx"
 
     @property
     def kind(self) -> str:
@@ -77,28 +91,21 @@ class Given(Recipe):
         return f"given({self.model},{Path(self.file).name},{self.sha256[:8]})"
 
     def make(self, lab: Lab) -> nn.Module:
-        with torch.device("meta"):
-            model = lab.scenario.architecture(self.arch)()
+        model = initialised(lab.scenario.architecture(self.arch))
         raw = read(Path(self.file), most_bytes(model))
         if (found := hashlib.sha256(raw).hexdigest()) != self.sha256:
             raise InputError(
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
+        notes: list[str] = []
         try:
-            filled = load_onnx(model, raw) if self.model == "onnx" else fill(model, raw, self.model)
-            self._check_shapes(model := filled.to(lab.device), lab)
+            if self.is_onnx:
+                load_onnx(model, raw)
+            else:
+                fill(model, raw, self.model, notes)
+            require_answers(model.to(lab.device), lab.scenario, self.arch, lab.device)
         except RefusedError as error:
             raise InputError(str(error), self.file) from None
+        for note in notes:
+            log.warning("%s: %s", self.file, printable(note))
         return model
-
-    def _check_shapes(self, model: nn.Module, lab: Lab) -> None:
-        """Raise RefusedError unless the network's inputs and outputs are the scenario's."""
-        shape, expected = lab.scenario.input_shape, lab.scenario.output_shape
-        try:
-            with torch.no_grad():
-                found = tuple(model(torch.zeros(2, *shape, device=lab.device)).shape[1:])
-        except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise RefusedError(f"{self.model} does not take inputs of {shape}: {reason}") from None
-        if found != expected:
-            raise RefusedError(f"expected {self.model} to answer with {expected}, got {found}")

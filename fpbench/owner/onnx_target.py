@@ -25,12 +25,13 @@ class OnnxNetwork(nn.Module):
 
     file: Tensor
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, n_outputs: int, output: str | None) -> None:
         super().__init__()
+        self.n_outputs, self.output = n_outputs, output
         self.register_buffer("file", torch.empty(length, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        answers: Tensor = _Answer.apply(x, self.file)
+        answers: Tensor = _Answer.apply(x, self.file, self.n_outputs, self.output)
         return answers
 
 
@@ -38,9 +39,10 @@ class _Answer(torch.autograd.Function):
     """The computation of ONNX Runtime; asking for its gradient raises TrialError."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, file: Tensor, n_outputs: int, output: str | None) -> Tensor:
         session = _session(file.cpu().numpy().tobytes())
-        scores = torch.from_numpy(run(session, x.detach().cpu().numpy().astype(np.float32)))
+        queries = x.detach().cpu().numpy().astype(np.float32)
+        scores = torch.from_numpy(run(session, queries, n_outputs, output))
         return as_logits(scores).to(x.device)
 
     @staticmethod
@@ -81,8 +83,9 @@ def as_logits(scores: Tensor) -> Tensor:
     return scores
 
 
-def _builder(length: str, _: int) -> Builder:
-    return partial(OnnxNetwork, int(length))
+def _builder(length: str, n_outputs: int) -> Builder:
+    length, _, output = length.partition("@")
+    return partial(OnnxNetwork, int(length), n_outputs, output or None)
 
 
 SCHEMES["onnx"] = _builder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..api.architectures import split_output
 from ..api.errors import FieldError, InputError
+from ..api.networks import for_shapes, initialised, tied
 from ..api.oracle import Access, oracle_of
 from ..api.scenario import Scenario
 from ..store.files import sha256
@@ -19,11 +22,11 @@ from .adapter import Adapter, check_images
 from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
 from .journal import Journal
-from .model_file import fill, kind_of, layout_of, most_bytes, read
+from .model_file import fill, kind_of, layout_of, most_bytes, read, require_answers
 from .onnx_target import as_logits
 from .remote import Limits, Remote, checked_url
 from .sandbox import run_in_sandbox
-from .tensor_layout import RefusedError, header
+from .tensor_layout import RefusedError, header, match
 
 MAX_ONNX = 2 * 2**30
 """Bytes of an ONNX file: protobuf's own limit."""
@@ -97,15 +100,22 @@ def _as_json(answer: Tensor) -> Any:
 class OnnxSuspect(nn.Module):
     """An ONNX file as a network that runs in the sandbox and has no gradients."""
 
-    def __init__(self, raw: bytes, output_shape: tuple[int, ...], probabilities: bool) -> None:
+    def __init__(
+        self, raw: bytes, scenario: Scenario, probabilities: bool, output: str | None = None
+    ) -> None:
         super().__init__()
-        self._raw, self._shape, self._probabilities = raw, output_shape, probabilities
+        self._raw, self._shape, self._probabilities = raw, scenario.output_shape, probabilities
+        self._range, self._output = scenario.input_range, output
+        self.notes: list[str] = []
 
     def forward(self, x: Tensor) -> Tensor:
         raw = run_in_sandbox(
             "answer_queries", self._raw, x.numpy().astype(np.float32).tobytes(),
-            memory=4 * len(self._raw), shape=list(x.shape), output_shape=list(self._shape),
+            memory=6 * len(self._raw), shape=list(x.shape), output_shape=list(self._shape),
+            output=self._output, input_range=list(self._range),
         )  # fmt: skip
+        notes, _, raw = raw.partition(b"\n")
+        self.notes += [note for note in json.loads(notes) if note not in self.notes]
         out = torch.from_numpy(np.frombuffer(raw, np.float32).copy())
         out = out.reshape(len(x), *self._shape)
         if not bool(out.isfinite().all()):
@@ -136,17 +146,44 @@ def open_suspect(suspect: str, saved: Saved, request: Request) -> Suspect:
 def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     scenario = saved.scenario
     names = [request.arch] if request.arch else list(scenario.architectures)
-    with torch.device("meta"):
-        models = {name: scenario.architecture(name)() for name in names}
+    builders = {
+        name: scenario.architecture(name) for name in names if split_output(name)[0] != "onnx"
+    }
+    models = {name: for_shapes(build) for name, build in builders.items()}
     for_onnx = MAX_ONNX if _kind_of_file(path) == "onnx" else 0
-    raw = read(path, max(for_onnx, *map(most_bytes, models.values())))
+    raw = read(path, max([for_onnx, *map(most_bytes, models.values())]))
     kind = kind_of(raw)
     about = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
-        probabilities = saved.access is not Access.OUTPUT
-        return Suspect(OnnxSuspect(raw, scenario.output_shape, probabilities), saved, about)
+        return _open_onnx(raw, path, saved, request, about)
+    if not models:
+        raise InputError(f"expected an ONNX file for --arch {request.arch}, got {kind}", str(path))
     arch = request.arch or _matching_architecture(raw, kind, models)
-    return Suspect(fill(models[arch], raw, arch), saved, {**about, "arch": arch})
+    notes: list[str] = []
+    model = fill(initialised(builders[arch]), raw, arch, notes)
+    require_answers(model, scenario, arch, torch.device("cpu"))
+    suspect = Suspect(model, saved, {**about, "arch": arch})
+    suspect.notes += notes
+    return suspect
+
+
+def _open_onnx(
+    raw: bytes, path: Path, saved: Saved, request: Request, about: dict[str, Any]
+) -> Suspect:
+    """Open an ONNX file. Its tensors may be in other files in its own folder."""
+    if b"location" in raw:  # the key that names another file
+        folder = path.resolve().parent
+        beside = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+        raw = run_in_sandbox(
+            "embed_tensors", raw, memory=4 * min(beside, MAX_ONNX), folder=str(folder)
+        )
+        about |= {"with_tensors_sha256": sha256(raw)}
+    output = split_output(request.arch)[1] if request.arch else None
+    probabilities = saved.access is not Access.OUTPUT
+    model = OnnxSuspect(raw, saved.scenario, probabilities, output)
+    suspect = Suspect(model, saved, about)
+    suspect.notes = model.notes
+    return suspect
 
 
 def _kind_of_file(path: Path) -> str:
@@ -167,11 +204,11 @@ def _matching_architecture(raw: bytes, kind: str, models: dict[str, nn.Module]) 
     """
     fits = []
     if kind == "safetensors":
-        found = {name: shape for name, (_, shape) in header(raw)[0].items()}
-        fits = [
-            arch for arch, model in models.items()
-            if {name: shape for name, (_, shape) in layout_of(model).items()} == found
-        ]  # fmt: skip
+        found = header(raw)[0]
+        for arch, model in models.items():
+            with suppress(RefusedError):
+                match(found, layout_of(model), arch, tied(model))
+                fits.append(arch)
     if len(fits) != 1:
         raise InputError(
             f"expected the architecture of this file ({kind}), which it does not show; name one "
