@@ -10,7 +10,7 @@ import inspect
 import math
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,18 +98,29 @@ def ready(build: Builder, name: str, shapes: Shapes, output: str | None = None) 
     name:   the architecture's name, for messages.
     output: the name of the output to take; by default it is found.
     """
-    chooses: bool | None = None
 
     def make() -> nn.Module:
-        nonlocal chooses
         model = _made(build, name, shapes)
-        if chooses is None:
-            chooses = output is not None or _answers_otherwise(build, name, shapes)
-        if chooses:
+        key = _identity(build), shapes
+        if output is None and key not in _CHOOSES:
+            _CHOOSES[key] = _answers_otherwise(build, name, shapes)
+        if output is not None or _CHOOSES[key]:
             model.register_forward_hook(ChooseOutput(name, shapes.outputs, output))
         return model
 
     return make
+
+
+_CHOOSES: dict[tuple[Hashable, Shapes], bool] = {}
+"""Whether networks answer with something else than a tensor. To find it, each is run once."""
+
+
+def _identity(build: Callable[..., Any]) -> Hashable:
+    """Return a key that two builders share if they run the same code with the same arguments."""
+    if isinstance(build, functools.partial):
+        return _identity(build.func), repr(build.args), repr(build.keywords)
+    code: Hashable = getattr(build, "__code__", build)
+    return code
 
 
 def _made(build: Builder, name: str, shapes: Shapes) -> nn.Module:

@@ -83,6 +83,8 @@ def _operations(scenario: Scenario, arch: str) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    for_shapes(scenario.architecture(arch))  # the first one is run once, which must not count
+
     def count(device: str) -> float:
         rng, counter = torch.random.fork_rng(devices=[]), FlopCounterMode(display=False)
         with rng, torch.device(device), counter:
