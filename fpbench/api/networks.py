@@ -101,7 +101,7 @@ def ready(build: Builder, name: str, shapes: Shapes, output: str | None = None) 
 
     def make() -> nn.Module:
         model = _made(build, name, shapes)
-        key = _identity(build), shapes
+        key = name, _identity(build), shapes
         if output is None and key not in _CHOOSES:
             _CHOOSES[key] = _answers_otherwise(build, name, shapes)
         if output is not None or _CHOOSES[key]:
@@ -111,7 +111,7 @@ def ready(build: Builder, name: str, shapes: Shapes, output: str | None = None) 
     return make
 
 
-_CHOOSES: dict[tuple[Hashable, Shapes], bool] = {}
+_CHOOSES: dict[tuple[str, Hashable, Shapes], bool] = {}
 """Whether networks answer with something else than a tensor. To find it, each is run once."""
 
 

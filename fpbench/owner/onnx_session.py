@@ -77,7 +77,7 @@ def embed(raw: bytes, folder: str) -> bytes:
         if not plain or path.is_symlink() or not path.is_file():
             raise RefusedError(
                 f"expected the tensor {part.name[:60]!r} in a file beside the ONNX file, got "
-                f"{name[:60]!r}; {SAVE_WHOLE}"
+                f"{name[:60]!r}; move it there, or {SAVE_WHOLE}"
             )
         try:
             offset = int(entry.get("offset", 0))
@@ -99,7 +99,7 @@ def embed(raw: bytes, folder: str) -> bytes:
 
 
 SAVE_WHOLE = (
-    "or save it as one file: torch.onnx.export(..., external_data=False), or "
+    "save it as one file: torch.onnx.export(..., external_data=False), or "
     "onnx.save(onnx.load('FILE.onnx'), 'NEW.onnx')"
 )
 
