@@ -253,3 +253,24 @@ def test_a_cluster_that_loses_a_node_finds_the_same(desk, inline, cluster):
     assert len(cluster.worker_nodes) == 1
     assert found(data)[:-2] == found(inline)
     assert [trial["error"] for trial in data["trials"]] == [None] * 8
+
+
+UNGUARDED = """
+from fpbench.builtin.executors.local import local
+
+for _ in local(["cpu"], 1, print).map(print, [1]):
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "expected a worker to start, but it imported the script that started it" in last
+    assert "if __name__ == '__main__':" in last

@@ -329,7 +329,7 @@ def test_probabilities_of_an_onnx_file_are_recognised(office: Office) -> None:
     assert (
         found["matching_rate"] == office.verify(office.folder / "copy.safetensors")["matching_rate"]
     )
-    network = load_onnx(OnnxNetwork(len(raw)), raw)
+    network = load_onnx(OnnxNetwork(len(raw), 10, None), raw)
     check_scores(network, "onnx", office.digits, torch.device("cpu"))
     x = office.digits.data("test").inputs
     assert torch.allclose(network(x).softmax(-1), office.copy(x).softmax(-1), atol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from .architectures import Builder, find_builder
 from .fields import changed_fields, validate
 from .loaded_data import LoadedData
+from .networks import Shapes
 from .oracle import Access
 
 POOLS = ("train", "public", "irrelevant", "test")
@@ -102,7 +102,12 @@ class Scenario(ABC):
 
     def blank(self, n: int) -> Tensor:
         """Return n inputs (n, *input_shape) of the smallest value, to try a network on."""
-        return torch.full((n, *self.input_shape), self.input_range[0], dtype=self.input_dtype)
+        return self._shapes.blank(n)
+
+    @property
+    def _shapes(self) -> Shapes:
+        low = self.input_range[0]
+        return Shapes(self.input_shape, self.output_shape, low, self.input_dtype)
 
     @property
     @abstractmethod
@@ -116,12 +121,13 @@ class Scenario(ABC):
     def architecture(self, name: str) -> Builder:
         """Return the function that makes a new network of an architecture.
 
-        name: a key of `architectures`; `torchvision:NAME`, which gets as many outputs as the
-              scenario has; or `FILE.py:CALLABLE`.
+        name: a key of `architectures`; `torchvision:NAME`, `timm:NAME` or `transformers:NAME`,
+              which get as many outputs as the scenario has; or `FILE.py:CALLABLE`. `@OUTPUT` at
+              its end names one output of a network that has several.
 
         Raises FieldError for an unknown name.
         """
-        return find_builder(self.architectures, name, math.prod(self.output_shape), self.name)
+        return find_builder(self.architectures, name, self._shapes, self.name)
 
     @property
     def summary(self) -> str:

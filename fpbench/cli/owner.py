@@ -100,7 +100,8 @@ def fingerprint(
 @click.argument("fingerprint_file", metavar="FINGERPRINT", type=PATH)
 @click.argument("suspect")
 @click.option("--arch", metavar="NAME", help="The suspect's architecture: the scenario's, "
-              "torchvision:NAME, or FILE.py:CALLABLE. Not for ONNX.")  # fmt: skip
+              "torchvision:NAME, timm:NAME, transformers:NAME, or FILE.py:CALLABLE. @OUTPUT at its "
+              "end names an output, also as onnx@OUTPUT.")  # fmt: skip
 @click.option(
     "--adapter",
     type=PATH,

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class Stack:
         if self.size == 1:
             self.way = "looped"
         # A skeleton without weights: functional_call brings them.
-        self.skeleton = copy.deepcopy(models[0]).to("meta").train(models[0].training)
+        self.skeleton = _without_weights(models[0]).train(models[0].training)
         if self.way == "fused" and self._fused is None:
             self.way = "looped"
         self._probed = self.way == "looped"
@@ -160,6 +160,16 @@ class Stack:
                     p.copy_(self.params[name][i])
                 for name, b in model.named_buffers():
                     b.copy_(self.buffers[name][i])
+
+
+def _without_weights(model: nn.Module) -> nn.Module:
+    """Return a copy of a network on the meta device. Weights that are tied stay tied.
+
+    `Module.to` would untie them, and a computation with a meta tensor gives any numbers.
+    """
+    memo: dict[int, Any] = {id(b): b.to("meta") for b in model.buffers()}
+    memo |= {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, memo)
 
 
 def _channels_last(stacked: Tensor) -> Tensor:

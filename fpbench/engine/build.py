@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..api.errors import InputError, ResourceError, TrialError, clipped, traceback_of
+from ..api.networks import for_shapes
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario, restore_data
 from ..api.work import Built
@@ -122,8 +123,7 @@ def _make(recipes: Sequence[Recipe], lab: StoreLab) -> list[nn.Module]:
     for recipe, model in zip(recipes, models, strict=True):
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected a network from {recipe.name}, got {clipped(model)}")
-        with torch.device("meta"):
-            expected = lab.scenario.architecture(recipe.arch)()
+        expected = for_shapes(lab.scenario.architecture(recipe.arch))
         if signature(model)[2] != signature(expected)[2]:
             lab.failed(recipe, f"expected a network of architecture {recipe.arch}, got another")
         elif not all(bool(t.isfinite().all()) for t in model.state_dict().values()):

@@ -10,6 +10,7 @@ from math import prod
 
 import torch
 
+from ..api.networks import explained, for_shapes
 from ..api.recipe import Recipe
 from ..api.scenario import Scenario
 
@@ -70,19 +71,33 @@ def size(recipes: Iterable[Recipe], scenario: Scenario) -> int:
 
 
 def _bytes(scenario: Scenario, arch: str) -> int:
-    with torch.device("meta"):
-        model = scenario.architecture(arch)()
+    model = for_shapes(scenario.architecture(arch))
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 @cache
 def _operations(scenario: Scenario, arch: str) -> float:
-    """Return the floating-point operations of a training step per input, without computing it."""
+    """Return the floating-point operations of a training step per input.
+
+    The step is not computed, unless the network's code needs numbers.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        scenario.training_step(arch, scenario.blank(2))
-    return float(counter.get_total_flops()) / 2
+    for_shapes(scenario.architecture(arch))  # the first one is run once, which must not count
+
+    def count(device: str) -> float:
+        rng, counter = torch.random.fork_rng(devices=[]), FlopCounterMode(display=False)
+        with rng, torch.device(device), counter:
+            scenario.training_step(arch, scenario.blank(2))
+        return float(counter.get_total_flops()) / 2
+
+    try:
+        return count("meta")
+    except MemoryError:
+        raise
+    except Exception:  # the network's code needs numbers
+        with explained(arch):
+            return count("cpu")
 
 
 def _speed(scenario: Scenario, arch: str, device: torch.device) -> float:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from ..api.errors import FieldError, InputError, clipped
+from ..api.errors import FieldError, InputError, clipped, printable
+from ..api.networks import initialised
 from ..api.recipe import Lab, Recipe
 from ..api.scenario import Scenario
 from ..store.files import sha256_of
-from .model_file import fill, most_bytes, read
+from .model_file import fill, most_bytes, read, require_answers
 from .onnx_target import load_onnx
 from .reference import reference_zoo
 from .score_network import check_scores, network_of_file
@@ -25,6 +26,8 @@ from .trees import require_network
 
 MAX_KIND = 60
 """Characters of the name of a kind."""
+
+log = logging.getLogger("fpbench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,13 @@ class Given(Recipe):
     the zoo at `parent:`. This is the user's statement: nothing checks who made a file.
 
     file:   a safetensors file, a state dict of torch.save, or ONNX; relative to the current folder.
-    model:  its architecture: the scenario's, `torchvision:NAME`, or `FILE.py:CALLABLE`; "onnx" for
-            an ONNX file, which answers queries but has neither weights nor gradients. A classifier
-            that answers with probabilities is named `probs:NAME`, or `sigmoid:NAME` if each class
-            has a probability of its own.
+    model:  its architecture: the scenario's, `torchvision:NAME`, `timm:NAME`,
+            `transformers:NAME`, or `FILE.py:CALLABLE`; "onnx" for an ONNX file, which answers
+            queries but has neither weights nor gradients. A classifier that answers with
+            probabilities is named `probs:NAME`, or `sigmoid:NAME` if each class has a probability
+            of its own.
+    output: the name of the output to take, if the network has several; by default that of the
+            right shape.
     sha256: the sha256 of the file; by default that of the file found. If it is given, a file with
             another one is refused, and the file itself is not needed if the store has the model.
     kind:   the group that it belongs to in reports and in stratified splits, such as FTAL; by
@@ -48,11 +54,13 @@ class Given(Recipe):
     name = "given"
     needs_parent = None
     places: ClassVar[frozenset[str]] = frozenset({"file", "kind"})
+    added: ClassVar[frozenset[str]] = frozenset({"output"})
 
     file: str
     model: str
     sha256: str = ""
     kind: str = ""
+    output: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,8 +91,17 @@ class Given(Recipe):
     @property
     def arch(self) -> str:
         # The bytes of an ONNX file are its network's only tensor, so their number defines it.
-        prefix, is_onnx = self.model.removesuffix("onnx"), self._is_onnx
-        return f"{prefix}onnx:{Path(self.file).stat().st_size}" if is_onnx else self.model
+        prefix = self.model.removesuffix("onnx")
+        name = f"{prefix}onnx:{self._length()}" if self._is_onnx else self.model
+        return f"{name}@{self.output}" if self.output else name
+
+    def _length(self) -> int:
+        try:
+            return Path(self.file).stat().st_size
+        except OSError:
+            raise FieldError(
+                "file", f"expected an ONNX file at {Path(self.file).absolute()}, found none"
+            ) from None
 
     @property
     def _is_onnx(self) -> bool:
@@ -109,34 +126,24 @@ class Given(Recipe):
         return f"{self.parent} > {own}" if self.parent else own
 
     def make(self, lab: Lab) -> nn.Module:
-        with torch.device("meta"):
-            model = lab.scenario.architecture(self.arch)()
+        model = initialised(lab.scenario.architecture(self.arch))
         raw = read(Path(self.file), most_bytes(model))
         if (found := hashlib.sha256(raw).hexdigest()) != self.sha256:
             raise InputError(
                 f"expected the file of sha256 {self.sha256}, got {found}", str(self.file)
             )
+        notes: list[str] = []
         try:
             if self._is_onnx:
                 load_onnx(model, raw)
                 require_network(raw)
             else:
-                fill(network_of_file(model), raw, self.model)
+                fill(network_of_file(model), raw, self.model, notes)
             model = model.eval().requires_grad_(False).to(lab.device)
-            self._check_shapes(model, lab)
+            require_answers(model, lab.scenario, self.arch, lab.device)
             check_scores(model, self.model, lab.scenario, lab.device)
         except RefusedError as error:
             raise InputError(str(error), self.file) from None
+        for note in notes:
+            log.warning("%s: %s", self.file, printable(note))
         return model
-
-    def _check_shapes(self, model: nn.Module, lab: Lab) -> None:
-        """Raise RefusedError unless the network's inputs and outputs are the scenario's."""
-        shape, expected = lab.scenario.input_shape, lab.scenario.output_shape
-        try:
-            with torch.no_grad():
-                found = tuple(model(lab.scenario.blank(2).to(lab.device)).shape[1:])
-        except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise RefusedError(f"{self.model} does not take inputs of {shape}: {reason}") from None
-        if found != expected:
-            raise RefusedError(f"expected {self.model} to answer with {expected}, got {found}")

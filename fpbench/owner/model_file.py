@@ -2,12 +2,14 @@
 
 A file's kind follows from its content, never from its name. A file that is longer than its
 architecture can need is not read. The names, types and shapes of the tensors are compared with
-those of the architecture before any tensor is loaded.
+those of the architecture before any tensor is loaded. Files that tools write are understood: a
+mapping around the tensors, a common prefix of their names, counters that are missing or extra.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import stat
 import zipfile
 from pathlib import Path
@@ -16,15 +18,26 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ..api.errors import InputError
+from ..api.errors import FpbenchError, InputError
+from ..api.networks import load_state, place_of, tied
+from ..api.scenario import Scenario
 from .sandbox import run_in_sandbox
-from .tensor_layout import TORCH_NAMES, Layout, RefusedError, header, require
+from .sandbox_child import SAVE_ANEW
+from .tensor_layout import TORCH_NAMES, Layout, RefusedError, header, match
 
 SLACK = 64 * 2**20
 """Bytes by which a file may be longer than its tensors."""
 
+SAVE_PROGRAM = (
+    "save the weights of the network that it was made from, torch.save(model.state_dict(), "
+    "'weights.pth'), or export that to ONNX"
+)
+
 MAX_PICKLE = 16 * 2**20
 MAX_ENTRIES = 200_000
+
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""The start of files of torch.save before PyTorch 1.6: a pickle of a number."""
 
 OTHER_KINDS = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"7z\xbc\xaf": "a 7z file"}
 
@@ -53,9 +66,13 @@ def read(path: Path, most: int, what: str = "model") -> bytes:
 
 
 def most_bytes(model: nn.Module) -> int:
-    """Return the greatest length of a model's file: twice its tensors, for float64, plus SLACK."""
+    """Return the greatest length of a model's file.
+
+    It is four times its tensors plus SLACK: float64 has twice the bytes, and a checkpoint may hold
+    an optimizer's two averages.
+    """
     tensors: list[Tensor] = [*model.state_dict().values()]
-    return 2 * sum(t.numel() * t.element_size() for t in tensors) + SLACK
+    return 4 * sum(t.numel() * t.element_size() for t in tensors) + SLACK
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -79,32 +96,76 @@ def kind_of(raw: bytes) -> str:
     )
 
 
-def fill(model: nn.Module, raw: bytes, what: str) -> nn.Module:
+def fill(model: nn.Module, raw: bytes, what: str, notes: list[str] | None = None) -> nn.Module:
     """Load a file's tensors into a model; return it in eval mode with frozen parameters.
 
     model: a network of the architecture, on the meta device or another one.
     what:  the architecture's name, for messages.
+    notes: sentences are added to it that say how the file was read.
 
     Raises RefusedError unless the file holds exactly the architecture's tensors, with finite
     values; ResourceError if the process that reads a `torch.save` file dies.
     """
-    expected = layout_of(model)
+    expected, ties = layout_of(model), tied(model)
     kind = kind_of(raw)
+    notes = [] if notes is None else notes
     if kind == "zip":
         _check_zip(raw)
         plain = {name: [dtype, list(shape)] for name, (dtype, shape) in expected.items()}
-        raw = run_in_sandbox("read_state_dict", raw, memory=6 * len(raw), layout=plain, what=what)
+        raw = run_in_sandbox(
+            "read_state_dict", raw, memory=6 * len(raw), layout=plain, ties=ties, what=what
+        )
+        notes += json.loads(header(raw)[1]["notes"])
     elif kind != "safetensors":
-        got = "a pickle file" if kind == "pickle" else kind
+        got = f"a pickle file; {SAVE_ANEW}" if kind == "pickle" else kind
+        if raw[: len(LEGACY)] == LEGACY:
+            got = f"torch.save's older form; {SAVE_ANEW}"
         raise RefusedError(
             "expected safetensors, or a state dict as torch.save writes it since PyTorch 1.6; "
             f"got {got}"
         )
-    require(header(raw)[0], expected, what)
-    types = {name: t.dtype for name, t in model.state_dict().items()}
-    state = {name: _finite(name, t).to(types[name]) for name, t in load(raw).items()}
-    model.load_state_dict(state, assign=True)
+    found = match(header(raw)[0], expected, what, ties)
+    notes += found.notes
+    tensors, state = load(raw), {}
+    for name, own in model.state_dict().items():
+        n = found.names[name]
+        if n is None:
+            state[name] = torch.zeros(own.shape, dtype=own.dtype)
+        else:
+            state[name] = _finite(name, tensors[n]).to(own.dtype)
+    for name, others in ties.items():
+        for other in others:
+            if name in state and other in state and not torch.equal(state[name], state[other]):
+                raise RefusedError(
+                    f"expected equal tensors as {name} and {other}, which {what} ties, got others"
+                )
+    load_state(model, state)
     return model.eval().requires_grad_(False)
+
+
+def require_answers(model: nn.Module, scenario: Scenario, what: str, device: torch.device) -> None:
+    """Raise RefusedError unless a network answers a batch of two, and of one, as a scenario says.
+
+    what: the architecture's name, for messages.
+    """
+    shape = scenario.input_shape
+    for n in (2, 1):
+        try:
+            with torch.no_grad():
+                answer = model(scenario.blank(n).to(device))
+        except (FpbenchError, RefusedError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason, where = str(error).split("\n")[0][:200], place_of(error)
+            place = f", at {where}" if where else ""
+            raise RefusedError(f"{what} does not take inputs of {shape}: {reason}{place}") from None
+        found, expected = tuple(answer.shape), (n, *scenario.output_shape)
+        if found[:1] == (n,) and found != expected:
+            raise RefusedError(f"expected {what} to answer with {expected[1:]}, got {found[1:]}")
+        if found != expected:
+            raise RefusedError(
+                f"expected {what} to answer a batch of {n} with {expected}, got {found}"
+            )
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:
@@ -121,9 +182,13 @@ def _check_zip(raw: bytes) -> None:
         raise RefusedError(f"expected a zip file of torch.save, got {error}") from None
     names = [entry.filename for entry in entries]
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
-        raise RefusedError("expected a state dict, got a TorchScript archive, which is a program")
+        raise RefusedError(
+            f"expected a state dict, got a TorchScript archive, which is a program; {SAVE_PROGRAM}"
+        )
     if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
-        raise RefusedError("expected a state dict, got a torch.export archive, which is a program")
+        raise RefusedError(
+            f"expected a state dict, got a torch.export archive, which is a program; {SAVE_PROGRAM}"
+        )
     pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
     if len(pickles) != 1 or len(entries) > MAX_ENTRIES or pickles[0].file_size > MAX_PICKLE:
         raise RefusedError("expected a zip file of torch.save, with one data.pkl of at most 16 MiB")

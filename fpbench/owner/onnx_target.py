@@ -30,8 +30,9 @@ class OnnxNetwork(nn.Module):
     file: Tensor
     values: str = "auto"
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, n_outputs: int, output: str | None) -> None:
         super().__init__()
+        self.n_outputs, self.output = n_outputs, output
         self.register_buffer("file", torch.empty(length, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class OnnxNetwork(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """Answer inputs with the scores in the file's own form."""
-        answers: Tensor = _Answer.apply(x, self.file)
+        answers: Tensor = _Answer.apply(x, self.file, self.n_outputs, self.output)
         return answers
 
 
@@ -58,10 +59,10 @@ class _Answer(torch.autograd.Function):
     """The computation of ONNX Runtime; asking for its gradient raises TrialError."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, file: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, file: Tensor, n_outputs: int, output: str | None) -> Tensor:
         session = _session(file.cpu().numpy().tobytes())
-        scores = torch.from_numpy(run(session, x.detach().cpu().numpy().astype(np.float32)))
-        return scores.to(x.device)
+        queries = x.detach().cpu().numpy().astype(np.float32)
+        return torch.from_numpy(run(session, queries, n_outputs, output)).to(x.device)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -96,8 +97,9 @@ def load_onnx(model: nn.Module, raw: bytes) -> nn.Module:
     return model.eval()
 
 
-def _builder(length: str, _: int) -> Builder:
-    return partial(OnnxNetwork, int(length))
+def _builder(length: str, n_outputs: int) -> Builder:
+    length, _, output = length.partition("@")
+    return partial(OnnxNetwork, int(length), n_outputs, output or None)
 
 
 SCHEMES["onnx"] = _builder

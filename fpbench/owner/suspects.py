@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from ..api.architectures import split_output
 from ..api.errors import FieldError, InputError, ResourceError
+from ..api.networks import Builder, for_shapes, initialised, tied
 from ..api.oracle import Access, oracle_of, reply
 from ..api.scenario import Scenario
 from ..store.files import sha256
@@ -24,14 +27,14 @@ from .adapter import OF_READING, Adapter
 from .comparable import measure_utility, profile_of
 from .fingerprint_file import Saved
 from .journal import Journal
-from .model_file import fill, kind_of, most_bytes, read
+from .model_file import fill, kind_of, layout_of, most_bytes, read, require_answers
 from .remote import Limits, Remote, checked_url
 from .replies import Reader
 from .request import check_images
 from .sandbox import run_in_sandbox
 from .score_network import network_of_file, says_values
 from .scores import Reading, Values
-from .tensor_layout import RefusedError
+from .tensor_layout import RefusedError, header, match
 from .trees import tree_ensemble
 
 PUBLIC = 2000
@@ -183,15 +186,23 @@ def _as_json(answer: Tensor) -> Any:
 class OnnxSuspect(nn.Module):
     """An ONNX file as a network that runs in the sandbox and has no gradients."""
 
-    def __init__(self, raw: bytes, output_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, raw: bytes, shape: tuple[int, ...], input_range: tuple[float, float],
+        output: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self._raw, self._shape = raw, output_shape
+        self._raw, self._shape = raw, shape
+        self._range, self._output = input_range, output
+        self.notes: list[str] = []
 
     def forward(self, x: Tensor) -> Tensor:
         raw = run_in_sandbox(
             "answer_queries", self._raw, x.numpy().astype(np.float32).tobytes(),
-            memory=4 * len(self._raw), shape=list(x.shape), output_shape=list(self._shape),
+            memory=6 * len(self._raw), shape=list(x.shape), output_shape=list(self._shape),
+            output=self._output, input_range=list(self._range),
         )  # fmt: skip
+        notes, _, raw = raw.partition(b"\n")
+        self.notes += [note for note in json.loads(notes) if note not in self.notes]
         out = torch.from_numpy(np.frombuffer(raw, np.float32).copy())
         out = out.reshape(len(x), *self._shape)
         if not bool(out.isfinite().all()):
@@ -245,23 +256,34 @@ def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
     reader = reader_of(adapter, scenario)
     reading = reading_of(adapter, reader, saved.access, missing=False)
     names = [request.arch] if request.arch else list(scenario.architectures)
-    with torch.device("meta"):
-        models = {name: scenario.architecture(name)() for name in names}
+    builders = {
+        name: scenario.architecture(name) for name in names if split_output(name)[0] != "onnx"
+    }
+    models = {name: for_shapes(build) for name, build in builders.items()}
     for_onnx = MAX_ONNX if _kind_of_file(path) == "onnx" else 0
-    raw = read(path, max(for_onnx, *map(most_bytes, models.values())))
+    raw = read(path, max([for_onnx, *map(most_bytes, models.values())]))
     kind = kind_of(raw)
     about: dict[str, Any] = {"file": str(path), "sha256": sha256(raw), "format": kind}
     if kind == "onnx":
+        output = split_output(request.arch)[1] if request.arch else None
         shape = (len(reader.columns),) if reader.has_classes else scenario.output_shape
-        network: nn.Module = OnnxSuspect(raw, shape)
+        opened = OnnxSuspect(_with_tensors(raw, path, about), shape, scenario.input_range, output)
+        network: nn.Module = opened
+        notes = opened.notes
         if name := tree_ensemble(raw):
             about["arch"] = name
+    elif not models:
+        raise InputError(f"expected an ONNX file for --arch {request.arch}, got {kind}", str(path))
     else:
-        arch, network = _filled(raw, kind, models, given=request.arch)
+        notes = []
+        arch, network = _filled(raw, kind, builders, notes, given=request.arch)
         about["arch"] = arch
+        if adapter.classes is None:
+            require_answers(network, scenario, arch, torch.device("cpu"))
         if says_values(arch):
             reading.values = "logits"
     suspect = Suspect(network, saved, about, reading)
+    suspect.notes = [*notes, *suspect.notes]
     if adapter.classes is not None:
         about["classes"] = adapter.classes
     elif reader.has_classes:
@@ -280,36 +302,63 @@ def _kind_of_file(path: Path) -> str:
         return ""
 
 
+def _with_tensors(raw: bytes, path: Path, about: dict[str, Any]) -> bytes:
+    """Return an ONNX file with its tensors, which may be in other files in its own folder."""
+    if b"location" not in raw:  # the key that names another file
+        return raw
+    folder = path.resolve().parent
+    beside = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+    whole = run_in_sandbox(
+        "embed_tensors", raw, memory=4 * min(beside, MAX_ONNX), folder=str(folder)
+    )
+    about["with_tensors_sha256"] = sha256(whole)
+    return whole
+
+
 def _filled(
-    raw: bytes, kind: str, models: dict[str, nn.Module], *, given: str | None
+    raw: bytes, kind: str, builders: dict[str, Builder], notes: list[str], *, given: str | None
 ) -> tuple[str, nn.Module]:
     """Return the architecture of a file, and its network with the file's tensors.
 
+    notes: sentences are added to it that say how the file was read.
     given: the architecture, if the user named it; else it is the only one that fits the file.
 
     Raises InputError if several or none of them fit, RefusedError for another kind of file.
     """
-    if given is not None or len(models) == 1 or kind not in ("safetensors", "zip"):
-        arch = given or next(iter(models))
-        fill(network_of_file(models[arch]), raw, arch)
-        return arch, models[arch]
+    arch = given or _fitting(raw, kind, builders)
+    model = initialised(builders[arch])
+    fill(network_of_file(model), raw, arch, notes)
+    return arch, model.eval().requires_grad_(False)
+
+
+def _fitting(raw: bytes, kind: str, builders: dict[str, Builder]) -> str:
+    """Return the only architecture that fits a file, or the first if its kind shows nothing."""
+    if len(builders) == 1 or kind not in ("safetensors", "zip"):
+        return next(iter(builders))
+    models = {name: for_shapes(build) for name, build in builders.items()}
     fits = []
-    sizes = _sizes(raw) if kind == "zip" else Counter()
-    likely = [arch for arch, model in models.items() if not _large(model) - sizes]
-    for arch in likely or models:
-        try:
-            fill(models[arch], raw, arch)
-        except RefusedError:
-            continue
-        fits.append(arch)
+    if kind == "safetensors":
+        layout = header(raw)[0]
+        for arch, model in models.items():
+            with suppress(RefusedError):
+                own = network_of_file(model)
+                match(layout, layout_of(own), arch, tied(own))
+                fits.append(arch)
+    else:
+        sizes = _sizes(raw)
+        likely = [arch for arch, model in models.items() if not _large(model) - sizes]
+        for arch in likely or models:
+            with suppress(RefusedError):
+                fill(network_of_file(initialised(builders[arch])), raw, arch)
+                fits.append(arch)
     if len(fits) != 1:
         found = f"{' and '.join(fits)} fit" if fits else "none of the scenario's fits"
         raise InputError(
             f"expected the architecture of this file ({kind}), {found}; name one of "
-            f"{', '.join(models)}, torchvision:NAME, or FILE.py:CALLABLE",
+            f"{', '.join(models)}, torchvision:NAME, timm:NAME, or FILE.py:CALLABLE",
             "--arch",
         )
-    return fits[0], models[fits[0]]
+    return fits[0]
 
 
 def _sizes(raw: bytes) -> Counter[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from safetensors import SafetensorError, deserialize
 
@@ -20,6 +21,13 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Type and shape by tensor name; the type is safetensors' name of it."""
+
+
+Ties = Mapping[str, Sequence[str]]
+"""The other names of each tensor that has several, as tied weights do."""
+
+MOST_PARTS = 8
+"""Parts of a common prefix that are tried."""
 
 
 class RefusedError(ValueError):
@@ -48,6 +56,95 @@ def header(raw: bytes) -> tuple[Layout, dict[str, str]]:
         reason = str(error).removeprefix("Error while deserializing: ")
         raise RefusedError(f"expected safetensors, got {reason}") from None
     return layout, metadata
+
+
+COUNTERS = ("total_ops", "total_params")
+"""Numbers that tools which count operations add to a network's tensors."""
+
+BATCHES = "num_batches_tracked"
+"""A counter of batch normalisation. Evaluation does not use it, and old files do not have it."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which of a file's tensors are an architecture's.
+
+    names: the name in the file of each tensor of the architecture; None for a counter that the
+           file lacks.
+    notes: sentences that say how the file differs.
+    """
+
+    names: Mapping[str, str | None]
+    notes: tuple[str, ...] = ()
+
+
+def match(found: Layout, expected: Layout, what: str, ties: Ties | None = None) -> Match:
+    """Return which of a file's tensors are those of an architecture.
+
+    One prefix that all names have is taken off or put before them, if the names are the
+    architecture's then. Counters may be missing or extra.
+
+    what: the architecture's name, for messages.
+    ties: the other names of each tensor that has several. A file may have only one of them.
+
+    Raises RefusedError if the file has other tensors, or tensors of another shape or type.
+    """
+    ties = ties or {}
+    counters = {n for n in found if n.rpartition(".")[2] in COUNTERS and n not in expected}
+    notes = ["the file's counters of operations are left out"] if counters else []
+    own = {name: name for name in found if name not in counters}
+    if _differ(own, expected, ties):
+        for words, renamed in _renamings([*own], [*expected]):
+            if not _differ(renamed, expected, ties):
+                notes.append(words)
+                own = renamed
+                break
+    names: dict[str, str | None] = {}
+    for name in expected:
+        other = next((n for n in (name, *ties.get(name, ())) if n in own), None)
+        if other is not None:
+            names[name] = own[other]
+        elif _is_counter(name):
+            names[name] = None
+    if None in names.values():
+        notes.append(f"the file has no {BATCHES}, which counts batches in training; it is set to 0")
+    layout = {name: found[n] if n is not None else expected[name] for name, n in names.items()}
+    layout |= {name: found[n] for name, n in own.items() if name not in expected}
+    require(layout, expected, what)
+    return Match(names, tuple(notes))
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == BATCHES
+
+
+def _differ(own: Mapping[str, str], expected: Layout, ties: Ties) -> bool:
+    """Return whether names are others than the expected ones, apart from ties and counters."""
+    missing = any(
+        not _is_counter(name) and own.keys().isdisjoint((name, *ties.get(name, ())))
+        for name in expected
+    )
+    return missing or not own.keys() <= expected.keys()
+
+
+def _renamings(found: list[str], expected: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each way to take a common prefix off names or to put one before them, with a note."""
+    for prefix in _prefixes(found):
+        words = f"the prefix {prefix[:60]!r} was taken off the names of the file's tensors"
+        yield words, {name.removeprefix(prefix): name for name in found}
+    for prefix in _prefixes(expected):
+        words = f"the prefix {prefix[:60]!r} was put before the names of the file's tensors"
+        yield words, {prefix + name: name for name in found}
+
+
+def _prefixes(names: list[str]) -> list[str]:
+    """Return the prefixes that all names have, such as `module.`, the shortest first."""
+    parts: list[str] = []
+    for column in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(column)) > 1:
+            break
+        parts.append(column[0])
+    return [".".join(parts[: i + 1]) + "." for i in range(min(len(parts), MOST_PARTS))]
 
 
 def require(found: Layout, expected: Layout, what: str) -> None:

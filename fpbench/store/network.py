@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..api.networks import with_state
 from ..api.scenario import Scenario
 
 SMALL_WEIGHTS = 2**20
@@ -22,31 +23,8 @@ def make_network(
     Draws nothing from torch's generator.
     """
     large = sum(t.nbytes for t in state.values()) > SMALL_WEIGHTS
-    model = _make_uninitialised(scenario, arch) if large else _make_initialised(scenario, arch)
     try:
-        model.load_state_dict(state, assign=True)
+        model = with_state(scenario.architecture(arch), state, large=large)
     except RuntimeError:  # other names, or other shapes
         return None
-    if large and _has_meta_tensors(model):
-        model = _make_initialised(scenario, arch)
-        model.load_state_dict(state, assign=True)
     return model.to(device).eval().requires_grad_(False)
-
-
-def _make_initialised(scenario: Scenario, arch: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        return scenario.architecture(arch)()
-
-
-def _make_uninitialised(scenario: Scenario, arch: str) -> nn.Module:
-    with torch.device("meta"):
-        return scenario.architecture(arch)()
-
-
-def _has_meta_tensors(model: nn.Module) -> bool:
-    """Return whether a model has tensors without values, which no file of weights contains."""
-    return any(
-        isinstance(t, Tensor) and t.is_meta
-        for module in model.modules()
-        for t in (*module.buffers(recurse=False), *vars(module).values())
-    )

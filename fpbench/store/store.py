@@ -43,7 +43,7 @@ from .files import (
 
 if TYPE_CHECKING:  # so that looking something up does not load torch
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..api.recipe import Recipe
     from ..api.scenario import Scenario
@@ -194,8 +194,7 @@ class Store:
         moves: list[tuple[Path, Path]] = []
         try:
             for recipe, model, more in models:
-                tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-                weights = save(tensors)
+                weights = save(_apart(model.state_dict()))
                 made = {"schema": MODEL, "digest": recipe.digest, "weights_sha256": sha256(weights),
                         **more}  # fmt: skip
                 folder = self.folder(recipe, scenario)
@@ -302,6 +301,16 @@ class Store:
 
     def _trial_path(self, key: str) -> Path:
         return self.root / "trials" / key[:2] / f"{key}.json"
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU that share no memory, which tied weights do."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
+    first: dict[int, str] = {}
+    return {
+        name: t if first.setdefault(t.untyped_storage().data_ptr(), name) == name else t.clone()
+        for name, t in tensors.items()
+    }
 
 
 def _temporary_folder(folder: Path) -> Path:

@@ -23,6 +23,9 @@ MEMORY = 3 * 2**29
 GRACE = 3.0
 """Seconds that a worker has to finish writing before it is killed."""
 
+UNGUARDED = 71
+"""The exit code of a worker whose script starts workers while it is imported."""
+
 
 def local(devices: Sequence[str], workers: int | None, setup: Callable[[], None]) -> Local:
     """Return a worker for every GPU, or several that share the CPU. Raises InputError.
@@ -68,6 +71,8 @@ class Local(Pool["Process"]):
         return self._devices
 
     def start(self) -> Process:
+        if getattr(mp.current_process(), "_inheriting", False):
+            os._exit(UNGUARDED)  # a worker that imports its script; the run explains it
         if self._context.get_start_method() == "forkserver":
             from multiprocessing import forkserver, resource_tracker
 
@@ -116,6 +121,11 @@ class Process:
         self._process.join(GRACE)
         code = self._process.exitcode
         if code is None or code >= 0:
+            if code == UNGUARDED:
+                return GoneError(
+                    "it imported the script that started it, which starts workers again; put the "
+                    "calls of fpbench in that script under if __name__ == '__main__':"
+                )
             return GoneError(f"its process ended with exit code {code}")
         killed = f"its process was ended by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
