@@ -181,6 +181,8 @@ def _open_onnx(
     output = split_output(request.arch)[1] if request.arch else None
     probabilities = saved.access is not Access.OUTPUT
     model = OnnxSuspect(raw, saved.scenario, probabilities, output)
+    if "with_tensors_sha256" in about:
+        model.notes.append("the file's tensors were read from other files in its folder")
     suspect = Suspect(model, saved, about)
     suspect.notes = model.notes
     return suspect
