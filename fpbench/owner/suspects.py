@@ -270,6 +270,8 @@ def _open_file(path: Path, saved: Saved, request: Request) -> Suspect:
         opened = OnnxSuspect(_with_tensors(raw, path, about), shape, scenario.input_range, output)
         network: nn.Module = opened
         notes = opened.notes
+        if "with_tensors_sha256" in about:
+            notes.append("the file's tensors were read from other files in its folder")
         if name := tree_ensemble(raw):
             about["arch"] = name
     elif not models:
