@@ -92,6 +92,13 @@ def test_a_prefix_that_the_architecture_has_is_put_before_the_names() -> None:
     assert "prefix 'module.' was put before" in notes[0]
 
 
+def test_a_prefix_of_the_file_is_read_as_that_of_the_architecture() -> None:
+    notes: list[str] = []
+    model = fill(nn.DataParallel(net()), save(under("model.")), "net", notes)
+    assert all(torch.equal(t, STATE[name[7:]]) for name, t in model.state_dict().items())
+    assert notes == ["the prefix 'model.' of the file's tensors was read as 'module.'"]
+
+
 def quantised() -> bytes:
     tensor = torch.quantize_per_tensor(torch.ones(8, 4), 0.1, 0, torch.qint8)
     return written({"0.scale": torch.tensor(0.1), "0._packed_params": (tensor, None)})

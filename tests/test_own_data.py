@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,17 @@ def test_a_scenario_is_named_by_its_content_and_not_by_its_path(here):
     assert str(load("images", folder="copy")) != before
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("images", {"folder": "digits"}), ("arrays", {"file": "digits.npz"}),
+     ("table", {"file": "wine.csv", "target": "target"})],
+)  # fmt: skip
+def test_data_are_found_from_another_working_folder(here, monkeypatch, name, fields):
+    scenario = load(name, **fields)
+    monkeypatch.chdir("/")
+    assert len(pickle.loads(pickle.dumps(scenario)).load()["train"].truth)  # noqa: S301
+
+
 def test_other_data_than_those_of_the_digest_are_refused(here):
     digest = load("arrays", file="digits.npz").sha256
     assert load("arrays", file="digits.npz", sha256=digest).sha256 == digest
@@ -240,7 +252,7 @@ BAD = {
     "inputs beyond one": (NPZ + "}", arrays(x=DIGITS.images[:600]), "range: expected `range: [low, high]`, for the inputs in digits.npz are from 0.0 to 16.0"),
     "an infinite range": (NPZ + ", range: [0, .inf]}", None, "range: expected [smallest, largest]"),
     "channels nowhere": (NPZ + "}", arrays(x=np.zeros((600, 4, 4, 4))), "expected `layout: nhwc` or `layout: nchw`"),
-    "an unknown column": (WINE + ", columns: [alcohl]}", None, "columns: no column 'alcohl' in wine.csv"),
+    "an unknown column": (WINE + ", columns: [alcohl]}", None, "columns: no column 'alcohl' in "),
     "an empty cell": (WINE + "}", changed(ash=np.nan), "found nothing in row 12, column 'ash'"),
     "an infinite cell": (WINE + "}", changed(hue=np.inf), "found inf in row 12, column 'hue'"),
     "numbers as classes": ("{scenario: table, file: wine.csv, target: ash}", None, "target: expected classes in the column 'ash'"),

@@ -81,8 +81,8 @@ class Match:
 def match(found: Layout, expected: Layout, what: str, ties: Ties | None = None) -> Match:
     """Return which of a file's tensors are those of an architecture.
 
-    One prefix that all names have is taken off or put before them, if the names are the
-    architecture's then. Counters may be missing or extra.
+    A prefix that all names have is taken off or exchanged, or one is put before them, if the names
+    are the architecture's then. Counters may be missing or extra.
 
     what: the architecture's name, for messages.
     ties: the other names of each tensor that has several. A file may have only one of them.
@@ -128,13 +128,18 @@ def _differ(own: Mapping[str, str], expected: Layout, ties: Ties) -> bool:
 
 
 def _renamings(found: list[str], expected: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each way to take a common prefix off names or to put one before them, with a note."""
+    """Yield each way to take a common prefix off names, to put one before them, or both, with a
+    note."""
     for prefix in _prefixes(found):
         words = f"the prefix {prefix[:60]!r} was taken off the names of the file's tensors"
         yield words, {name.removeprefix(prefix): name for name in found}
     for prefix in _prefixes(expected):
         words = f"the prefix {prefix[:60]!r} was put before the names of the file's tensors"
         yield words, {prefix + name: name for name in found}
+    for old in _prefixes(found):
+        for new in _prefixes(expected):
+            words = f"the prefix {old[:60]!r} of the file's tensors was read as {new[:60]!r}"
+            yield words, {new + name.removeprefix(old): name for name in found}
 
 
 def _prefixes(names: list[str]) -> list[str]:

@@ -77,7 +77,7 @@ class Arrays(OwnData):
             raise FieldError("mean", f"expected no mean and std for rows of {shape[0]} numbers")
         object.__setattr__(self, "_shape", shape)
         object.__setattr__(self, "input_range", self._range([x for x, _ in parts.values()]))
-        self.identify(digest_files([("", Path(self.file))]))
+        self.identify(digest_files([("", self.path)]))
         truth = self._truth({part: y for part, (_, y) in parts.items()})
         object.__setattr__(self, "_sizes", {p: len(i) for p, (_, i) in self.deal(truth).items()})
 
@@ -120,7 +120,7 @@ class Arrays(OwnData):
     def _parts(self) -> dict[str, tuple[Array, Array]]:
         """Return inputs (n, ...), with channels first, and labels by part."""
         found: dict[str, dict[str, Array]] = {}
-        arrays = read_arrays(self.file)
+        arrays = read_arrays(self.path)
         for key, array in arrays.items():
             words = key.lower().split("_")
             for role, names in (("inputs", INPUTS), ("labels", LABELS)):
@@ -271,19 +271,18 @@ class ArrayValues(Arrays, Regression):
         return truth
 
 
-def read_arrays(file: str) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of an npz file. Raises FieldError for anything else; nothing is
     unpickled."""
-    path = Path(file)
     if not path.is_file():
-        raise FieldError("file", f"expected an npz file at {path.absolute()}, found none")
+        raise FieldError("file", f"expected an npz file at {path}, found none")
     try:
         with np.load(path, allow_pickle=False) as content:
             return {key: content[key] for key in content.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise FieldError(
             "file",
-            f"expected an npz file of numbers and texts, as numpy.savez writes it, in {file}: "
+            f"expected an npz file of numbers and texts, as numpy.savez writes it, in {path}: "
             f"{' '.join(str(error).split())}",
         ) from None
 

@@ -53,7 +53,7 @@ class Images(OwnData, Classification):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        listing = list_images(self.folder)
+        listing = list_images(self.path)
         files = [file for classes in listing.values() for each in classes.values() for file in each]
         try:
             first = _open(files[0])
@@ -64,8 +64,7 @@ class Images(OwnData, Classification):
         check_normalisation(channels, self.mean, self.std)
         labels = [name for classes in listing.values() for name in classes]
         _, names = index_classes("classes", np.array(labels), self.classes, self.folder)
-        root = Path(self.folder)
-        self.identify(digest_files((str(file.relative_to(root)), file) for file in files))
+        self.identify(digest_files((str(file.relative_to(self.path)), file) for file in files))
         object.__setattr__(self, "class_names", tuple(names))
         object.__setattr__(self, "_shape", (channels, height, width))
         dealt = self.deal(self._truth(listing))
@@ -102,7 +101,7 @@ class Images(OwnData, Classification):
 
     def load(self) -> Mapping[str, Pool]:
         require_memory(self, "take a smaller `size:`")
-        listing = list_images(self.folder)
+        listing = list_images(self.path)
         truth = self._truth(listing)
         files = {
             part: [file for each in classes.values() for file in each]
@@ -145,13 +144,12 @@ class Images(OwnData, Classification):
         return pixels.float() / 255
 
 
-def list_images(folder: str) -> Listing:
+def list_images(root: Path) -> Listing:
     """Return the images of a folder by part and class. Raises FieldError for another layout."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    root = Path(folder)
     if not root.is_dir():
-        raise FieldError("folder", f"expected a folder at {root.absolute()}, found none")
+        raise FieldError("folder", f"expected a folder at {root}, found none")
 
     def classes_in(part: Path) -> dict[str, list[Path]]:
         found = {each.name: _images_in(each, IMG_EXTENSIONS) for each in _folders(part)}

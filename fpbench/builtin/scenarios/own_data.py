@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -71,6 +71,18 @@ class OwnData(Scenario):
     irrelevant: str | None = None
     seed: Count = 0
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        place = next(iter(self.places & {f.name for f in fields(self)}))
+        # A worker may have another working folder.
+        object.__setattr__(self, "_path", Path(getattr(self, place)).absolute())
+
+    @property
+    def path(self) -> Path:
+        """Where the data are."""
+        path: Path = self._path  # type: ignore[attr-defined]
+        return path
 
     def identify(self, found: str) -> None:
         """Set `sha256`. Raises FieldError if the field has the digest of other data."""

@@ -58,7 +58,7 @@ class Table(OwnData):
     def __post_init__(self) -> None:
         super().__post_init__()
         rows = self._rows()
-        self.identify(digest_files([("", Path(self.file))]))
+        self.identify(digest_files([("", self.path)]))
         pools = self._pools(rows)
         object.__setattr__(self, "_shape", tuple(pools["train"].inputs.shape[1:]))
         object.__setattr__(self, "_sizes", {name: len(pool.truth) for name, pool in pools.items()})
@@ -132,9 +132,9 @@ class Table(OwnData):
         """Read the table. Raises FieldError for a missing file, column or value."""
         import pandas as pd
 
-        path = Path(self.file)
+        path = self.path
         if not path.is_file():
-            raise FieldError("file", f"expected a CSV file at {path.absolute()}, found none")
+            raise FieldError("file", f"expected a CSV file at {path}, found none")
         try:
             rows = pd.read_csv(path)
         except (OSError, ValueError) as error:
