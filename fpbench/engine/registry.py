@@ -276,8 +276,10 @@ def _describe(kind: str, offer: Offer[Any]) -> dict[str, Any]:
             entry["architectures"] = list(scenario.architectures)
             entry["input_shape"] = scenario.input_shape
             entry["input_kind"] = scenario.input_kind
-        entry["input_range"] = cls.input_range
-        entry["output_shape"] = cls.output_shape
+        # So they may be for a scenario that needs fields.
+        for name in ("input_range", "output_shape"):
+            if isinstance(value := getattr(cls, name), tuple) and value:
+                entry[name] = value
     else:
         entry["version"] = cls.version
         entry["needs_parent"] = cls.needs_parent
