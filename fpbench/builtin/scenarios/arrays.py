@@ -42,7 +42,7 @@ class Arrays(OwnData):
              size, texts by alphabet.
     mean, std: for images, a number per channel, or one for all. Every network subtracts the mean
              from its inputs and divides by std, so that queries stay images.
-    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if not set,
+    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if unset,
              what the arrays are called (docs/data.md).
     sha256:  the digest of the data; other data are then refused.
     """

@@ -39,7 +39,7 @@ class Images(OwnData, Classification):
               alphabet, as ImageFolder has them.
     mean, std: a number per channel, or one for all. Every network subtracts the mean from its
               inputs and divides by std, so that queries stay images in [0, 1].
-    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if not set,
+    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if unset,
              what the folders are called (docs/data.md).
     sha256:  the digest of the data; other data are then refused.
     """

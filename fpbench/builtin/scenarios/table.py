@@ -36,7 +36,7 @@ class Table(OwnData):
     parts:   the column that names each row's part, such as train or test.
     classes: the names of the classes in the order of the network's outputs; by default numbers by
              size, texts by alphabet.
-    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if not set,
+    train, public, test, irrelevant, seed: the parts or shares of the data that are pools; if unset,
              what the parts are called (docs/data.md).
     sha256:  the digest of the data; other data are then refused.
     """
