@@ -175,7 +175,7 @@ def test_verdicts_on_innocents_and_copies_are_counted(tmp_path):
     done = script("verdicts.py", "--case", "digits", "--innocents", 1, "--copies", 1, "--epochs", 3,
                   "--methods", "akh", "zest", "--json", tmp_path / "out.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "72 independent models of 36 makings" in done.stdout
+    assert "76 independent models of 38 makings" in done.stdout
     (case,) = json.loads((tmp_path / "out.json").read_text())
     assert {row["method"] for row in case["rows"]} == {"akh", "zest"}
     for row in case["rows"]:

@@ -278,7 +278,7 @@ def test_a_case_without_suspects_gets_a_reference_population(office: Office) -> 
     short.write_text(text[: text.index("zoo:")] + text[text.index("methods:") :])
     summary = fpbench.plan(short, only=["akh"])
     makings = [m for cohort in summary.cohorts for m in cohort.models if "> " not in m]
-    assert len({m.rpartition("#")[0] for m in makings if m.startswith("train")}) == 36
+    assert len({m.rpartition("#")[0] for m in makings if m.startswith("train")}) == 38
     assert summary.positives["distill"] == 9
 
 
