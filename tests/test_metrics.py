@@ -230,6 +230,13 @@ def test_a_weight_in_the_calibration_counts_a_model_as_often(positives, negative
     assert curves[0] == pytest.approx(curves[1], abs=1e-6)
 
 
+def test_equal_rates_are_calibrated_alike_however_many_there_are():
+    ones = [np.ones((1, n)) for n in range(9)]
+    for n in range(2, 9):
+        slope, _ = metrics.fit_calibration([0.01] * n, [0.01] * 2, ones[n], ones[2])
+        assert slope == pytest.approx([0.0], abs=1e-6)
+
+
 def test_calibration_forgets_the_scale_of_a_method():
     positives, negatives = [0.61, 0.62, 0.66, 0.58], [0.55, 0.57, 0.59, 0.52]
     judged = [0.5, 0.56, 0.58, 0.6, 0.65]

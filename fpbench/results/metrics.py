@@ -171,7 +171,9 @@ def fit_calibration(
         ]
     )
     rates = np.concatenate([positives, negatives])
-    centre, spread = rates.mean(), rates.std() or 1.0
+    centre, spread = rates.mean(), rates.std()
+    if spread < 1e-12:  # equal rates, whose mean is rounded
+        spread = 1.0
     x = (rates - centre) / spread
     slope, offset = np.zeros(len(weights)), np.zeros(len(weights))
     for _ in range(NEWTON_STEPS):
