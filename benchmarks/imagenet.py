@@ -105,7 +105,7 @@ def pack(checkout: Path, folder: Path) -> list[str]:
 
 
 def measure(folder: Path, target: str, registry: Registry, store: Store) -> Iterator[Row]:
-    """Try every method of the suite on one target. What the store has is not repeated."""
+    """Try every method of the suite on one target. Kept trials are not repeated."""
     overrides = [f"target.model={target}"]
     suite = Suite.load(folder / "imagenet.yaml", registry, overrides=overrides)
     plan = Plan.of(suite)

@@ -7,9 +7,12 @@ than the quickstart would take hours: its suite is planned with the same setting
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -133,3 +136,13 @@ def test_a_command_that_is_not_there_would_be_found() -> None:
 def test_a_run_of_another_suite_is_planned_with_its_settings() -> None:
     words = shlex.split("run suites/skin.yaml --device cuda:0 --only metav -o seed=1 --no-tracking")
     assert as_plan(words) == ["plan", "suites/skin.yaml", "--only", "metav", "-o", "seed=1"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_another_encoding_gets_what_it_can_show(encoding):
+    command = [sys.executable, "-m", "fpbench", "plan", "suites/quickstart.yaml"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"quickstart" in done.stdout
+    assert b"Traceback" not in done.stderr

@@ -149,6 +149,13 @@ def test_data_are_found_from_another_working_folder(here, monkeypatch, name, fie
     assert len(pickle.loads(pickle.dumps(scenario)).load()["train"].truth)  # noqa: S301
 
 
+def test_data_that_change_after_planning_are_not_used(here):
+    scenario = load("table", file="wine.csv", target="target")
+    changed(ash=9.0)()
+    with pytest.raises(fpbench.ResourceError, match="they have changed"):
+        scenario.load()
+
+
 def test_other_data_than_those_of_the_digest_are_refused(here):
     digest = load("arrays", file="digits.npz").sha256
     assert load("arrays", file="digits.npz", sha256=digest).sha256 == digest

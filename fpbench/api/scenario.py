@@ -188,8 +188,8 @@ class Scenario(ABC):
         """
 
     def fault_of_truth(self, truth: Tensor) -> str | None:
-        """Return what is wrong with the right answers of a pool, as "expected ..., got ..."; None
-        if nothing is.
+        """Return the fault of a pool's right answers as a phrase, "expected ..., got ..."; None if
+        they are right.
 
         It is asked before anything is trained. Default: nothing is wrong.
         """
@@ -260,7 +260,7 @@ class Classification(Scenario):
         return t**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
 
     def fault_of_truth(self, truth: Tensor) -> str | None:
-        """Return what is wrong with class indices (n,): torch.int64, from 0 to n_classes - 1."""
+        """Return the fault of class indices, which are torch.int64 (n,), 0 to n_classes - 1."""
         low, high = (int(end) for end in torch.aminmax(truth))
         if truth.dim() == 1 and truth.dtype == torch.int64 and 0 <= low <= high < self.n_classes:
             return None
@@ -289,7 +289,7 @@ class Regression(Scenario):
         return F.mse_loss(student, teacher)
 
     def fault_of_truth(self, truth: Tensor) -> str | None:
-        """Return what is wrong with values: expected (n, *output_shape), floating-point numbers."""
+        """Return the fault of values, which are floating-point numbers (n, *output_shape)."""
         if truth.shape[1:] == torch.Size(self.output_shape) and truth.is_floating_point():
             return None
         shape = ", ".join(map(str, self.output_shape))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import click
@@ -50,6 +52,10 @@ def main() -> None:
 
     Start with: fpbench run suites/quickstart.yaml
     """
+    # A terminal that cannot show a character gets its escape sequence.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     session.log_to_stderr()
 
 

@@ -73,7 +73,6 @@ class Release:
         contents[self._path("sha256")] = lines
         for path, text in contents.items():
             write(path, text.encode())
-            path.chmod(0o644)
         return [*contents]
 
     def _path(self, suffix: str) -> Path:

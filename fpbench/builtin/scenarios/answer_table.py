@@ -74,7 +74,7 @@ class AnswerTable:
 
 
 class Ancestry(NamedTuple):
-    """What a table says of a model: its parent, if it has one, and its kind in reports."""
+    """A model's parent, empty if it has none, and its kind in reports."""
 
     parent: str
     kind: str

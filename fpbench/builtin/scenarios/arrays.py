@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from fpbench import Classification, FieldError, Pool, Regression
 
-from .own_data import OwnData, check_normalisation, digest_files, index_classes, normalised
+from .own_data import OwnData, check_normalisation, index_classes, normalised
 
 Array = np.ndarray[Any, Any]
 
@@ -78,35 +79,21 @@ class Arrays(OwnData):
             check_normalisation(shape[0], self.mean, self.std)
         elif self.mean or self.std:
             raise FieldError("mean", f"expected no mean and std for rows of {shape[0]} numbers")
-        object.__setattr__(self, "_shape", shape)
         object.__setattr__(self, "input_range", self._range([x for x, _ in parts.values()]))
-        self.identify(digest_files([("", self.path)]))
+        self.identify()
         truth = self._truth({part: y for part, (_, y) in parts.items()})
-        object.__setattr__(self, "_sizes", {p: len(i) for p, (_, i) in self.deal(truth).items()})
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._shape  # type: ignore[attr-defined]
-        return shape
+        self.describe_data(shape, {pool: len(i) for pool, (_, i) in self.deal(truth).items()})
 
     @property
     def summary(self) -> str:
         total, shape = sum(self.pool_sizes.values()), " x ".join(map(str, self.input_shape))
         return f"{Path(self.file).name}: {total:,} inputs of {shape}, sha256 {self.sha256[:16]}"
 
-    @property
-    def pool_sizes(self) -> Mapping[str, int]:
-        sizes: Mapping[str, int] = self._sizes  # type: ignore[attr-defined]
-        return sizes
-
-    @property
-    def files(self) -> Mapping[str, Sequence[Path]]:
-        return {Path(self.file).name: [Path(self.file)]}
-
     def architecture(self, name: str) -> Callable[[], nn.Module]:
         return normalised(super().architecture(name), self.mean, self.std)
 
     def load(self) -> Mapping[str, Pool]:
+        self.require_unchanged()
         parts = self._parts()
         truth = self._truth({part: y for part, (_, y) in parts.items()})
         return self.with_other_domain(
@@ -116,9 +103,12 @@ class Arrays(OwnData):
             }
         )
 
+    @abstractmethod
     def _truth(self, labels: Mapping[str, Array]) -> dict[str, Tensor]:
-        """Return the right answers by part, and set what the outputs are."""
-        raise NotImplementedError
+        """Return the tensor of labels or values of each part, and set the output's shape."""
+
+    def _where(self, part: str) -> str:
+        return f"{self.file}, part {part!r}" if part else self.file
 
     def _parts(self) -> dict[str, tuple[Array, Array]]:
         """Return inputs (n, ...), with channels first, and labels by part."""
@@ -139,7 +129,7 @@ class Arrays(OwnData):
             )
         parts = {}
         for part, pair in found.items():
-            where = f"{self.file}, part {part!r}" if part else self.file
+            where = self._where(part)
             if len(pair) < 2:
                 missing = "labels" if "inputs" in pair else "inputs"
                 raise FieldError("file", f"expected inputs and labels in {where}, got no {missing}")
@@ -216,7 +206,7 @@ class ArrayClasses(Arrays, Classification):
 
     def _truth(self, labels: Mapping[str, Array]) -> dict[str, Tensor]:
         for part, y in labels.items():
-            where = f"{self.file}, part {part!r}" if part else self.file
+            where = self._where(part)
             if y.ndim != 1:
                 one_hot = " (one-hot labels? take their argmax)" if y.ndim == 2 else ""
                 raise FieldError(
@@ -259,7 +249,7 @@ class ArrayValues(Arrays, Regression):
     def _truth(self, labels: Mapping[str, Array]) -> dict[str, Tensor]:
         truth = {}
         for part, y in labels.items():
-            where = f"{self.file}, part {part!r}" if part else self.file
+            where = self._where(part)
             if y.ndim not in (1, 2) or y.dtype.kind not in "iuf" or not np.isfinite(y).all():
                 raise FieldError(
                     "file",

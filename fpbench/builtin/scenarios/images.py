@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fpbench import Classification, FieldError, InputError, Pool, Positive
 
 from .memory import require_memory
-from .own_data import OwnData, check_normalisation, digest_files, index_classes, normalised
+from .own_data import OwnData, check_normalisation, index_classes, normalised
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,16 +67,16 @@ class Images(OwnData, Classification):
         check_normalisation(channels, self.mean, self.std)
         labels = [name for classes in listing.values() for name in classes]
         _, names = index_classes("classes", np.array(labels), self.classes, self.folder)
-        self.identify(digest_files((str(file.relative_to(self.path)), file) for file in files))
+        self.identify()
         object.__setattr__(self, "class_names", tuple(names))
-        object.__setattr__(self, "_shape", (channels, height, width))
         dealt = self.deal(self._truth(listing))
-        object.__setattr__(self, "_sizes", {pool: len(index) for pool, (_, index) in dealt.items()})
+        sizes = {pool: len(index) for pool, (_, index) in dealt.items()}
+        self.describe_data((channels, height, width), sizes)
 
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        shape: tuple[int, int, int] = self._shape  # type: ignore[attr-defined]
-        return shape
+    def data_files(self) -> Iterator[tuple[str, Path]]:
+        for classes in list_images(self.path).values():
+            for files in classes.values():
+                yield from ((str(file.relative_to(self.path)), file) for file in files)
 
     @property
     def output_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -90,20 +90,12 @@ class Images(OwnData, Classification):
             f"{len(self.class_names)} classes, sha256 {self.sha256[:16]}"
         )
 
-    @property
-    def pool_sizes(self) -> Mapping[str, int]:
-        sizes: Mapping[str, int] = self._sizes  # type: ignore[attr-defined]
-        return sizes
-
-    @property
-    def files(self) -> Mapping[str, Sequence[Path]]:
-        return {"images": [Path(self.folder)]}
-
     def architecture(self, name: str) -> Callable[[], nn.Module]:
         return normalised(super().architecture(name), self.mean, self.std)
 
     def load(self) -> Mapping[str, Pool]:
         require_memory(self, "take a smaller `size:`")
+        self.require_unchanged()
         listing = list_images(self.path)
         truth = self._truth(listing)
         files = {

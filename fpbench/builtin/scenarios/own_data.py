@@ -1,4 +1,4 @@
-"""What the scenarios of a user's own files share: pools, classes, the name by content, networks.
+"""The base of the scenarios that read a user's own files.
 
 A part is a piece of the data as its files have it, such as the folder `train/` of images. Pools
 are made of parts.
@@ -11,22 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from fpbench import Count, FieldError, Pool, Scenario
+from fpbench import Count, FieldError, Pool, PositiveFloat, ResourceError, Scenario
 
 from .other_domain import diabetes, photographs
 from .small_networks import for_images, for_rows
 
 SHARES = {"train": 0.4, "public": 0.4, "test": 0.2}
 """The default shares of pools that no part is named after."""
-
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Centred(nn.Module):
@@ -65,9 +62,9 @@ class OwnData(Scenario):
     class_names: ClassVar[Sequence[str]] = ()
     """The classes' names, in the order of outputs. Set by subclasses with classes."""
 
-    train: Share | str | None = None
-    public: Share | str | None = None
-    test: Share | str | None = None
+    train: PositiveFloat | str | None = None
+    public: PositiveFloat | str | None = None
+    test: PositiveFloat | str | None = None
     irrelevant: str | None = None
     seed: Count = 0
     sha256: str = ""
@@ -84,8 +81,32 @@ class OwnData(Scenario):
         path: Path = self._path  # type: ignore[attr-defined]
         return path
 
-    def identify(self, found: str) -> None:
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self._shape  # type: ignore[attr-defined]
+        return shape
+
+    @property
+    def pool_sizes(self) -> Mapping[str, int]:
+        sizes: Mapping[str, int] = self._sizes  # type: ignore[attr-defined]
+        return sizes
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        return {self.path.name: [self.path]}
+
+    def data_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the names and paths of the files that the data are in. Default: the path."""
+        yield "", self.path
+
+    def describe_data(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+        """Set the shape of an input and the sizes of the pools."""
+        object.__setattr__(self, "_shape", tuple(shape))
+        object.__setattr__(self, "_sizes", dict(sizes))
+
+    def identify(self) -> None:
         """Set `sha256`. Raises FieldError if the field has the digest of other data."""
+        found = digest_files(self.data_files())
         if not self.sha256:
             object.__setattr__(self, "sha256", found)
         elif self.sha256 != found:
@@ -168,6 +189,14 @@ class OwnData(Scenario):
                     f"{len(order)}, which is none",
                 )
             yield pool, index
+
+    def require_unchanged(self) -> None:
+        """Raise ResourceError if the files have changed since the scenario was made."""
+        if (found := digest_files(self.data_files())) != self.sha256:
+            raise ResourceError(
+                f"expected data of sha256 {self.sha256} at {self.path}, found {found}: they have "
+                "changed; run the command again to use the new ones"
+            )
 
     def with_other_domain(self, pools: dict[str, Pool]) -> dict[str, Pool]:
         """Return pools with an irrelevant one: if they have none, data of scikit-learn."""

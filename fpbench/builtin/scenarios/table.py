@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fpbench import Classification, FieldError, Pool, Regression
 
-from .own_data import OwnData, digest_files, index_classes
+from .own_data import OwnData, index_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,15 +62,11 @@ class Table(OwnData):
     def __post_init__(self) -> None:
         super().__post_init__()
         rows = self._rows()
-        self.identify(digest_files([("", self.path)]))
+        self.identify()
         pools = self._pools(rows)
-        object.__setattr__(self, "_shape", tuple(pools["train"].inputs.shape[1:]))
-        object.__setattr__(self, "_sizes", {name: len(pool.truth) for name, pool in pools.items()})
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._shape  # type: ignore[attr-defined]
-        return shape
+        self.describe_data(
+            pools["train"].inputs.shape[1:], {name: len(p.truth) for name, p in pools.items()}
+        )
 
     @property
     def summary(self) -> str:
@@ -79,16 +76,8 @@ class Table(OwnData):
             f"{self.target!r} to predict, sha256 {self.sha256[:16]}"
         )
 
-    @property
-    def pool_sizes(self) -> Mapping[str, int]:
-        sizes: Mapping[str, int] = self._sizes  # type: ignore[attr-defined]
-        return sizes
-
-    @property
-    def files(self) -> Mapping[str, Sequence[Path]]:
-        return {Path(self.file).name: [Path(self.file)]}
-
     def load(self) -> Mapping[str, Pool]:
+        self.require_unchanged()
         return self.with_other_domain(self._pools(self._rows()))
 
     def _pools(self, rows: pd.DataFrame) -> dict[str, Pool]:
@@ -104,9 +93,9 @@ class Table(OwnData):
         truth = self._scaled(truth, dealt["train"])
         return {pool: Pool(inputs[i], truth[i]) for pool, i in dealt.items()}
 
+    @abstractmethod
     def _truth(self, rows: pd.DataFrame) -> Tensor:
-        """Return the right answers, and set what the outputs are."""
-        raise NotImplementedError
+        """Return the labels or values of the rows, and set the output's shape."""
 
     def _scaled(self, truth: Tensor, train: np.ndarray[Any, Any]) -> Tensor:
         del train
