@@ -7,7 +7,6 @@ import hashlib
 import math
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpbench import FieldError, ResourceError
+
+from .arrays import read_arrays
 
 Array = np.ndarray[Any, Any]
 
@@ -117,11 +118,7 @@ def _fault(path: Path, message: str) -> FieldError:
 
 
 def _read_npz(path: Path) -> AnswerTable:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _fault(path, f"expected an npz file of numbers and texts, got {error}") from None
+    arrays = read_arrays(path)
     answers, probs = arrays.get("answers"), arrays.get("probs")
     for name in ("models", TRUTH):
         if name not in arrays or arrays[name].ndim != 1:

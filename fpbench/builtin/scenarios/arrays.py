@@ -275,7 +275,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise FieldError(
             "file",
-            f"expected an npz file of numbers and texts, as numpy.savez writes it, in {path}: "
+            f"{path}: expected an npz file of numbers and texts, as numpy.savez writes it: "
             f"{' '.join(str(error).split())}",
         ) from None
 
